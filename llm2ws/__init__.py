@@ -1,0 +1,1 @@
+"""llm2ws: LLM stream in, speech out."""

@@ -1,0 +1,112 @@
+"""Every error a caller can meet.
+
+    Llm2wsError
+    ├── ConfigError              a setting, flag or argument is wrong
+    ├── SourceError              where the text comes from failed: an LLM, a file
+    ├── SpeechError              the speech endpoint failed
+    │   ├── ConnectFailed        no connection could be opened
+    │   ├── RemoteProtocolError  the endpoint broke its own protocol, or refused a message
+    │   └── TurnLost             a turn could not be spoken to its end
+    ├── LocalProtocolError       you called something in an order that makes no sense
+    ├── SlowConsumerError        you took no audio for too long
+    └── SinkError                where the audio goes failed: a file, a device
+
+`str(error)` is one line: what was wrong and where, then what to do. No secret and no text of a user or a model is in it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectFailed",
+    "Llm2wsError",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+    "SinkError",
+    "SlowConsumerError",
+    "SourceError",
+    "SpeechError",
+    "TurnLost",
+]
+
+
+class Llm2wsError(Exception):
+    """Base of all errors of this package.
+
+    `what` says what was wrong and where; `hint` what to do about it, "" when there is nothing to say.
+    """
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.hint}" if self.hint else self.what
+
+
+class ConfigError(Llm2wsError):
+    """A setting, flag or argument is wrong. Nothing has been started."""
+
+
+class SourceError(Llm2wsError):
+    """The source of the text failed. What it gave before has been spoken.
+
+    `status` is the HTTP status, None where there was none. `retry` tells whether the same request may succeed later.
+    """
+
+    def __init__(self, what: str, *, hint: str = "", status: int | None = None, retry: bool = False) -> None:
+        super().__init__(what, hint=hint)
+        self.status = status
+        self.retry = retry
+
+
+class SpeechError(Llm2wsError):
+    """The speech endpoint failed."""
+
+
+class ConnectFailed(SpeechError):
+    """No connection to the speech endpoint could be opened.
+
+    `status` is the HTTP status of the refused handshake, None when there was no HTTP answer.
+    """
+
+    def __init__(self, what: str, *, hint: str = "", status: int | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.status = status
+
+
+class RemoteProtocolError(SpeechError):
+    """The endpoint sent something that its protocol does not allow, or refused a message of ours.
+
+    `code` and `reason` are those of the close frame, None and "" when there was none.
+    """
+
+    def __init__(self, what: str, *, hint: str = "", code: int | None = None, reason: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.code = code
+        self.reason = reason
+
+
+class TurnLost(SpeechError):
+    """A turn could not be spoken to its end. `delivered_s`: seconds of audio that had been handed out."""
+
+    def __init__(self, what: str, *, hint: str = "", delivered_s: float = 0.0) -> None:
+        super().__init__(what, hint=hint)
+        self.delivered_s = delivered_s
+
+
+class LocalProtocolError(Llm2wsError):
+    """A method was called in a state that does not allow it. The fix is in the calling code."""
+
+
+class SlowConsumerError(Llm2wsError):
+    """The turn ended because nobody took its audio. `waited_s`: how long it had waited, in seconds."""
+
+    def __init__(self, what: str, *, hint: str = "", waited_s: float) -> None:
+        super().__init__(what, hint=hint)
+        self.waited_s = waited_s
+
+
+class SinkError(Llm2wsError):
+    """The place where the audio goes failed: a full disk, a missing device, a reader that left."""

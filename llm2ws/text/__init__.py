@@ -1,0 +1,1 @@
+"""Text fit to be spoken: pure, incremental, no I/O."""
