@@ -1,0 +1,208 @@
+"""For every test: a clean environment, nothing left behind, no credential anywhere, and no skip that goes unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+
+import hypothesis
+import pytest
+
+from tests.support import CANARY, ROOT, SCRUBBED, assert_no_canary, has_canary, texts_of
+
+# Read before the environment is cleaned: under .ci/run a skip that tests/allowed_skips.txt does not name is a failure.
+STRICT = os.environ.get("LLM2WS_TEST_STRICT") == "1"
+
+for _name in [name for name in os.environ if SCRUBBED.fullmatch(name)]:
+    del os.environ[_name]
+
+# No deadlines: on a busy machine they fail tests for nothing.
+hypothesis.settings.register_profile("llm2ws", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("llm2ws")
+
+
+# What only runs with --all, and what it needs.
+def _docker() -> bool:
+    return shutil.which("docker") is not None and Path("/var/run/docker.sock").exists()
+
+
+NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
+    "browser": ("chromium", lambda: any(map(shutil.which, ("chromium", "chromium-headless-shell")))),
+    "docker": ("a Docker daemon", _docker),
+    "node": ("Node", lambda: shutil.which("node") is not None),
+    "root": ("root", lambda: os.geteuid() == 0),
+    "soak": ("patience", lambda: True),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests that need a browser, root, Docker, Node or minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        for item in items:
+            for marker, (tool, there) in NEEDS.items():
+                if item.get_closest_marker(marker) and not there():
+                    item.add_marker(pytest.mark.skip(reason=f"needs {tool}"))
+        return
+    later = [item for item in items if any(map(item.get_closest_marker, NEEDS))]
+    if later:
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
+
+
+# --- skips -----------------------------------------------------------------------------------------------------------------
+
+
+_skipped: dict[str, str] = {}
+
+
+def _allowed(nodeid: str) -> bool:
+    lines = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()
+    patterns = [pattern for line in lines if (pattern := line.partition("#")[0].strip())]
+    return any(fnmatchcase(nodeid, pattern) for pattern in patterns)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped[report.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped[report.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if STRICT and session.exitstatus == pytest.ExitCode.OK and not all(map(_allowed, _skipped)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _skipped:
+        return
+    terminalreporter.section("skipped")
+    for nodeid, why in sorted(_skipped.items()):
+        refused = STRICT and not _allowed(nodeid)
+        note = "NOT in tests/allowed_skips.txt: " if refused else ""
+        terminalreporter.write_line(f"{note}{nodeid}: {why.removeprefix('Skipped: ')}", red=refused)
+
+
+# --- credentials -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def canary(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes credentials: each call gives another one. Any test that lets one be seen fails.
+
+    Searched: standard output and error, logs at every level, the text and repr of exceptions, `tests.support.run`.
+    """
+    count = 0
+
+    def key() -> str:
+        nonlocal count
+        count += 1
+        return f"{CANARY}-{count}"
+
+    return key
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    seen = {name: text for name, text in report.sections if has_canary(text)}
+    if (
+        call.excinfo
+        and not isinstance(call.excinfo.value, AssertionError)
+        and any(map(has_canary, texts_of(call.excinfo.value)))
+    ):
+        seen["the exception"] = ""
+    if seen:
+        report.outcome = "failed"
+        report.longrepr = f"a credential leaked into {', '.join(seen)} of {report.nodeid}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _search_what_tests_take() -> Iterator[None]:
+    """Exceptions that a test expects, and output that it reads itself, are in no report: look when it takes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave, read = pytest.RaisesExc.__exit__, pytest.CaptureFixture.readouterr
+
+        def searched_exit(
+            self: pytest.RaisesExc[BaseException],
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> bool:
+            for text in texts_of(error) if error else ():
+                assert_no_canary(text, f"a {type(error).__name__}")
+            return leave(self, kind, error, traceback)
+
+        def searched_read(self: pytest.CaptureFixture[str]) -> object:
+            taken = read(self)
+            for name, text in zip(("standard output", "standard error"), taken, strict=True):
+                assert_no_canary(text, name)
+            return taken
+
+        patch.setattr(pytest.RaisesExc, "__exit__", searched_exit)
+        patch.setattr(pytest.CaptureFixture, "readouterr", searched_read)
+        yield
+
+
+# --- what tests leave behind -----------------------------------------------------------------------------------------------
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
+            found.add(str(fd.readlink()))
+    return {target for target in found if target.startswith("socket:")}
+
+
+def _children() -> set[int]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            stat = (process / "stat").read_text(errors="replace")
+            if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(process.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No task, socket or child process outlives its test. Linux only: it looks into /proc."""
+    left: set[str] = set()
+    cancel_all = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]
+
+    def report_and_cancel(loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(5):  # callbacks that a closed transport has already scheduled
+            loop.run_until_complete(asyncio.sleep(0))
+        left.update(f"task {task.get_name()}: {task.get_coro()!r}" for task in asyncio.all_tasks(loop))
+        cancel_all(loop)
+
+    # What a Runner does with unfinished tasks when it closes; there is no public place to look.
+    monkeypatch.setattr(asyncio.runners, "_cancel_all_tasks", report_and_cancel)
+    if not Path("/proc/self/fd").exists():
+        yield
+        return
+    sockets, children = _sockets(), _children()
+    yield
+    if _sockets() - sockets:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()  # so that the warning about it names this test and not a later one
+        left.update(_sockets() - sockets)
+    left.update(f"process {pid}" for pid in _children() - children)
+    assert not left, "left behind: " + ", ".join(sorted(left))
