@@ -83,7 +83,8 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if STRICT and session.exitstatus == pytest.ExitCode.OK and not all(map(_allowed, _skipped)):
+    passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if STRICT and passed and not all(map(_allowed, _skipped)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -119,13 +120,9 @@ def canary(request: pytest.FixtureRequest) -> Callable[[], str]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    seen = {name: text for name, text in report.sections if has_canary(text)}
-    if (
-        call.excinfo
-        and not isinstance(call.excinfo.value, AssertionError)
-        and any(map(has_canary, texts_of(call.excinfo.value)))
-    ):
-        seen["the exception"] = ""
+    seen = [name for name, text in report.sections if name.endswith(f" {call.when}") and has_canary(text)]
+    if call.excinfo and not isinstance(call.excinfo.value, AssertionError):  # an assert shows what it compares
+        seen += [f"the {call.excinfo.typename}"] if any(map(has_canary, texts_of(call.excinfo.value))) else []
     if seen:
         report.outcome = "failed"
         report.longrepr = f"a credential leaked into {', '.join(seen)} of {report.nodeid}"
@@ -205,4 +202,5 @@ def _nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             gc.collect()  # so that the warning about it names this test and not a later one
         left.update(_sockets() - sockets)
     left.update(f"process {pid}" for pid in _children() - children)
-    assert not left, "left behind: " + ", ".join(sorted(left))
+    if left:
+        pytest.fail("left behind: " + ", ".join(sorted(left)), pytrace=False)

@@ -46,6 +46,7 @@ def has_canary(text: str | bytes) -> bool:
 
 def assert_no_canary(text: str | bytes, where: str = "the text") -> None:
     """Fails, without showing it, when a credential is in `text`."""
+    __tracebackhide__ = True
     if has_canary(text):
         raise AssertionError(f"a credential leaked into {where}")
 
