@@ -80,7 +80,7 @@ def pytest_run(folder: Path, text: str, *options: str) -> tuple[int, str]:
         "-p",
         "tests.conftest",
         "-c",
-        ROOT / "pyproject.toml",
+        str(ROOT / "pyproject.toml"),
         "-rA",
         "-p",
         "no:cacheprovider",
