@@ -86,7 +86,7 @@ _install() {
         set -- uv pip install --quiet --compile-bytecode --python "$python"
     else
         "$python" -m pip --version >/dev/null 2>&1 || "$base" -m venv --clear -- "$venv" || return
-        set -- "$python" -m pip install --quiet
+        set -- "$python" -m pip install -qq
     fi
     "$@" --require-hashes -r "$lock" && "$@" --no-deps --no-build-isolation -e "$root"
 }
