@@ -1,0 +1,3 @@
+"""The embedded speech endpoint: espeak-ng in a child process, spoken to in Deepgram's protocol."""
+
+from __future__ import annotations

@@ -1,0 +1,377 @@
+"""The embedded speech endpoint: a WebSocket server that speaks Deepgram Speak, version 1, with the embedded engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self, assert_never
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from ..errors import ConfigError, SpeechError
+from ..speech import deepgram_server as deepgram
+from ..speech.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
+from .engine import Engine
+from .voices import Voice
+
+__all__ = ["SpeechServer"]
+
+# At DEBUG the library logs headers and messages: keys and text, which belong in no log.
+_log = logging.getLogger(f"{__name__}.websocket")
+_log.setLevel(logging.INFO)
+
+_MAX_PENDING_CHARS = 200_000  # flushed and not yet spoken, a connection: hours of speech, so nobody's honest use
+_CLOSE_S = 2.0  # how long a peer may take to answer a close frame
+_FOREIGN_ORIGIN = Refusal(403, "INSUFFICIENT_PERMISSIONS", "Pages of other sites may not use an endpoint without a key.")
+
+
+class SpeechServer:
+    """Serves `engine` at `url`, as Deepgram would, until the `async with` block is left.
+
+    `key`: what clients must present; None admits every program of this machine, and only those: another `host` without a
+    key raises ConfigError unless `insecure`. `port` 0 takes a free one. `limits` are off by default.
+    The rest makes the endpoint behave like a slower one: `first_byte_s` from Flush to first audio, `pace` as a multiple
+    of real time (None: as fast as it can), `frame_ms` of audio in a message. A client that takes nothing for `stall_s`
+    is disconnected; `max_connections` answers further ones with 429. Raises ConfigError when it cannot listen.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str | None = None,
+        insecure: bool = False,
+        limits: Limits | None = None,
+        max_connections: int | None = None,
+        first_byte_s: float = 0.0,
+        pace: float | None = None,
+        frame_ms: int = 40,
+        stall_s: float = 60.0,
+    ) -> None:
+        if key == "":
+            raise ConfigError("the speech endpoint's key is empty", hint="give a key, or none at all")
+        if key is None and not insecure and not _is_loopback(host):
+            raise ConfigError(
+                f"the speech endpoint would serve anyone who reaches {host}:{port}",
+                hint="set a key, listen on 127.0.0.1, or say that this is wanted with insecure",
+            )
+        if not 20 <= frame_ms <= 100:
+            raise ConfigError(f"frame_ms {frame_ms}", hint="give 20 to 100")
+        if pace is not None and not pace > 0:
+            raise ConfigError(f"pace {pace}", hint="give a multiple of real time, or none")
+        self.engine = engine
+        self.limits = limits or Limits()
+        self.first_byte_s = first_byte_s
+        self.pace = pace
+        self.frame_s = frame_ms / 1000
+        self.stall_s = stall_s
+        self._host, self._port = host, port
+        self._key = key
+        self._max_connections = max_connections
+        self._sessions: set[_Session] = set()
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._server = await serve(
+                self._handle,
+                self._host,
+                self._port,
+                compression=None,  # audio does not compress
+                # Longer messages are refused by the library, with the same code but its own reason.
+                max_size=2 * deepgram.MAX_MESSAGE_BYTES,
+                process_request=self._refuse,
+                process_response=_add_request_id,
+                select_subprotocol=_select_subprotocol,
+                # A player that holds back by not reading answers no ping either: pings find lost peers by TCP alone.
+                ping_timeout=None,
+                close_timeout=_CLOSE_S,
+                logger=_log,
+            )
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"cannot listen on {self._host}:{self._port} ({getattr(error, 'strerror', None) or error})",
+                hint="stop the program that listens there, or choose another address or port",
+            ) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        assert self._server is not None, "not started"
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"ws://[{host}]:{port}{deepgram.PATH}" if ":" in host else f"ws://{host}:{port}{deepgram.PATH}"
+
+    async def stop(self, *, grace_s: float = 0.0) -> None:
+        """Take no more connections, finish what has been flushed within `grace_s` seconds, close the rest with 1001."""
+        if self._server is None:
+            return
+        self._server.close(close_connections=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s), asyncio.TaskGroup() as group:
+                for session in self._sessions:
+                    group.create_task(session.spoken())
+        async with asyncio.TaskGroup() as group:
+            for ws in list(self._server.all_connections):
+                if ws in self._server.connections:
+                    group.create_task(_close(ws, _GOING_AWAY))
+                else:  # still in its handshake
+                    ws.transport.abort()
+        await self._server.wait_closed()
+
+    def _admit(self, request: Request) -> tuple[SpeakRequest, Voice] | Refusal:
+        """What the client wants spoken, and by whom, or why it gets nothing."""
+        subprotocols = _subprotocols(request)
+        if self._key is not None:
+            given = deepgram.credential(request.headers.get("Authorization"), subprotocols)
+            if given is None or not hmac.compare_digest(given.encode(), self._key.encode()):
+                return deepgram.INVALID_AUTH
+        elif (origin := request.headers.get("Origin")) and not _is_loopback(urlsplit(origin).hostname or ""):
+            return _FOREIGN_ORIGIN
+        wanted = deepgram.parse_query(urlsplit(request.path).query)
+        if isinstance(wanted, Refusal):
+            return wanted
+        voice = self.engine.voice(wanted.model)
+        return (wanted, voice) if voice else deepgram.NO_SUCH_MODEL
+
+    def _refuse(self, ws: ServerConnection, request: Request) -> Response | None:
+        if urlsplit(request.path).path != deepgram.PATH:
+            return ws.respond(HTTPStatus.NOT_FOUND, f"There is only {deepgram.PATH} here.\n")
+        admitted = self._admit(request)
+        if not isinstance(admitted, Refusal):
+            if self.engine.down_s is not None:
+                admitted = deepgram.UNAVAILABLE
+            elif self._max_connections is not None and len(self._sessions) >= self._max_connections:
+                admitted = deepgram.CONCURRENCY_EXCEEDED
+            else:
+                return None
+        request_id = str(ws.id)
+        response = ws.respond(HTTPStatus(admitted.status), admitted.body(request_id))
+        for name, value in admitted.headers(request_id).items():
+            response.headers.pop(name, None)
+            response.headers[name] = value
+        return response
+
+    async def _handle(self, ws: ServerConnection) -> None:
+        assert ws.request is not None
+        admitted = self._admit(ws.request)
+        assert not isinstance(admitted, Refusal)  # or the handshake would have failed
+        session = _Session(self, ws, *admitted)
+        self._sessions.add(session)
+        try:
+            await _close(ws, await session.run())
+        finally:
+            self._sessions.discard(session)
+
+
+class _Ended(Exception):
+    """A connection is to be closed, and how."""
+
+    def __init__(self, how: Violation) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+_NORMAL = Violation(1000, "")
+_GOING_AWAY = Violation(1001, "")
+
+
+class _Session:
+    """One connection: a reader, and a speaker that says the flushed groups one after another."""
+
+    def __init__(self, server: SpeechServer, ws: ServerConnection, request: SpeakRequest, voice: Voice) -> None:
+        self._server = server
+        self._ws = ws
+        self._request = request
+        self._voice = voice
+        self._meter = Meter(server.limits)
+        self._now = asyncio.get_running_loop().time
+        self._text: list[str] = []  # not flushed yet
+        self._groups: asyncio.Queue[tuple[str, float] | None] = asyncio.Queue()  # flushed, and when; None: close then
+        self._pending_chars = 0
+        self._n_flushed = self._n_cleared = 0
+        self._due = 0.0  # when the next frame may go
+
+    async def run(self) -> Violation:
+        """Serve the connection. Gives how it is to be closed, which may have happened already."""
+        how = _NORMAL
+        try:
+            async with asyncio.TaskGroup() as group, _time_limit(self._server.limits.session_s):
+                await self._send(self._metadata())
+                self._speaker = group.create_task(self._speak())
+                if await self._read(group):
+                    await asyncio.wait([self._speaker])
+                self._speaker.cancel()
+        except* ConnectionClosed:
+            pass
+        except* SpeechError:
+            how = deepgram.INTERNAL_ERROR
+        except* _Ended as ended:
+            how = next(error.how for error in ended.exceptions if isinstance(error, _Ended))
+        finally:
+            self._drop_groups()
+        return how
+
+    async def spoken(self) -> None:
+        """Wait until all that has been flushed has been spoken."""
+        await self._groups.join()
+
+    async def _read(self, group: asyncio.TaskGroup) -> bool:
+        """Carry out what the client sends. True: it asked to be closed; False: it has gone."""
+        async for message in self._ws:
+            match deepgram.decode(message):
+                case deepgram.SpeakIn(text=text):
+                    self._pending_chars += len(text)
+                    if not self._meter.speak(len(text), now=self._now()) or self._pending_chars > _MAX_PENDING_CHARS:
+                        raise _Ended(deepgram.TOO_MANY_CHARS)
+                    self._text.append(text)
+                case deepgram.FlushIn():
+                    if self._meter.flush(now=self._now()):
+                        self._flush()
+                    else:
+                        await self._send(deepgram.EXCESSIVE_FLUSH)
+                case deepgram.ClearIn():
+                    self._clear(group)
+                    await self._send(deepgram.cleared(self._n_cleared))
+                    self._n_cleared += 1
+                case deepgram.CloseIn():
+                    if self._text:
+                        self._flush()
+                    self._groups.put_nowait(None)
+                    return True
+                case Violation() as violation:
+                    raise _Ended(violation)
+                case other:
+                    assert_never(other)
+        return False
+
+    def _flush(self) -> None:
+        self._pending_chars += 1  # or flushes of nothing would queue without bound
+        self._groups.put_nowait(("".join(self._text), self._now()))
+        self._text.clear()
+
+    def _clear(self, group: asyncio.TaskGroup) -> None:
+        """Forget all text. The speaker sends nothing more: a cancelled task does not run on to its next frame."""
+        self._speaker.cancel()
+        self._drop_groups()
+        self._text.clear()
+        self._pending_chars = 0
+        self._due = 0.0
+        self._speaker = group.create_task(self._speak())
+
+    def _drop_groups(self) -> None:
+        while not self._groups.empty():
+            self._groups.get_nowait()
+            self._groups.task_done()
+
+    async def _speak(self) -> None:
+        while (job := await self._groups.get()) is not None:
+            text, flushed_at = job
+            try:
+                await self._say(text, flushed_at)
+                self._pending_chars -= len(text) + 1
+                await self._send(deepgram.flushed(self._n_flushed))
+                self._n_flushed += 1
+            finally:
+                self._groups.task_done()
+
+    async def _say(self, text: str, flushed_at: float) -> None:
+        fmt = self._request.format
+        frame_bytes = fmt.bytes_for(self._server.frame_s)
+        self._due = max(self._due, self._now(), flushed_at + self._server.first_byte_s)
+        with self._server.engine.say(text, voice=self._voice, fmt=fmt, speed=self._request.speed) as utterance:
+            rest = b""
+            async for chunk in utterance:
+                rest += chunk
+                whole = len(rest) - len(rest) % frame_bytes
+                for start in range(0, whole, frame_bytes):
+                    await self._send_frame(rest[start : start + frame_bytes])
+                rest = rest[whole:]
+            if rest:
+                await self._send_frame(rest)
+
+    async def _send_frame(self, frame: bytes) -> None:
+        if (wait_s := self._due - self._now()) > 0:
+            await asyncio.sleep(wait_s)
+        if self._server.pace:
+            self._due += self._request.format.seconds(len(frame)) / self._server.pace
+        await self._send(frame)
+
+    async def _send(self, message: str | bytes) -> None:
+        try:
+            async with asyncio.timeout(self._server.stall_s):
+                await self._ws.send(message)
+        except TimeoutError:
+            raise _Ended(deepgram.SEND_FAILED) from None
+
+    def _metadata(self) -> str:
+        model = self._request.model
+        return deepgram.metadata(
+            request_id=str(self._ws.id),
+            model=model,
+            version=self._server.engine.version,
+            model_uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, f"espeak-ng:{self._voice.name}:{self._voice.pitch}")),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _time_limit(seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise _Ended(deepgram.SESSION_TOO_LONG) from None
+
+
+async def _close(ws: ServerConnection, how: Violation) -> None:
+    """Close, in bounded time: behind a peer that does not read, the close frame waits for ever."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await ws.close(how.code, how.reason)
+    except TimeoutError:
+        ws.transport.abort()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _subprotocols(request: Request) -> list[str]:
+    headers = request.headers.get_all("Sec-WebSocket-Protocol")
+    return [name.strip() for header in headers for name in header.split(",")]
+
+
+def _select_subprotocol(ws: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    chosen = deepgram.chosen_subprotocol(offered)
+    return None if chosen is None else Subprotocol(chosen)
+
+
+def _add_request_id(ws: ServerConnection, request: Request, response: Response) -> None:
+    if "dg-request-id" not in response.headers:
+        response.headers["dg-request-id"] = str(ws.id)

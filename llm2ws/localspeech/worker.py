@@ -1,0 +1,351 @@
+"""The child process in which espeak-ng runs: text in by standard input, sound out by standard output.
+
+It is started by its file path and imports nothing of this package. espeak-ng is under the GPL, version 3 or later, and
+this package is not: the two meet only over a pair of pipes that carry plain text and plain samples, and any program that
+reads and writes the frames below can take this one's place. A process of its own also means that a crash in the C
+library takes nothing else with it, and that its callbacks do not wait for a busy event loop's interpreter lock.
+
+    python -I -S worker.py <folder of the espeakng_loader wheel, or ""> <folders with numpy and soxr>...
+
+A frame is `kind, id, length` (one byte, two unsigned 32-bit little-endian numbers), then `length` bytes.
+
+    in   t  a new text, as JSON: text, voice, wpm, pitch, rate_hz. Its first slice is rendered
+         g  the next slice of text `id`
+         c  text `id` is no longer wanted. Not answered; frames of it that are on their way are to be dropped
+    out  h  ready, as JSON: version, voices, variants; or the reason why not: error
+         w  a word begins: its place in the text, its length (both in characters), its place in the audio in ms
+         a  audio: linear16 at rate_hz, little endian
+         s  the slice is out, there is more to come
+         e  the text is out
+    End of input ends the process, so none is left behind when the parent is killed.
+
+A slice ends at the first end of a clause after SLICE_S seconds. Texts are served slice by slice in the order in which
+they are asked for, so a long one holds up no other, and one that nobody asks for costs nothing. espeak-ng is stopped at
+that clause and begins again there with the rest of the text: the audio is the same as in one piece, to a few samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import queue
+import re
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import soxr
+
+SLICE_S = 2.0
+BUFFER_MS = 200  # one callback each; 60 is espeak-ng's least
+MEMORY_BYTES = 512 << 20  # about 100 MiB are in use with numpy loaded
+SLICE_CPU_S = 10  # a slice takes milliseconds
+HEADER = struct.Struct("<BII")
+WORD = struct.Struct("<III")
+
+# Where else the library may be, after the wheel: a system package.
+SYSTEM_LIBRARIES = ("libespeak-ng.so.1", "libespeak-ng.1.dylib", "libespeak-ng.dylib", "libespeak-ng.dll")
+WHEEL_LIBRARIES = ("libespeak-ng.so", "libespeak-ng.dylib", "espeak-ng.dll")
+
+# From espeak-ng/speak_lib.h.
+SYNCHRONOUS, DONT_EXIT = 2, 0x8000  # without the second a missing data folder ends the process inside the library
+CHARS_UTF8, POSITION_CHARACTER = 1, 1
+RATE, PITCH = 1, 3
+EVENTS_END, EVENT_WORD, EVENT_CLAUSE_END = 0, 1, 5
+
+
+class EventId(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+
+
+class Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # in characters, from 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # in ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", EventId),
+    ]
+
+
+class VoiceInfo(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_void_p),  # (one byte of priority, code, NUL)..., NUL
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("xx1", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Event))
+
+
+class Utterance:
+    """One text and how far it has come."""
+
+    def __init__(self, number: int, text: str, *, voice: str, wpm: int, pitch: int, rate_hz: int) -> None:
+        self.number = number
+        # A NUL ends a C string and a lone surrogate has no UTF-8; a space in their place keeps all positions right.
+        self.text = re.sub("[\0\ud800-\udfff]", " ", text)
+        self.sound = (voice, wpm, pitch)
+        self.rate_hz = rate_hz
+        self.position = 0  # characters rendered
+        self.samples = 0  # rendered, at the rate of the library
+        self.resampler: soxr.ResampleStream | None = None
+        self.has_words = False
+        self.held: list[bytes] = []  # silence before the first word: a text without any word has no audio
+
+
+class Speaker:
+    """The library, with one text at a time in it."""
+
+    def __init__(self, library: ctypes.CDLL, rate_hz: int, live: dict[int, Utterance], out: BinaryIO) -> None:
+        self.library = library
+        self.rate_hz = rate_hz
+        self.live = live
+        self.out = out
+        self.sound: tuple[str, int, int] | None = None
+        self.callback = Callback(self.take)  # the library keeps no reference of its own
+        library.espeak_SetSynthCallback(self.callback)
+
+    def render(self, utterance: Utterance) -> None:
+        """Render one slice of the text and send it."""
+        self.prepare(utterance)
+        self.utterance, self.first_sample, self.stopped_at = utterance, utterance.samples, 0
+        text = utterance.text[utterance.position :].encode()
+        self.library.espeak_Synth(text, len(text) + 1, 0, POSITION_CHARACTER, 0, CHARS_UTF8, None, None)
+        if utterance.number not in self.live:
+            return
+        utterance.position += self.stopped_at
+        if self.stopped_at > 0 and utterance.position < len(utterance.text):
+            send(self.out, "s", utterance.number)
+            return
+        if utterance.has_words:
+            self.send_audio(b"", last=True)
+        del self.live[utterance.number]
+        send(self.out, "e", utterance.number)
+
+    def prepare(self, utterance: Utterance) -> None:
+        if utterance.resampler is None:
+            import soxr
+
+            utterance.resampler = soxr.ResampleStream(self.rate_hz, utterance.rate_hz, 1, dtype="int16", quality="HQ")
+        if utterance.sound != self.sound:
+            voice, wpm, pitch = utterance.sound
+            self.library.espeak_SetVoiceByName(voice.encode())
+            self.library.espeak_SetParameter(RATE, wpm, 0)
+            self.library.espeak_SetParameter(PITCH, pitch, 0)
+            self.sound = utterance.sound
+
+    def take(self, wave: int | None, n_samples: int, events: ctypes._Pointer[Event]) -> int:
+        """The library's callback: 0 to go on, 1 to stop, which is the only way to stop it."""
+        try:
+            return self.take_buffer(wave, n_samples, events)
+        except BaseException:  # noqa: BLE001  # ctypes would print it and go on
+            os._exit(1)
+
+    def take_buffer(self, wave: int | None, n_samples: int, events: ctypes._Pointer[Event]) -> int:
+        utterance = self.utterance
+        if utterance.number not in self.live:
+            return 1
+        clause_end = 0
+        for event in until_end(events):
+            if event.type == EVENT_WORD:
+                utterance.has_words = True
+                at_ms = (self.first_sample + event.sample) * 1000 // self.rate_hz
+                place = utterance.position + event.text_position - 1
+                send(self.out, "w", utterance.number, WORD.pack(max(place, 0), event.length, at_ms))
+            elif event.type == EVENT_CLAUSE_END:
+                clause_end = event.text_position
+        if wave and n_samples:
+            utterance.samples += n_samples
+            utterance.held.append(ctypes.string_at(wave, 2 * n_samples))  # the library uses the buffer again
+        if utterance.has_words and utterance.held:
+            self.send_audio(b"".join(utterance.held))
+            utterance.held.clear()
+        # A buffer never reaches over the end of a clause: what has been taken ends there too.
+        if clause_end and utterance.samples - self.first_sample >= SLICE_S * self.rate_hz:
+            self.stopped_at = clause_end
+            return 1
+        return 0
+
+    def send_audio(self, pcm: bytes, *, last: bool = False) -> None:
+        import numpy as np
+
+        resampler = self.utterance.resampler
+        assert resampler is not None  # made by prepare()
+        audio = resampler.resample_chunk(np.frombuffer(pcm, dtype=np.int16), last=last)
+        if len(audio):
+            send(self.out, "a", self.utterance.number, audio.tobytes())
+
+
+def until_end(events: ctypes._Pointer[Event]) -> Iterator[Event]:
+    i = 0
+    while events[i].type != EVENTS_END:
+        yield events[i]
+        i += 1
+
+
+def send(out: BinaryIO, kind: str, number: int, payload: bytes = b"") -> None:
+    out.write(HEADER.pack(ord(kind), number, len(payload)) + payload)
+    out.flush()
+
+
+def load(wheel: str) -> tuple[ctypes.CDLL, int]:
+    """The library, initialised, and its sample rate. Raises OSError when there is none that works."""
+    tried: list[str] = []
+    of_wheel = [(str(file), wheel) for name in WHEEL_LIBRARIES if (file := Path(wheel, name)).exists()] if wheel else []
+    for path, folder in [*of_wheel, *((name, "") for name in SYSTEM_LIBRARIES)]:
+        try:
+            library = ctypes.CDLL(path)
+        except OSError as error:
+            tried.append(str(error))
+            continue
+        # The path of the data is copied into 160 bytes, so it is kept at one; it must hold `espeak-ng-data`. The path
+        # that the wheel was compiled with is a folder of its publisher's, so only a system library may use its own.
+        os.chdir(folder or "/")
+        library.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
+        rate_hz = library.espeak_Initialize(SYNCHRONOUS, BUFFER_MS, b"." if folder else None, DONT_EXIT)
+        if rate_hz > 0:  # the header says -1 for an error; missing data gives 0
+            declare(library)
+            return library, rate_hz
+        tried.append(f"{path}: its voice data was not found")
+    raise OSError("; ".join(tried))
+
+
+def declare(library: ctypes.CDLL) -> None:
+    library.espeak_Synth.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_uint,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.c_uint,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
+    library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
+    library.espeak_SetParameter.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.espeak_SetSynthCallback.argtypes = [Callback]
+    library.espeak_ListVoices.argtypes = [ctypes.POINTER(VoiceInfo)]
+    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(VoiceInfo))
+    library.espeak_Info.argtypes = [ctypes.c_void_p]
+    library.espeak_Info.restype = ctypes.c_char_p
+
+
+def list_voices(library: ctypes.CDLL, like: VoiceInfo | None = None) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
+    """(identifier, name, [(priority, language)...]) of every voice; `like` chooses by language."""
+    found = library.espeak_ListVoices(like and ctypes.byref(like))
+    i = 0
+    while found[i]:
+        info = found[i].contents
+        languages, at = [], info.languages
+        while at and (priority := ctypes.string_at(at, 1)[0]):
+            code = ctypes.string_at(at + 1)
+            languages.append((priority, code.decode()))
+            at += len(code) + 2
+        yield info.identifier.decode(), info.name.decode(), languages
+        i += 1
+
+
+def describe(library: ctypes.CDLL) -> dict[str, object]:
+    """The `h` frame. A language code stands for the voice that names it with the lowest priority number."""
+    by_language: dict[str, tuple[int, str]] = {}
+    by_name: dict[str, str] = {}
+    for identifier, name, languages in list_voices(library):
+        if identifier.startswith("mb/"):  # needs a program that is not here
+            continue
+        by_name[name.lower()] = by_name[identifier.lower()] = identifier
+        for priority, code in languages:
+            by_language[code.lower()] = min(by_language.get(code.lower(), (256, "")), (priority, identifier))
+    wanted = ctypes.create_string_buffer(b"variant")
+    variants = list_voices(library, VoiceInfo(languages=ctypes.addressof(wanted)))
+    return {
+        "version": library.espeak_Info(None).decode().split()[0],
+        "voices": by_name | {code: identifier for code, (_, identifier) in by_language.items()},
+        "variants": sorted(identifier.removeprefix("!v/") for identifier, _, _ in variants),
+    }
+
+
+def set_limits() -> None:
+    """Bound what a text that breaks the library can take, and leave no core file: the text would be in it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def allow_cpu(seconds: int) -> None:
+    """Let this process be killed once it has used so many more seconds of CPU: a total would end a daemon's engine."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, hard))
+
+
+def read_frames(live: dict[int, Utterance], slices: queue.SimpleQueue[int]) -> None:
+    """A thread: takes what the parent sends, also in the middle of a text. Ends the process with its input."""
+    try:
+        while header := sys.stdin.buffer.read(HEADER.size):
+            kind, number, length = HEADER.unpack(header)
+            payload = sys.stdin.buffer.read(length)
+            match chr(kind):
+                case "t":
+                    live[number] = Utterance(number, **json.loads(payload))
+                    slices.put(number)
+                case "g":
+                    slices.put(number)
+                case "c":
+                    live.pop(number, None)
+    finally:
+        os._exit(0)
+
+
+def main() -> None:
+    wheel, *folders = sys.argv[1:]
+    set_limits()
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not land among the frames
+    try:
+        library, rate_hz = load(wheel)
+    except OSError as error:
+        send(out, "h", 0, json.dumps({"error": str(error)}).encode())
+        return
+    send(out, "h", 0, json.dumps(describe(library)).encode())
+
+    live: dict[int, Utterance] = {}
+    slices: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=read_frames, args=(live, slices), daemon=True).start()
+    # numpy takes a tenth of a second to load: after `h`, so that nobody waits for it who has no text yet.
+    sys.path += folders
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # or it starts a thread for every core
+    import soxr  # noqa: F401
+
+    speaker = Speaker(library, rate_hz, live, out)
+    while True:
+        if utterance := live.get(slices.get()):
+            allow_cpu(SLICE_CPU_S)
+            speaker.render(utterance)
+
+
+if __name__ == "__main__":
+    main()
