@@ -1,1 +1,72 @@
-"""llm2ws: LLM stream in, speech out."""
+"""llm2ws: LLM stream in, speech out.
+
+The public names. Each is loaded when it is first used (PEP 562), so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .audio import AudioFormat, Encoding
+    from .errors import (
+        ConfigError,
+        Llm2wsError,
+        SinkError,
+        SourceError,
+        SpeechError,
+    )
+    from .service import connect
+    from .sources.aside import Aside
+    from .sources.inlet import Inlet
+    from .sources.text import echo, from_iterable, from_text
+    from .turn import Conversation, Outcome, Turn
+
+_HOME = {
+    "Aside": "sources.aside",
+    "AudioFormat": "audio",
+    "ConfigError": "errors",
+    "Conversation": "turn",
+    "Encoding": "audio",
+    "Inlet": "sources.inlet",
+    "Llm2wsError": "errors",
+    "Outcome": "turn",
+    "SinkError": "errors",
+    "SourceError": "errors",
+    "SpeechError": "errors",
+    "Turn": "turn",
+    "connect": "service",
+    "echo": "sources.text",
+    "from_iterable": "sources.text",
+    "from_text": "sources.text",
+}
+
+__all__ = [
+    "Aside",
+    "AudioFormat",
+    "ConfigError",
+    "Conversation",
+    "Encoding",
+    "Inlet",
+    "Llm2wsError",
+    "Outcome",
+    "SinkError",
+    "SourceError",
+    "SpeechError",
+    "Turn",
+    "connect",
+    "echo",
+    "from_iterable",
+    "from_text",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -68,12 +68,14 @@ class SpeechError(Llm2wsError):
 class ConnectFailed(SpeechError):
     """No connection to the speech endpoint could be opened.
 
-    `status` is the HTTP status of the refused handshake, None when there was no HTTP answer.
+    `status` is the HTTP status of the refused handshake, None when there was no HTTP answer. `retry_s`: after how many
+    seconds another try makes sense, None when it can only fail again.
     """
 
-    def __init__(self, what: str, *, hint: str = "", status: int | None = None) -> None:
+    def __init__(self, what: str, *, hint: str = "", status: int | None = None, retry_s: float | None = None) -> None:
         super().__init__(what, hint=hint)
         self.status = status
+        self.retry_s = retry_s
 
 
 class RemoteProtocolError(SpeechError):

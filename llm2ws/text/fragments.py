@@ -7,6 +7,7 @@ Positions are offsets in characters (code points) into the model's whole text of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ class Piece(NamedTuple):
     end: int
 
 
-class Fragment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fragment:
     """A stretch of clean text to be sent as one Speak.
 
     All `text`s of a turn joined give the cleaned text exactly: white space around a cut is kept (at the start of the

@@ -1,0 +1,335 @@
+"""One WebSocket to a speech endpoint, from handshake to close.
+
+It never reconnects: it ends once, with one `LinkEnded`, and every turn on it is told. The Pool decides what comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI, ProxyError
+
+from .errors import ConfigError, ConnectFailed, LocalProtocolError
+from .speech.dialect import Dialect, Limits, Request, is_loopback
+from .speech.messages import Audio, Cancelled, Ended, Event, Failed, Opened, Scope, Warned
+from .speech.session import Session
+
+__all__ = ["Connection", "LinkEnded", "Slot", "client_tls"]
+
+OPEN_S = 10.0  # for TCP, TLS and the handshake together
+DRAIN_S = 2.0  # for the endpoint to close after Close
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the library's 1 MiB
+
+_log = logging.getLogger("llm2ws.connection")
+# At DEBUG the library writes the handshake with its Authorization header: it gets a logger of its own, which is kept above that.
+_wire_log = logging.getLogger("llm2ws.websockets")
+_wire_log.setLevel(logging.INFO)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnded:
+    """Why a connection is over. `ours`: it was closed from this side, in good order."""
+
+    why: Failed
+    ours: bool = False
+
+
+Listener = Callable[[Event], None]
+
+
+class Slot:
+    """A place for one turn on one connection.
+
+    Events go to the listener as they come, from the connection's reader: it must not block. After `Ended`, `Cancelled` or a
+    `Failed` the place is free again and nothing more comes.
+    """
+
+    def __init__(self, connection: Connection, ref: int, listener: Listener) -> None:
+        self.listener = listener
+        self.live = True
+        self._connection = connection
+        self._ref = ref
+
+    def speak(self, text: str) -> None:
+        self._session.speak(self._ref, text, self._connection.now())
+        self._connection.touch()
+
+    def flush(self) -> None:
+        self._session.flush(self._ref, self._connection.now())
+        self._connection.touch()
+
+    def end(self) -> None:
+        """No more text. `Ended` follows, at once when nothing is awaited."""
+        self._connection.dispatch(self._session.end(self._ref, self._connection.now()))
+
+    def cancel(self, *, played_s: float | None = None) -> None:
+        """Stop the turn. Nothing more reaches the listener but `Cancelled`. Does nothing on a place that is free."""
+        if self.live:
+            played_ms = None if played_s is None else round(played_s * 1_000)
+            self._connection.dispatch(self._session.cancel(self._ref, self._connection.now(), played_ms=played_ms))
+
+    def speak_at(self, n_chars: int, now: float) -> float:
+        return self._session.speak_at(n_chars, now)
+
+    def flush_at(self, now: float, *, final: bool = False) -> float:
+        return self._session.flush_at(now, final=final)
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._session.dialect
+
+    @property
+    def _session(self) -> Session:
+        return self._connection.session
+
+
+class Connection:
+    """A connection that is open. `run` must be kept running as a task; it returns when the connection is over."""
+
+    def __init__(self, socket: ClientConnection, session: Session, now: Callable[[], float]) -> None:
+        self.session = session
+        self.now = now  # monotonic seconds
+        self.ended: LinkEnded | None = None
+        self.audio_came = False
+        self._socket = socket
+        self._slots: dict[int, Slot] = {}
+        self._to_write = asyncio.Event()
+        self._changed = asyncio.Event()  # a place became free, or the connection ended
+        self._over = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    @classmethod
+    async def open(
+        cls,
+        dialect: Dialect,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        silence_s: float = 10.0,
+        open_s: float = OPEN_S,
+    ) -> Connection:
+        """Open one. `tls`: None for the system's authorities. `limits`: None for the dialect's own.
+
+        Raises ConfigError for a request that cannot be made, ConnectFailed for one that is not granted.
+        """
+        request = dialect.request()
+        now = asyncio.get_running_loop().time
+        parts = urlsplit(request.url)
+        loopback = is_loopback(parts.hostname)
+        try:
+            async with asyncio.timeout(open_s):
+                socket = await connect(
+                    request.url,
+                    additional_headers=request.headers,
+                    compression=None,  # audio does not shrink
+                    max_size=MAX_MESSAGE_BYTES,
+                    open_timeout=None,
+                    close_timeout=1.0,
+                    ping_interval=dialect.traits.ping_s,
+                    ping_timeout=dialect.traits.ping_s,
+                    proxy=None if loopback else True,
+                    logger=_wire_log,
+                    ssl=(tls or client_tls()) if parts.scheme == "wss" else None,
+                )
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError) as exc:
+            raise _refusal(exc, dialect, request, open_s) from exc
+        return cls(socket, Session(dialect, now=now(), limits=limits, silence_s=silence_s), now)
+
+    def lease(self, listener: Listener) -> Slot:
+        """A place for a turn. Raises LocalProtocolError when there is none."""
+        if self.ended is not None:
+            raise LocalProtocolError("the connection is over")
+        ref = self.session.begin(self.now())
+        slot = self._slots[ref] = Slot(self, ref, listener)
+        self.touch()
+        return slot
+
+    @property
+    def places(self) -> int:
+        """How many turns can be leased now."""
+        return 0 if self.ended is not None or self._closing else self.session.places
+
+    async def changed(self) -> None:
+        """Wait until a place becomes free or the connection ends."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def run(self) -> None:
+        """Read, write and keep time until the connection is over."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write())
+                closed = await self._read()
+                writer.cancel()
+        except asyncio.CancelledError:
+            closed = Failed(Scope.LINK, "the connection was given up", retry_s=0.0)
+            self._socket.transport.abort()
+            self._end(closed)
+            raise
+        self._end(closed)
+
+    async def aclose(self) -> None:
+        """Say Close, give the endpoint `DRAIN_S` to close, then close without it. `run` returns."""
+        if self.ended is None:
+            self._closing = True
+            self.session.close(self.now())
+            self.touch()
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    await self._over.wait()
+            except TimeoutError:
+                await self._socket.close()
+        await self._over.wait()
+
+    # The choke points: everything that changes the session ends in `touch`
+
+    def dispatch(self, events: list[Event]) -> None:
+        """Tell the turns what happened, then send and re-arm."""
+        for event in events:
+            match event:
+                case Opened():
+                    _log.debug("opened: request id %s", event.request_id)
+                case Warned():
+                    _log.warning("%s warns: %s", self.session.dialect.name, event.code)
+                case Failed(scope=Scope.LINK):
+                    self._give_up(event)
+                case _:
+                    self._tell(event)
+        self.touch()
+
+    def touch(self) -> None:
+        """Send what the session has to say, and arm its timer."""
+        self._to_write.set()
+        if self.session.places:
+            self._changed.set()
+        deadline = self.session.next_deadline
+        if deadline is None or self.ended is not None:
+            return
+        # A later deadline waits for the earlier timer, which then arms itself again: no timer is made for each message.
+        if self._timer is None or self._timer.when() > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.dispatch(self.session.tick(self.now()))
+
+    def _tell(self, event: Event) -> None:
+        ref = getattr(event, "ref", None)
+        slot = self._slots.get(ref) if ref is not None else None
+        if slot is None:
+            return
+        if isinstance(event, Audio):
+            self.audio_came = True
+        if isinstance(event, Ended | Cancelled | Failed):
+            del self._slots[slot._ref]
+            slot.live = False
+        slot.listener(event)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._to_write.wait()
+                self._to_write.clear()
+                for message in self.session.outgoing():
+                    await self._socket.send(message)
+        except ConnectionClosed:
+            pass  # the reader finds out why
+
+    async def _read(self) -> Failed:
+        try:
+            while True:
+                message = await self._socket.recv()
+                self.dispatch(self.session.receive(message, self.now()))
+        except ConnectionClosed as exc:
+            if exc.rcvd is not None:
+                return self.session.receive_close(exc.rcvd.code, exc.rcvd.reason)
+            if exc.sent is not None and exc.sent.code == 1011:  # the library's word for a ping without an answer
+                return Failed(Scope.LINK, "the endpoint does not answer pings", "look at the network", 0.0, code=1011)
+            return self.session.receive_close(1006, "")
+
+    def _give_up(self, failed: Failed) -> None:
+        """End from this side what cannot be ended in good order."""
+        self._end(failed)
+        self._socket.transport.abort()
+
+    def _end(self, why: Failed) -> None:
+        self._over.set()
+        if self.ended is not None:
+            return
+        self.ended = LinkEnded(why, ours=self._closing)
+        if self._timer is not None:
+            self._timer.cancel()
+        slots, self._slots = self._slots, {}
+        for slot in slots.values():
+            slot.live = False
+            slot.listener(why)
+        self._changed.set()
+
+
+def client_tls(ca_file: str | None = None) -> ssl.SSLContext:
+    """How an endpoint's certificate is verified: by the system's authorities, and by those in `ca_file` if given.
+
+    Raises ConfigError when the file cannot be read.
+    """
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError) as exc:
+            why = "not a PEM certificate" if isinstance(exc, ssl.SSLError) else exc.strerror
+            raise ConfigError(f"CA file {ca_file}: {why}", hint="give a PEM file with the authority's certificate") from None
+    return context
+
+
+# OpenSSL's verify codes (X509_V_ERR_*), in words.
+_CERTIFICATE_FAULTS = {
+    9: "its certificate is not valid yet",
+    10: "its certificate has expired",
+    18: "its certificate is self-signed",
+    19: "its certificate is from an unknown authority",
+    20: "its certificate is from an unknown authority",
+    62: "its certificate is for another host",
+    64: "its certificate is for another host",
+}
+
+
+def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) -> ConnectFailed | ConfigError:
+    """The one place where the library's and the system's errors become ours."""
+    parts = urlsplit(request.url)
+    where = f"speech endpoint {parts.scheme}://{parts.netloc}{parts.path}"
+    status: int | None = None
+    retry_s: float | None = None
+    match exc:
+        case InvalidStatus(response=response):
+            failed = dialect.refused(response.status_code, dict(response.headers.raw_items()), bytes(response.body or b""))
+            what, hint, status, retry_s = failed.what, failed.hint, failed.status, failed.retry_s
+        case ssl.SSLCertVerificationError(verify_code=code):
+            what = _CERTIFICATE_FAULTS.get(code, "its certificate cannot be trusted")
+            hint = "name the authority with ca_file" if code in (18, 19, 20) else "look at the address and at its certificate"
+        case ssl.SSLError():
+            what, hint = "no TLS there", "use ws:// if it is a plain endpoint on this machine"
+        case TimeoutError():
+            what, hint, retry_s = f"did not answer within {open_s:g} s", "look at the address and the network", 1.0
+        case socket.gaierror():
+            what, hint = f"host {parts.hostname} is not known", "look at url"
+        case ConnectionRefusedError():
+            what, hint, retry_s = "nothing listens there", "start the endpoint or look at url", 0.5
+        case ProxyError():
+            what, hint, retry_s = "the proxy refused", "look at HTTPS_PROXY", None
+        case InvalidMessage() | InvalidHandshake() | EOFError():
+            what, hint, retry_s = "did not answer as a WebSocket server", "look at url", 0.5
+        case OSError():
+            what, hint, retry_s = exc.strerror or type(exc).__name__, "look at the address and the network", 0.5
+        case _:
+            return ConfigError(f"{where}: not an address that can be opened", hint="look at url")
+    return ConnectFailed(f"{where}: {what}", hint=hint, status=status, retry_s=retry_s)

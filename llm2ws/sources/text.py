@@ -1,0 +1,62 @@
+"""Text that is there already: a string, a file or standard input; and `echo`, which answers when no LLM is configured."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import re
+from collections.abc import AsyncGenerator, Iterable
+from typing import Protocol
+
+from ..errors import SourceError
+
+__all__ = ["echo", "from_iterable", "from_stream", "from_text"]
+
+READ_BYTES = 64 * 1024
+
+
+async def from_text(text: str) -> AsyncGenerator[str, None]:
+    """A text that is there as a whole."""
+    yield text
+
+
+async def from_iterable(items: Iterable[str]) -> AsyncGenerator[str, None]:
+    """Texts from a plain iterable or generator. Each step is taken in a thread, so a slow one holds up nothing else."""
+    iterator = iter(items)
+    end = object()
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield item  # type: ignore[misc]  # what is not `end` is a str
+
+
+async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, None]:
+    """The prompt itself, in tokens and at the speed of a model that writes: 0 for as fast as it is read."""
+    loop = asyncio.get_running_loop()
+    due_at = loop.time()
+    for token in re.findall(r"\s*\S{1,6}|\s+", text):
+        yield token
+        if tokens_per_s > 0:
+            due_at += 1 / tokens_per_s
+            if (wait_s := due_at - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
+
+
+class Reader(Protocol):
+    """Where bytes come from: an `asyncio.StreamReader`, or one of your own."""
+
+    async def read(self, n: int, /) -> bytes: ...
+
+
+async def from_stream(reader: Reader, *, name: str = "standard input") -> AsyncGenerator[str, None]:
+    """UTF-8 text as it comes, such as from an `asyncio.StreamReader`. A character may be split over two reads.
+
+    Bytes that are no UTF-8 are read as U+FFFD. Raises SourceError when reading fails; `name` says where.
+    """
+    decode = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode
+    try:
+        while data := await reader.read(READ_BYTES):
+            if text := decode(data):
+                yield text
+    except OSError as exc:
+        raise SourceError(f"{name}: {exc.strerror or type(exc).__name__}", hint="look at where the text comes from") from exc
+    if text := decode(b"", True):
+        yield text

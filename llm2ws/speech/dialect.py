@@ -1,0 +1,136 @@
+"""What a vendor's protocol must provide: one stateless file each, and data about how it behaves.
+
+A dialect knows how things are written and no more. What has been sent, what is awaited and what may be sent next is the
+Session's to know; it asks `traits` and `limits` and has no branch on a vendor's name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from ..audio import AudioFormat
+from ..errors import ConfigError
+from ..text.fragments import Policy
+from .messages import Command, Event, Failed
+
+__all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "checked_url", "is_loopback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is fixed for the life of a connection. Two equal ones can share connections."""
+
+    url: str  # "" for the vendor's own address
+    voice: str  # "" for the dialect's default
+    format: AudioFormat
+    key: str = field(default="", repr=False)  # "" for none
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The opening handshake. Headers may hold a key: they are kept out of `repr`."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an endpoint allows on one connection. None = no such limit."""
+
+    chars_per_speak: int | None = None
+    chars_per_window: int | None = None
+    flushes_per_window: int | None = None
+    flush_reserve: int = 0  # of these, kept for final flushes
+    window_s: float = 60.0
+    life_s: float | None = None  # age at which the endpoint closes a connection, however busy
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How an endpoint behaves, as data."""
+
+    turns_at_once: int = 1  # on one connection
+    audio_has_ref: bool = False  # audio and acks name their turn
+    audio_waits_for_flush: bool = True  # text is spoken when flushed, any number of times in a turn; else as it comes
+    ends_with_flush_ack: bool = True  # a turn is over when its last Flush is acked; else `Ended` says so
+    cancels: bool = True  # there is a message for Cancel; else only closing the connection stops a turn
+    ping_s: float = 20.0  # WebSocket pings
+    keepalive_s: float | None = None  # an idle connection wants a KeepAlive message this often
+
+
+class Dialect(Protocol):
+    """A vendor's protocol for one Setup. Stateless: the same call always gives the same answer."""
+
+    @property
+    def name(self) -> str:
+        """As in settings and messages to people."""
+
+    @property
+    def format(self) -> AudioFormat:
+        """Of the audio that comes."""
+
+    @property
+    def policy(self) -> Policy:
+        """How far this endpoint wants text cut."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def traits(self) -> Traits: ...
+
+    def request(self) -> Request:
+        """The handshake. Raises ConfigError where the Setup cannot be asked of this vendor."""
+
+    def encode(self, command: Command) -> list[str | bytes]:
+        """The messages to send, [] where the vendor has nothing to say for it."""
+
+    def decode(self, message: str | bytes) -> list[Event]:
+        """What a message means. Never raises: what cannot be read is `Unknown`."""
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
+        """What a handshake answered with another status than 101 means."""
+
+    def closed(self, code: int, reason: str) -> Failed:
+        """What a close frame means. 1006 where there was none."""
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host, as written in a URL, is this machine and cannot be another."""
+    if not host:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_url(url: str, *, key: str, path: str) -> str:
+    """A WebSocket URL that may be opened: `path` is put in where it has none.
+
+    Raises ConfigError for what is no WebSocket URL, and for a key that would cross a network in clear text.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigError(f"speech URL: {exc}", hint="write it as wss://host:port/path") from None
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise ConfigError("speech URL: not a WebSocket address", hint="write it as wss://host:port/path")
+    if parts.username or parts.password:
+        raise ConfigError("speech URL: holds a user or password", hint="give the key as api_key, not in the URL")
+    if port == 0:
+        raise ConfigError("speech URL: port 0", hint="write the port on which the endpoint listens")
+    if key and parts.scheme == "ws" and not is_loopback(host):
+        raise ConfigError(f"speech endpoint {host}: a key would be sent in clear text", hint="use wss://")
+    if parts.path in ("", "/"):
+        parts = parts._replace(path=path)
+    return parts._replace(fragment="").geturl()

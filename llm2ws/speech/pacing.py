@@ -1,0 +1,213 @@
+"""When to send text, when to flush, how far ahead of the listener to ask, and how long a pause of the model is waited out.
+
+A listener hears silence when what was asked for runs out, and pays for what was asked for in vain when they interrupt. So the
+first fragment is flushed at once; later groups grow for as long as the audio that is still to be played allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from ..text.fragments import Hold
+from .utterance import Utterance
+
+__all__ = ["END", "FLUSH", "SPEAK", "Gate", "Pace", "Pacing", "Step", "pause_s"]
+
+AHEAD_S = 30.0  # of speech asked for and not heard yet, at most
+DRY_S = 2.0  # less than this, and the next group is flushed
+FIRST_AUDIO_S = 0.3  # from Flush to audio, until the endpoint has shown its own
+IN_FLIGHT = 2  # groups flushed and unanswered
+
+# How long the model must be silent before what is held is let go, in seconds. A number or an abbreviation waits longer, and
+# longer still where the model is slow.
+PAUSE_S = 0.12
+DOUBT_S = 1.0
+DOUBT_GAPS = 4.0
+
+
+def pause_s(hold: Hold, token_gap_s: float) -> float:
+    """How long to wait for the next token before letting go what is held; `token_gap_s` is the usual gap."""
+    match hold:
+        case Hold.NOTHING:
+            return math.inf
+        case Hold.SURE | Hold.CAPITAL:
+            return PAUSE_S
+        case Hold.DOUBT:
+            return max(DOUBT_S, DOUBT_GAPS * token_gap_s)
+
+
+class Pace(StrEnum):
+    """Who takes the audio."""
+
+    LISTENER = "listener"  # somebody who hears it as it comes: sound device, page, telephone
+    NONE = "none"  # a file or a pipe, as fast as it can be made
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next: `speak`, `flush`, `end`, or nothing before `wait_until` (inf: before something happens)."""
+
+    verb: str
+    wait_until: float = math.inf
+
+
+SPEAK, FLUSH, END = Step("speak"), Step("flush"), Step("end")
+
+
+class Gate(Protocol):
+    """The limits of the connection that carries the turn."""
+
+    def speak_at(self, n_chars: int, now: float) -> float:
+        """The earliest time at which so many characters may be sent."""
+
+    def flush_at(self, now: float, *, final: bool = False) -> float:
+        """The earliest time at which a Flush may be sent."""
+
+
+class Pacing:
+    """The listener's side of one turn. Times are monotonic seconds; positions are seconds of the turn's audio."""
+
+    def __init__(self, pace: Pace, *, ahead_s: float = AHEAD_S, dry_s: float = DRY_S) -> None:
+        self.pace = pace
+        self._ahead_s = ahead_s
+        self._dry_s = dry_s
+        self._handed_s = 0.0
+        self._first_handed_at: float | None = None
+        self._played: tuple[float, float] | None = None  # position reported, and when
+        self._flushed_at: deque[float] = deque()  # unanswered flushes
+        self._audio_since_ack = False
+        self._acked_at = float("-inf")
+        self._latencies: deque[float] = deque(maxlen=20)
+
+    # What happened
+
+    def handed_out(self, seconds: float, now: float) -> None:
+        """So much audio has gone to whoever takes it."""
+        if self._first_handed_at is None:
+            self._first_handed_at = now
+        self._handed_s += seconds
+
+    def played(self, position_s: float, now: float) -> None:
+        """The listener is known to be at this position."""
+        self._played = (position_s, now)
+
+    def flushed(self, now: float) -> None:
+        """A group was flushed."""
+        self._flushed_at.append(now)
+
+    def audio_came(self, now: float) -> None:
+        """Audio of the oldest flushed group came. The first tells how long a Flush takes, not counting earlier groups."""
+        if self._flushed_at and not self._audio_since_ack:
+            self._latencies.append(now - max(self._flushed_at[0], self._acked_at))
+        self._audio_since_ack = True
+
+    def acked(self, now: float) -> None:
+        """The oldest flushed group was acknowledged, with or without audio."""
+        if self._flushed_at:
+            self._flushed_at.popleft()
+        self._audio_since_ack = False
+        self._acked_at = now
+
+    def refused(self) -> None:
+        """The newest flush was not carried out."""
+        if self._flushed_at:
+            self._flushed_at.pop()
+
+    def lost(self) -> None:
+        """The connection is gone: flushes on their way will not be answered."""
+        self._flushed_at.clear()
+        self._audio_since_ack = False
+
+    # Questions
+
+    def played_s(self, now: float) -> float:
+        """How much has been heard: as reported, else as much as can have been since the first audio was handed out."""
+        if self._played is not None:
+            return min(self._played[0], self._handed_s)
+        if self._first_handed_at is None:
+            return 0.0
+        if self.pace is Pace.NONE:
+            return self._handed_s
+        return min(self._handed_s, now - self._first_handed_at)
+
+    def buffered_s(self, utterance: Utterance, now: float) -> float:
+        """Seconds of audio that the listener has not heard and will get without another Flush, open text left out."""
+        open_s = utterance.open_chars * utterance.seconds_per_char
+        asked_s = utterance.released_s + max(0.0, utterance.outstanding_s - open_s)
+        return max(0.0, asked_s - self.played_s(now))
+
+    @property
+    def flush_latency_s(self) -> float:
+        """From a Flush to its first audio: what nine of ten have stayed under."""
+        if not self._latencies:
+            return FIRST_AUDIO_S
+        return sorted(self._latencies)[math.ceil(0.9 * len(self._latencies)) - 1]
+
+    def dry(self, utterance: Utterance, now: float) -> bool:
+        """Whether the listener is about to hear silence, so that a shorter fragment is better than a late one."""
+        return self.pace is Pace.LISTENER and self.buffered_s(utterance, now) <= self._dry_s + self.flush_latency_s
+
+    # The decision
+
+    def next_step(self, utterance: Utterance, gate: Gate, now: float) -> Step:
+        """What to do now for a turn whose text flows while the model writes and whose audio waits for Flush."""
+        waits: list[float] = []
+        if utterance.open_chars:
+            at = self._flush_at(utterance, gate, now)
+            if at <= now:
+                return END if utterance.all_said else FLUSH
+            waits.append(at)
+        elif utterance.all_said:
+            return END
+        if not (utterance.first_group and utterance.open_chars):
+            at = self._speak_at(utterance, gate, now)
+            if at <= now:
+                return SPEAK
+            waits.append(at)
+        return Step("wait", min(waits, default=math.inf))
+
+    def next_step_streaming(self, utterance: Utterance, gate: Gate, now: float) -> Step:
+        """The same for an endpoint that speaks text as it comes, and wants one End and no Flush."""
+        if utterance.all_said:
+            return END
+        at = self._speak_at(utterance, gate, now)
+        return SPEAK if at <= now else Step("wait", at)
+
+    def _speak_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
+        """The earliest time at which the next text may be sent; inf when that depends on something else."""
+        text = utterance.peek()
+        if text is None:
+            return math.inf
+        ahead_s = utterance.released_s + utterance.outstanding_s - self.played_s(now)
+        over_s = ahead_s + len(text) * utterance.seconds_per_char - self._ahead_s
+        if over_s > 0 and ahead_s > 0:
+            return math.inf if self._stands_still else now + over_s
+        return gate.speak_at(len(text), now)
+
+    def _flush_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
+        """The earliest time at which the open group should be flushed; inf when that depends on something else."""
+        if utterance.flushes >= IN_FLIGHT:
+            return math.inf
+        final = utterance.all_said
+        if final or utterance.first_group:
+            return gate.flush_at(now, final=final)
+        more = not utterance.must_flush and utterance.peek() is not None
+        if more and self._speak_at(utterance, gate, now) <= now:
+            return math.inf  # the group may still grow, at no cost
+        if self.pace is Pace.NONE:
+            if utterance.flushes and not utterance.must_flush:
+                return math.inf
+            return gate.flush_at(now)
+        due_in_s = self.buffered_s(utterance, now) - (self._dry_s + self.flush_latency_s)
+        if due_in_s > 0 and self._stands_still:
+            return math.inf
+        return max(now + max(0.0, due_in_s), gate.flush_at(now))
+
+    @property
+    def _stands_still(self) -> bool:
+        """Whether the listener's position changes only when something is reported or handed out, not with the clock."""
+        return self.pace is Pace.NONE or self._played is not None or self._first_handed_at is None

@@ -1,0 +1,383 @@
+"""The protocol state of ONE connection to a speech endpoint: turns, the order of acks, gates. It dies with the connection.
+
+Rules, in which everything here follows the tables of the dialect (`traits`, `limits`) and no vendor's name:
+
+- A turn is OPEN while it may still be given text, ENDING from its End until the endpoint has spoken it all, CLEARING from
+  Cancel until the endpoint has confirmed it, and DONE after that. `_AFTER` is the whole of it.
+- Acks carry no number that could be trusted. `Flushed` answers the oldest unanswered Flush; a refusal comes at once,
+  while accepted ones are still being spoken, so it answers the newest.
+- An End with nothing unflushed sends nothing: there is exactly one final Flush after the last Speak.
+- After Cancel, audio is dropped until the confirmation; at that point every Flush that was on its way is void, and an ack
+  that comes for it later, with no audio before it, is stale. So no byte of a cancelled turn reaches the next one.
+- Whatever is awaited has a deadline.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import assert_never
+
+from ..errors import LocalProtocolError
+from .dialect import Dialect, Limits
+from .governor import Governor
+from .messages import (
+    Audio,
+    Begin,
+    Cancel,
+    Cancelled,
+    Close,
+    Command,
+    End,
+    Ended,
+    Event,
+    Failed,
+    Flush,
+    FlushAcked,
+    FlushRefused,
+    KeepAlive,
+    Opened,
+    Scope,
+    Speak,
+    Timed,
+    Unknown,
+    Warned,
+)
+
+__all__ = ["Counts", "Session", "State"]
+
+
+class State(StrEnum):
+    OPEN = "open"
+    ENDING = "ending"
+    CLEARING = "clearing"
+    DONE = "done"
+
+
+_Verb = type[Speak | Flush | End | Cancel | Ended | Cancelled]
+
+# What a turn becomes; a missing entry is a mistake of the caller's.
+_AFTER: dict[State, dict[_Verb, State]] = {
+    State.OPEN: {
+        Speak: State.OPEN,
+        Flush: State.OPEN,
+        End: State.ENDING,
+        Cancel: State.CLEARING,
+        Ended: State.DONE,  # the endpoint gave up on it
+        Cancelled: State.DONE,
+    },
+    State.ENDING: {Flush: State.ENDING, Cancel: State.CLEARING, Ended: State.DONE, Cancelled: State.DONE},
+    State.CLEARING: {Ended: State.DONE, Cancelled: State.DONE},
+    State.DONE: {},
+}
+
+
+@dataclass(slots=True)
+class _Turn:
+    ref: int
+    state: State = State.OPEN
+    unflushed: bool = False  # text was sent that no Flush covers
+    in_flight: int = 0  # flushes without an answer
+    begun: bool = False  # the endpoint knows of it
+    cancelled_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was met on this connection that nothing else shows."""
+
+    stray_audio: int = 0  # messages of audio that belong to no turn
+    dropped_bytes: int = 0  # of cancelled turns
+    stale_acks: int = 0
+    refused_flushes: int = 0
+    warnings: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+class Session:
+    """Commands in, messages out; messages in, events out. Nothing is sent from here: `outgoing` gives what is due.
+
+    `now` is monotonic seconds. After every call, whoever owns the connection sends `outgoing()` and arms a timer for
+    `next_deadline`.
+    """
+
+    def __init__(
+        self, dialect: Dialect, *, now: float, limits: Limits | None = None, silence_s: float = 10.0, clear_s: float = 1.0
+    ) -> None:
+        self.counts = Counts()
+        self.dialect = dialect
+        self.limits = limits or dialect.limits
+        self.opened_at = now
+        self._traits = dialect.traits
+        self._governor = Governor(self.limits)
+        self._silence_s = silence_s
+        self._clear_s = clear_s
+        self._turns: dict[int, _Turn] = {}  # those not DONE
+        self._last_ref = 0
+        self._flushes: deque[int] = deque()  # refs of unanswered flushes, oldest first
+        self._void = 0  # flushes voided by a Cancelled whose acks may still come
+        self._audio_since_ack = False
+        self._outgoing: list[str | bytes] = []
+        self._waiting_since: float | None = None  # for the endpoint's next sign of life
+        self._last_sent = now
+        self._retired = False
+        self._closed = False
+
+    # Commands
+
+    def begin(self, now: float) -> int:
+        """Open a turn; its `ref`. Raises LocalProtocolError when there is no place (`places`)."""
+        if not self.places:
+            raise LocalProtocolError("no place for another turn on this connection")
+        self._last_ref += 1
+        self._turns[self._last_ref] = _Turn(self._last_ref)
+        return self._last_ref
+
+    def speak(self, ref: int, text: str, now: float) -> None:
+        """Send text. It counts against the limits: ask `speak_at` first."""
+        turn = self._step(ref, Speak)
+        if not turn.begun:
+            turn.begun = True
+            self._send(Begin(ref), now)
+        turn.unflushed = True
+        self._governor.spoke(len(text), now)
+        self._send(Speak(ref, text), now)
+
+    def flush(self, ref: int, now: float) -> None:
+        """Have the text since the last Flush spoken. Without such text nothing is sent."""
+        if not self._traits.audio_waits_for_flush:
+            raise LocalProtocolError("this endpoint speaks text as it comes: there is no Flush within a turn")
+        turn = self._step(ref, Flush)
+        if turn.unflushed:
+            self._flush(turn, Flush(ref), now)
+
+    def end(self, ref: int, now: float) -> list[Event]:
+        """No more text. Gives `Ended` at once when there is nothing left to wait for."""
+        turn = self._step(ref, End)
+        if turn.unflushed or (turn.begun and not self._traits.ends_with_flush_ack):
+            self._flush(turn, End(ref), now)
+        return self._settle(turn)
+
+    def cancel(self, ref: int, now: float, *, played_ms: int | None = None) -> list[Event]:
+        """Stop a turn. Gives `Cancelled` at once when the endpoint has nothing of it left to stop."""
+        turn = self._step(ref, Cancel)
+        if not (turn.unflushed or turn.in_flight or (turn.begun and not self._traits.ends_with_flush_ack)):
+            return self._finish(turn, Cancelled(ref))
+        turn.cancelled_at = now
+        if self._traits.cancels:
+            self._send(Cancel(ref, played_ms), now)
+        else:
+            self._retired = True
+        return []
+
+    def close(self, now: float) -> None:
+        """Say goodbye; the endpoint closes. What is still spoken for open turns is dropped by the caller."""
+        if not self._closed:
+            self._closed = True
+            self._send(Close(), now)
+
+    def outgoing(self) -> list[str | bytes]:
+        """The messages to send now, in order. They are given once."""
+        messages, self._outgoing = self._outgoing, []
+        return messages
+
+    # What comes
+
+    def receive(self, message: str | bytes, now: float) -> list[Event]:
+        """A message came. Gives the events that concern turns, each with its `ref`."""
+        events: list[Event] = []
+        for event in self.dialect.decode(message):
+            events += self._receive(event, now)
+        self._waiting_since = now if self._awaited else None
+        return events
+
+    def receive_close(self, code: int, reason: str) -> Failed:
+        """The connection has ended. 1006 stands for an end without a close frame."""
+        self._turns.clear()
+        return self.dialect.closed(code, reason)
+
+    # Time
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `tick` wants to be called, None for never."""
+        times = [turn.cancelled_at + self._clear_s for turn in self._turns.values() if turn.state is State.CLEARING]
+        if self._waiting_since is not None:
+            times.append(self._waiting_since + self._silence_s)
+        if self._traits.keepalive_s is not None and not self._closed:
+            times.append(self._last_sent + self._traits.keepalive_s)
+        return min(times, default=None)
+
+    def tick(self, now: float) -> list[Event]:
+        """Act on what has not come in time."""
+        keepalive_s = self._traits.keepalive_s
+        if keepalive_s is not None and not self._closed and now >= self._last_sent + keepalive_s:
+            self._send(KeepAlive(), now)
+        for turn in self._turns.values():
+            if turn.state is State.CLEARING and now >= turn.cancelled_at + self._clear_s:
+                return [Failed(Scope.LINK, "the endpoint did not confirm an interruption in time", retry_s=0.0)]
+        if self._waiting_since is not None and now >= self._waiting_since + self._silence_s:
+            what = f"the endpoint has sent nothing for {self._silence_s:g} s though text was to be spoken"
+            return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
+        return []
+
+    # Questions
+
+    @property
+    def places(self) -> int:
+        """How many more turns may be opened now."""
+        if self._closed or self._retired:
+            return 0
+        return max(0, self._traits.turns_at_once - len(self._turns))
+
+    @property
+    def retired(self) -> bool:
+        """This connection takes no new turn; it is to be closed when it has none."""
+        return self._retired
+
+    def speak_at(self, n_chars: int, now: float) -> float:
+        """The earliest time at which the limits allow so many characters."""
+        return self._governor.speak_at(n_chars, now)
+
+    def flush_at(self, now: float, *, final: bool = False) -> float:
+        """The earliest time at which the limits allow a Flush; `final`: the one that ends a turn."""
+        return self._governor.flush_at(now, final=final)
+
+    # How
+
+    def _step(self, ref: int, verb: _Verb) -> _Turn:
+        turn = self._turns.get(ref)
+        if turn is None or verb not in _AFTER[turn.state]:
+            state = turn.state if turn else State.DONE
+            raise LocalProtocolError(f"{verb.__name__} on turn {ref}, which is {state}")
+        turn.state = _AFTER[turn.state][verb]
+        return turn
+
+    def _send(self, command: Command, now: float) -> None:
+        messages = self.dialect.encode(command)
+        if messages:
+            self._outgoing += messages
+            self._last_sent = now
+
+    def _flush(self, turn: _Turn, command: Flush | End, now: float) -> None:
+        turn.unflushed = False
+        if self._traits.ends_with_flush_ack or isinstance(command, Flush):
+            turn.in_flight += 1
+            self._flushes.append(turn.ref)
+        self._governor.flushed(now)
+        self._send(command, now)
+        if self._waiting_since is None:
+            self._waiting_since = now
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether the endpoint owes us something."""
+        return bool(self._flushes) or any(turn.state is State.ENDING for turn in self._turns.values())
+
+    def _receive(self, event: Event, now: float) -> list[Event]:
+        match event:
+            case Audio():
+                return self._audio(event)
+            case FlushAcked():
+                return self._flush_acked(event)
+            case FlushRefused():
+                return self._flush_refused(event, now)
+            case Ended() | Cancelled():
+                return self._over(event)
+            case Timed(ref=ref):
+                turn = self._of(ref)
+                return [replace(event, ref=turn.ref)] if turn and turn.state is not State.CLEARING else []
+            case Failed(scope=Scope.CONTEXT, ref=ref):
+                turn = self._of(ref)
+                return self._finish(turn, replace(event, ref=turn.ref)) if turn else []
+            case Unknown(kind=kind):
+                self.counts.unknown[kind] = self.counts.unknown.get(kind, 0) + 1
+                return []
+            case Warned():
+                self.counts.warnings += 1
+                return [event]
+            case Opened() | Failed():
+                return [event]
+            case _:
+                assert_never(event)
+
+    def _of(self, ref: int | None) -> _Turn | None:
+        """The turn that an event is about: by its name, else the only one, or the oldest that awaits something."""
+        if ref is not None:
+            return self._turns.get(ref)
+        return next(iter(self._turns.values()), None)
+
+    def _audio(self, event: Audio) -> list[Event]:
+        turn = self._of(event.ref)
+        if turn is None:
+            self.counts.stray_audio += 1
+            return []
+        if turn.state is State.CLEARING:
+            self.counts.dropped_bytes += len(event.data)
+            return []
+        self._audio_since_ack = True
+        return [event if event.ref is not None else Audio(event.data, turn.ref)]
+
+    def _flush_acked(self, event: FlushAcked) -> list[Event]:
+        stale = self._void > 0 and not self._audio_since_ack
+        turn = self._of(self._take_flush(event.ref, newest=False) if not stale else None)
+        if stale:
+            self._void -= 1
+        self._audio_since_ack = False
+        if stale or turn is None:
+            self.counts.stale_acks += 1
+            return []
+        self._void = 0  # acks keep their order: none of an older turn can follow
+        if turn.state is State.CLEARING:
+            return []
+        return [FlushAcked(turn.ref), *self._settle(turn)]
+
+    def _flush_refused(self, event: FlushRefused, now: float) -> list[Event]:
+        self.counts.refused_flushes += 1
+        self._governor.refused(now)
+        ref = self._take_flush(event.ref, newest=True)
+        turn = self._turns.get(ref) if ref is not None else None
+        if turn is None or turn.state is State.CLEARING:
+            return []
+        turn.unflushed = True
+        return [FlushRefused(turn.ref)]
+
+    def _take_flush(self, ref: int | None, *, newest: bool) -> int | None:
+        """Take the unanswered flush that an ack or refusal answers; the ref of its turn."""
+        if ref is None and self._flushes:
+            ref = self._flushes[-1 if newest else 0]
+        if ref is None or ref not in self._flushes:
+            return None
+        self._flushes.remove(ref)
+        if turn := self._turns.get(ref):
+            turn.in_flight -= 1
+        return ref
+
+    def _over(self, event: Ended | Cancelled) -> list[Event]:
+        turn = self._of(event.ref)
+        if turn is None:
+            return []
+        was_clearing = turn.state is State.CLEARING
+        self._step(turn.ref, type(event))
+        if isinstance(event, Cancelled) or was_clearing:
+            self._void += turn.in_flight if event.ref is None else 0
+            return self._finish(turn, Cancelled(turn.ref, getattr(event, "text_spoken", None)))
+        return self._finish(turn, Ended(turn.ref))
+
+    def _settle(self, turn: _Turn) -> list[Event]:
+        """The end of a turn that ends with its last ack, once that has come."""
+        if turn.state is not State.ENDING or turn.unflushed or turn.in_flight:
+            return []
+        if turn.begun and not self._traits.ends_with_flush_ack:
+            return []
+        return self._finish(turn, Ended(turn.ref))
+
+    def _finish(self, turn: _Turn, event: Event) -> list[Event]:
+        turn.state = State.DONE
+        del self._turns[turn.ref]
+        self._flushes = deque(ref for ref in self._flushes if ref != turn.ref)
+        if not self._awaited:
+            self._waiting_since = None
+        self._audio_since_ack = False
+        return [event]

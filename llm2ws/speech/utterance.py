@@ -1,0 +1,341 @@
+"""One turn's speech, whatever connections carry it: what is to be said, what was received of it, what may be released.
+
+The unit is the *group*: the Speaks under one Flush. An endpoint acknowledges groups, audio is released in their order, and a
+group whose connection is lost is said again, exactly its Speaks and its Flush.
+
+A *carrier* is a place on a connection that says groups of this turn, numbered by the caller. Usually there is one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..audio import AudioFormat
+from ..text.fragments import Boundary, Fragment
+from .spoken import Saying, Spoken, Stretch
+
+__all__ = ["Utterance"]
+
+SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
+GROUP_S = 12.0
+
+
+@dataclass(slots=True)
+class _Text:
+    """One Speak, and the span of the model's text that it stands for."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Group:
+    texts: list[_Text] = field(default_factory=list)
+    said: int = 0  # of `texts`, sent on the present carrier
+    chars: int = 0  # of all `texts`
+    closed: bool = False  # takes no more text: it was flushed once
+    flushed: bool = False  # on the present carrier
+    acked: bool = False
+    carrier: int = 0
+    received: int = 0  # bytes, whole samples
+    odd: bytes = b""  # half a sample
+    held: list[bytes] = field(default_factory=list)  # waits for earlier groups
+    announced: int = 0  # of `texts`
+    start_s: float = 0.0  # in the turn's audio
+
+
+class Utterance:
+    """Fragments in; texts to send out. Audio in; audio in order out.
+
+    `exact`: texts are sent as they are (policy TOKEN); else each that ends a word ends in one space.
+    """
+
+    def __init__(self, fmt: AudioFormat, *, exact: bool = False, seconds_per_char: float = SECONDS_PER_CHAR) -> None:
+        self.seconds_per_char = seconds_per_char
+        self.unspeakable_chars = 0  # left at the end, without a letter or digit: never sent
+        self.finished = False
+        self.said_chars = 0
+        self._format = fmt
+        self._exact = exact
+        self._backlog: deque[_Text] = deque()
+        self._backlog_chars = 0
+        self._carry: _Text | None = None  # without letter or digit: goes in front of the next text
+        self._separate = False  # the last text ended with no separator, so the next keeps its own
+        self._groups: deque[_Group] = deque()  # those not acked and fully released, oldest first
+        self._stretches: list[Stretch] = []
+        self._released = 0  # bytes
+
+    # Text in
+
+    def add(self, fragment: Fragment) -> None:
+        """Take a fragment. Nothing of it is lost but what cannot be spoken at the very end."""
+        text = _Text(self._sendable(fragment), fragment.start, fragment.end)
+        if self._carry is not None:
+            text = _Text(self._carry.text + text.text, self._carry.start, text.end)
+            self._carry = None
+        if any(map(str.isalnum, text.text)):
+            self._push(text)
+        elif self._backlog:
+            last = self._backlog.pop()
+            self._backlog_chars -= len(last.text)
+            self._push(_Text(last.text + text.text, last.start, text.end))
+        else:
+            self._carry = text
+
+    def finish(self) -> None:
+        """There is no more text."""
+        self.finished = True
+        if self._carry is not None:
+            group = self._current()
+            if group is not None and group.texts:  # its Flush is still to come, so it may be sent
+                self._push(self._carry)
+            else:
+                self.unspeakable_chars += len(self._carry.text.strip())
+            self._carry = None
+
+    def _push(self, text: _Text) -> None:
+        self._backlog.append(text)
+        self._backlog_chars += len(text.text)
+
+    def _sendable(self, fragment: Fragment) -> str:
+        text = _well_formed(fragment.text)
+        if self._exact:
+            return text
+        joined = " ".join(text.split())
+        if self._separate and text[:1].isspace():
+            joined = " " + joined
+        # A cut for length may be within a word; the white space after it, if any, is at the start of the next fragment.
+        self._separate = fragment.boundary is Boundary.LENGTH and not text[-1:].isspace()
+        return joined if self._separate or not joined else joined + " "
+
+    # Text out
+
+    def peek(self) -> str | None:
+        """The next text to send, None when there is none or the group has to be flushed first."""
+        group = self._current()
+        if group is not None and group.said < len(group.texts):
+            return group.texts[group.said].text
+        if not self._backlog or (group is not None and (group.closed or self._full(group))):
+            return None
+        return self._backlog[0].text
+
+    def say(self, carrier: int = 0) -> str:
+        """Take the text that `peek` showed: it is being sent on this carrier."""
+        group = self._current()
+        if group is None:
+            group = _Group()
+            self._groups.append(group)
+        if group.said == len(group.texts):
+            text = self._backlog.popleft()
+            self._backlog_chars -= len(text.text)
+            group.texts.append(text)
+            group.chars += len(text.text)
+        group.carrier = carrier
+        group.said += 1
+        text = group.texts[group.said - 1]
+        self.said_chars += len(text.text)
+        return text.text
+
+    def flush(self) -> None:
+        """The open group is being flushed."""
+        group = self._current()
+        if group is not None:
+            group.closed = group.flushed = True
+
+    @property
+    def open_chars(self) -> int:
+        """Characters sent that no Flush covers yet."""
+        group = self._current()
+        return sum(len(text.text) for text in group.texts[: group.said]) if group else 0
+
+    @property
+    def must_flush(self) -> bool:
+        """The open group can take no more text: it is full, or is being said again."""
+        group = self._current()
+        if group is None or not group.said or group.said < len(group.texts):
+            return False
+        return group.closed or self._full(group)
+
+    @property
+    def flushes(self) -> int:
+        """Groups flushed and not acknowledged."""
+        return sum(group.flushed and not group.acked for group in self._groups)
+
+    @property
+    def first_group(self) -> bool:
+        """Nothing has been flushed yet: the listener hears nothing."""
+        return not self._stretches and not any(group.closed for group in self._groups)
+
+    @property
+    def backlog_chars(self) -> int:
+        """Characters that wait to be sent."""
+        return self._backlog_chars
+
+    @property
+    def all_said(self) -> bool:
+        """There is no more text, and all of it has been sent (not necessarily flushed)."""
+        group = self._current()
+        return self.finished and not self._backlog and (group is None or group.said == len(group.texts))
+
+    @property
+    def complete(self) -> bool:
+        """All text has been spoken and all its audio released."""
+        return self.finished and not self._backlog and not self._groups
+
+    @property
+    def outstanding_s(self) -> float:
+        """Seconds of audio that were asked for and have not come, as far as one can tell."""
+        seconds = 0.0
+        for group in self._groups:
+            if not group.acked:
+                said = group.chars if group.said == len(group.texts) else sum(len(t.text) for t in group.texts[: group.said])
+                seconds += max(0.0, said * self.seconds_per_char - self._format.seconds(group.received))
+        return seconds
+
+    def _current(self) -> _Group | None:
+        """The group that is being said: the oldest one not flushed."""
+        return next((group for group in self._groups if not group.flushed), None)
+
+    def _full(self, group: _Group) -> bool:
+        """Whether the next text would make it too long. A single text may be longer: it is not cut here."""
+        if not self._backlog or not group.texts:
+            return False
+        return (group.chars + len(self._backlog[0].text)) * self.seconds_per_char > GROUP_S
+
+    # Audio in
+
+    def received(self, data: bytes, carrier: int = 0) -> list[Saying | bytes]:
+        """Audio came on a carrier: it is of the oldest group there. Gives what may be handed out now."""
+        group = next((group for group in self._groups if group.carrier == carrier and not group.acked), None)
+        if group is None:
+            return []
+        if group.odd or len(data) % self._format.sample_bytes:
+            data = group.odd + data
+            whole = len(data) - len(data) % self._format.sample_bytes
+            data, group.odd = data[:whole], data[whole:]
+        if not data:
+            return []
+        group.received += len(data)
+        if group is not self._groups[0]:
+            group.held.append(data)
+            return []
+        return self._release(group, [data])
+
+    def acked(self, carrier: int = 0) -> list[Saying | bytes]:
+        """All audio of the oldest flushed group on a carrier has come. Gives what may be handed out now."""
+        group = next((g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked), None)
+        if group is None:
+            return []
+        group.acked = True
+        if group.received:
+            # A long group tells more than a short one.
+            weight = min(0.5, group.chars / 400)
+            self.seconds_per_char += weight * (self._format.seconds(group.received) / group.chars - self.seconds_per_char)
+        return self._release_acked()
+
+    def ended(self, carrier: int = 0) -> list[Saying | bytes]:
+        """The endpoint has spoken all that a carrier was given, with no ack for each group."""
+        for group in self._groups:
+            if group.carrier == carrier and group.said == len(group.texts):
+                group.closed = group.flushed = group.acked = True
+        return self._release_acked()
+
+    def refused(self, carrier: int = 0) -> None:
+        """The newest Flush on a carrier was not carried out: its text joins the next group."""
+        groups = [g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked]
+        if not groups:
+            return
+        group = groups[-1]
+        group.flushed = group.closed = False
+        at = self._groups.index(group)
+        if at + 1 < len(self._groups):
+            later = self._groups[at + 1]
+            group.texts += later.texts
+            group.said += later.said
+            group.chars += later.chars
+            del self._groups[at + 1]
+
+    def lost(self, carrier: int = 0) -> bool:
+        """A carrier is gone: what it had not finished is to be said again.
+
+        False when that is not possible without a break: audio of an unfinished group has been handed out already.
+        """
+        unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
+        if any(group.received for group in unfinished):
+            return False
+        for group in unfinished:
+            group.said, group.flushed, group.odd = 0, False, b""
+        return True
+
+    @property
+    def released_s(self) -> float:
+        """Seconds of audio given out so far."""
+        return self._format.seconds(self._released)
+
+    def _release(self, group: _Group, chunks: list[bytes]) -> list[Saying | bytes]:
+        """Hand out audio of the head group, with each text announced just before the audio in which it begins."""
+        out: list[Saying | bytes] = []
+        if group.announced == 0 and chunks:
+            group.start_s = self.released_s
+        for chunk in chunks:
+            out += self._announce(group, self.released_s + self._format.seconds(len(chunk)))
+            out.append(chunk)
+            self._released += len(chunk)
+        return out
+
+    def _announce(self, group: _Group, until_s: float) -> list[Saying | bytes]:
+        sayings: list[Saying | bytes] = []
+        before = sum(len(text.text) for text in group.texts[: group.announced])
+        while group.announced < len(group.texts):
+            at_s = group.start_s + before * self.seconds_per_char
+            if at_s >= until_s:
+                break
+            text = group.texts[group.announced]
+            sayings.append(Saying(text.text, text.start, text.end, at_s))
+            before += len(text.text)
+            group.announced += 1
+        return sayings
+
+    def _release_acked(self) -> list[Saying | bytes]:
+        out: list[Saying | bytes] = []
+        while self._groups and self._groups[0].acked:
+            group = self._groups.popleft()
+            if not group.received:
+                group.start_s = self.released_s
+            out += self._announce(group, float("inf"))
+            self._stretches.append(self._stretch(group))
+            if self._groups:
+                held, self._groups[0].held = self._groups[0].held, []
+                out += self._release(self._groups[0], held)
+        return out
+
+    # Afterwards
+
+    def spoken(self, text: str) -> Spoken:
+        """What has been released so far, against the model's `text`."""
+        stretches = list(self._stretches)
+        if self._groups and self._groups[0].announced:
+            stretches.append(self._stretch(self._groups[0]))
+        return Spoken(text, tuple(stretches), complete=self.complete)
+
+    def _stretch(self, group: _Group) -> Stretch:
+        seconds = self._format.seconds(group.received)
+        share = seconds / group.chars if group.chars else 0.0
+        if not group.acked:  # cut off: as much of it as was likely said
+            share = max(share, self.seconds_per_char)
+            seconds = share * group.chars
+        sayings, at_s = [], group.start_s
+        for text in group.texts:
+            sayings.append(Saying(text.text, text.start, text.end, at_s))
+            at_s += len(text.text) * share
+        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings))
+
+
+def _well_formed(text: str) -> str:
+    """Text that can be sent: surrogate pairs joined, lone ones and control characters replaced by a space."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\ufffd", " ")
+    return "".join(char if char >= " " or char.isspace() else " " for char in text)

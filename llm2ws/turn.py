@@ -1,0 +1,537 @@
+"""A response made into speech, from its first token to its last byte of audio; and a conversation of such turns.
+
+source -> Cleaner -> Fragmenter -> Utterance -> (Pacing) -> Slot     the feeder, and the speaker
+Slot -> Utterance -> events                                          in the connection's reader, which never waits
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self, assert_never, runtime_checkable
+
+from .audio import AudioFormat
+from .connection import Slot
+from .errors import ConfigError, LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
+from .pool import Pool
+from .sources.aside import Aside
+from .speech import messages
+from .speech.pacing import Pace, Pacing, pause_s
+from .speech.spoken import Heard, Saying, Spoken
+from .speech.utterance import SECONDS_PER_CHAR, Utterance
+from .text.cleaner import Cleaner
+from .text.fragmenter import Fragmenter
+from .text.fragments import Fragment, Hold, Piece, Policy
+
+__all__ = ["Audio", "Conversation", "Done", "Notice", "NoticeKind", "Outcome", "Said", "Turn", "TurnEvent", "TurnStats"]
+
+BACKLOG_CHARS = 20_000  # text read and not sent: beyond it the source is not read
+SLOW_CONSUMER_S = 60.0
+CHECK_S = 0.12  # how often a flowing turn looks whether the listener is about to run dry
+
+Source = AsyncIterable[str | Aside]
+
+
+class Outcome(StrEnum):
+    """How a turn ended. Exactly one per turn."""
+
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+    CUT_SHORT = "cut short"  # the source failed; all that it gave has been spoken
+    LOST = "lost"  # the speech endpoint failed, or nobody took the audio
+
+
+class NoticeKind(StrEnum):
+    RESUMED = "resumed"  # the connection was lost; speech goes on over another
+    SOURCE_FAILED = "source failed"  # what it gave is still being spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A text begins to be heard. `span` is in the model's text, `at_s` in seconds of the turn's audio."""
+
+    text: str
+    span: tuple[int, int]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """The next audio: whole samples, in the turn's format. `at_s`: where it begins in the turn's audio."""
+
+    data: bytes
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something happened that a person may be told."""
+
+    kind: NoticeKind
+    detail: str
+
+
+@dataclass(slots=True)
+class TurnStats:
+    """Where the time went. Times are seconds from the start of the turn, None for what did not happen."""
+
+    first_token_s: float | None = None
+    first_fragment_s: float | None = None
+    connected_s: float | None = None  # a place on a connection was had
+    first_speak_s: float | None = None
+    first_flush_s: float | None = None
+    first_audio_s: float | None = None
+    last_token_s: float | None = None
+    done_s: float | None = None
+    source_chars: int = 0
+    sent_chars: int = 0
+    unspeakable_chars: int = 0
+    fragments: int = 0
+    flushes: int = 0
+    refused_flushes: int = 0
+    resumed: int = 0
+    audio_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a turn. An outcome that has an error raises it after this."""
+
+    outcome: Outcome
+    stats: TurnStats
+    spoken: Spoken
+
+
+TurnEvent = Said | Audio | Aside | Notice | Done
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Voicing:
+    """What the turns of a conversation share."""
+
+    policy: Policy
+    pace: Pace
+    cleaner: Callable[[], Cleaner]
+    fragmenter: Callable[[Policy], Fragmenter]
+    slow_consumer_s: float = SLOW_CONSUMER_S
+    floor: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Turn:
+    """One response. Use it with `async with`, and take its `events()` or its `audio()`.
+
+    Leaving the block before the end interrupts: the source is closed, the endpoint is told, nothing of the turn reaches the
+    next one. Errors are raised by `events()` and `audio()`, once what could be handed out has been.
+    """
+
+    def __init__(self, pool: Pool, voicing: _Voicing, source: Source, seconds_per_char: float) -> None:
+        self.stats = TurnStats()
+        self.outcome: Outcome | None = None
+        self._pool = pool
+        self._voicing = voicing
+        self._source = source
+        self._cleaner = voicing.cleaner()
+        self._fragmenter = voicing.fragmenter(voicing.policy)
+        self._utterance = Utterance(self.format, exact=voicing.policy is Policy.TOKEN, seconds_per_char=seconds_per_char)
+        self._pacing = Pacing(voicing.pace)
+        self._text: list[str] = []
+        self._token_gaps: deque[float] = deque(maxlen=31)
+        self._last_token_at = 0.0
+        self._out: deque[TurnEvent] = deque()
+        self._ready = asyncio.Event()  # `_out` has something
+        self._wake = asyncio.Event()  # the speaker has to look again
+        self._room = asyncio.Event()  # the feeder may go on
+        self._slot: Slot | None = None
+        self._lost_link: messages.Failed | None = None
+        self._source_error: SourceError | None = None
+        self._error: BaseException | None = None
+        self._taken_at = 0.0
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._stack: AsyncExitStack | None = None
+        self._started_at = 0.0
+
+    @property
+    def format(self) -> AudioFormat:
+        """Of the audio."""
+        return self._pool.dialect.format
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise LocalProtocolError("this turn was started before", hint="make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._taken_at = self._loop.time()
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            self._feeder = tasks.create_task(self._feed())
+            self._speaker = tasks.create_task(self._speak())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._stack is not None
+        self._stop(Outcome.INTERRUPTED)
+        try:
+            # Not told of the body's exception: the group would wrap it.
+            await self._stack.aclose()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+
+    # For whoever listens
+
+    async def events(self) -> AsyncGenerator[TurnEvent, None]:
+        """All that happens, in order, ending with `Done`. Then the turn's error is raised, if it has one."""
+        while True:
+            while self._out:
+                event = self._out.popleft()
+                now = self._taken_at = self._loop.time()
+                if isinstance(event, Audio):
+                    self._pacing.handed_out(self.format.seconds(len(event.data)), now)
+                    self._wake.set()
+                yield event
+                if isinstance(event, Done):
+                    if self._error is not None:
+                        raise self._error
+                    return
+            self._ready.clear()
+            if self.outcome is not None and not self._out:
+                return  # `Done` was taken by an earlier call
+            await self._ready.wait()
+
+    async def audio(self) -> AsyncGenerator[bytes, None]:
+        """The audio alone: whole samples in `format`."""
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                if isinstance(event, Audio):
+                    yield event.data
+
+    def played(self, position_s: float) -> None:
+        """Say how much of the turn's audio has been heard. Without it, it is reckoned from when audio was taken."""
+        self._pacing.played(position_s, self._loop.time())
+        self._wake.set()
+
+    async def interrupt(self, played_s: float | None = None) -> Heard:
+        """Stop now: no more audio is handed out, the source is closed, the endpoint is told. Gives what was heard.
+
+        `played_s`: seconds of the turn's audio that were heard; None where that is not known better than here.
+        """
+        now = self._loop.time()
+        if played_s is not None:
+            self._pacing.played(played_s, now)
+        heard = self.spoken.split(self._pacing.played_s(now) if played_s is None else played_s)
+        self._stop(Outcome.INTERRUPTED)
+        await asyncio.wait({self._feeder, self._speaker})
+        return heard
+
+    @property
+    def spoken(self) -> Spoken:
+        """What has been spoken so far. What it gives stays as it is when the turn goes on."""
+        return self._utterance.spoken("".join(self._text))
+
+    # The end
+
+    def _stop(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """End the turn before its time: in this order, nothing more is handed out, the source is closed, the endpoint told."""
+        if self.outcome is None:
+            self._out = deque(event for event in self._out if not isinstance(event, Audio | Said))
+            played_s = self._pacing.played_s(self._loop.time())
+            self._finish(outcome, error)
+            self._feeder.cancel()
+            if self._slot is not None:
+                self._slot.cancel(played_s=played_s)
+            self._speaker.cancel()
+
+    def _finish(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        self.outcome, self._error = outcome, error
+        self.stats.done_s = self._since_start()
+        self.stats.audio_s = self._utterance.released_s
+        self.stats.unspeakable_chars = self._utterance.unspeakable_chars
+        for timer in self._timers.values():
+            timer.cancel()
+        self._emit(Done(outcome, self.stats, self.spoken))
+        self._wake.set()
+
+    def _lose(self, error: SpeechError | ConfigError | SlowConsumerError) -> None:
+        self._stop(Outcome.LOST, error)
+
+    # The feeder: source to utterance
+
+    async def _feed(self) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                source = aiter(self._source)
+                if isinstance(source, _Closable):
+                    await stack.enter_async_context(aclosing(source))
+                taken = 0
+                async for item in source:
+                    self._take(item)
+                    taken += 1
+                    if self._utterance.backlog_chars > BACKLOG_CHARS:
+                        self._room.clear()
+                        await self._room.wait()
+                    elif taken % 64 == 0:  # a source that never waits must not keep the loop to itself
+                        await asyncio.sleep(0)
+        except SourceError as exc:
+            self._source_error = exc
+        except LocalProtocolError:
+            raise
+        except Exception as exc:  # a user's own generator may raise anything; it ends this task and is told to the caller
+            self._source_error = SourceError(f"the source failed with {type(exc).__name__}")
+            self._source_error.__cause__ = exc
+        if self._source_error is not None:
+            self._emit(Notice(NoticeKind.SOURCE_FAILED, str(self._source_error)))
+        self.stats.last_token_s = self._since_start()
+        self._cut(self._cleaner.finish())
+        self._add(self._fragmenter.finish())
+        self._utterance.finish()
+        self._wake.set()
+
+    def _take(self, item: str | Aside) -> None:
+        if not isinstance(item, str):
+            if not isinstance(item, Aside):
+                raise LocalProtocolError(f"the source gave a {type(item).__name__}", hint="a source gives str or Aside")
+            self._emit(item)
+            return
+        if not item:
+            return
+        now = self._loop.time()
+        if self._text:
+            self._token_gaps.append(now - self._last_token_at)
+        else:
+            self.stats.first_token_s = now - self._started_at
+        self._last_token_at = now
+        self._text.append(item)
+        self.stats.source_chars += len(item)
+        self._cut(self._cleaner.feed(item))
+        if self._check not in self._timers:
+            self._arm(self._check, now + CHECK_S)
+
+    def _cut(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            if fragments := self._fragmenter.feed(piece):
+                self._add(fragments)
+
+    def _add(self, fragments: list[Fragment]) -> None:
+        for fragment in fragments:
+            self._utterance.add(fragment)
+        if fragments:
+            if self.stats.first_fragment_s is None:
+                self.stats.first_fragment_s = self._since_start()
+            self.stats.fragments += len(fragments)
+            self._wake.set()
+
+    def _check(self) -> None:
+        """The model pauses, or the listener is about to run dry: let go of what is held, when its time has come.
+
+        A timer and not a timeout around the source: a pause never disturbs the source, and a token costs no timer.
+        """
+        now = self._loop.time()
+        silent_s = now - self._last_token_at
+        gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
+        held = self._cleaner.holding
+        if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
+            self._cut(self._cleaner.release())
+        held = self._fragmenter.holding
+        if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
+            self._add(self._fragmenter.release())
+        elif self._voicing.policy is Policy.CLAUSE_FIRST and self._pacing.dry(self._utterance, now):
+            self._add(self._fragmenter.release(clause=True))
+        holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
+        due_s = min(pause_s(hold, gap_s) for hold in holds)
+        if silent_s < CHECK_S or due_s > silent_s:
+            wait_s = CHECK_S if silent_s < CHECK_S else due_s - silent_s
+            if wait_s < float("inf"):
+                self._arm(self._check, now + wait_s)
+
+    # The speaker: utterance to endpoint
+
+    async def _speak(self) -> None:
+        try:
+            async with self._voicing.floor:
+                while self.outcome is None:
+                    self._lost_link = None
+                    self._slot = slot = await self._pool.lease(self._on_event)
+                    if self.stats.connected_s is None:
+                        self.stats.connected_s = self._since_start()
+                    await self._drive(slot)
+                    self._after_link()
+        except (SpeechError, ConfigError) as exc:
+            self._lose(exc)
+
+    async def _drive(self, slot: Slot) -> None:
+        """Say the turn over one place, until that is free again."""
+        streaming = not slot.dialect.traits.audio_waits_for_flush
+        next_step = self._pacing.next_step_streaming if streaming else self._pacing.next_step
+        ended = False
+        while slot.live:
+            self._wake.clear()
+            now = self._loop.time()
+            if ended and not self._utterance.open_chars:
+                await self._wake.wait()
+                continue
+            step = next_step(self._utterance, slot, now)
+            match step.verb:
+                case "speak":
+                    self._say(slot)
+                case "flush" | "end":
+                    if self._utterance.open_chars:
+                        self._flushed(now)
+                    if step.verb == "flush" or ended:  # a refused final Flush is sent again as a Flush
+                        slot.flush()
+                    else:
+                        ended = True
+                        slot.end()
+                case "wait":
+                    if step.wait_until < float("inf"):
+                        self._arm(self._wake.set, step.wait_until)
+                    await self._wake.wait()
+
+    def _say(self, slot: Slot) -> None:
+        text = self._utterance.say()
+        slot.speak(text)
+        if self.stats.first_speak_s is None:
+            self.stats.first_speak_s = self._since_start()
+        self.stats.sent_chars += len(text)
+        if self._utterance.backlog_chars <= BACKLOG_CHARS:
+            self._room.set()
+
+    def _flushed(self, now: float) -> None:
+        self._utterance.flush()
+        self._pacing.flushed(now)
+        self.stats.flushes += 1
+        if self.stats.first_flush_s is None:
+            self.stats.first_flush_s = self._since_start()
+
+    def _after_link(self) -> None:
+        """The place is free: the turn is complete, or its connection was lost."""
+        failed = self._lost_link
+        if failed is None:
+            if self.outcome is None:
+                outcome = Outcome.DONE if self._source_error is None else Outcome.CUT_SHORT
+                self._finish(outcome, self._source_error)
+            return
+        self._pacing.lost()
+        if failed.retry_s is None or not self._utterance.lost():
+            raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
+        self.stats.resumed += 1
+        self._emit(Notice(NoticeKind.RESUMED, failed.what))
+
+    # What comes from the endpoint. Called by the connection's reader: never waits
+
+    def _on_event(self, event: messages.Event) -> None:
+        now = self._loop.time()
+        if self.outcome is not None:
+            return
+        match event:
+            case messages.Audio(data=data):
+                self._pacing.audio_came(now)
+                self._release(self._utterance.received(data))
+            case messages.FlushAcked():
+                self._pacing.acked(now)
+                self._release(self._utterance.acked())
+            case messages.FlushRefused():
+                self._pacing.refused()
+                self._utterance.refused()
+                self.stats.refused_flushes += 1
+            case messages.Ended():
+                self._release(self._utterance.ended())
+            case messages.Cancelled():
+                self._lost_link = messages.Failed(messages.Scope.CONTEXT, "the endpoint stopped the turn by itself")
+            case messages.Failed():
+                self._lost_link = event
+            case messages.Timed() | messages.Opened() | messages.Warned() | messages.Unknown():
+                return
+            case _:
+                assert_never(event)
+        self._wake.set()
+
+    def _release(self, released: list[Saying | bytes]) -> None:
+        for item in released:
+            if isinstance(item, Saying):
+                self._emit(Said(item.text, (item.start, item.end), item.at_s))
+            else:
+                if self.stats.first_audio_s is None:
+                    self.stats.first_audio_s = self._since_start()
+                self._emit(Audio(item, self.stats.audio_s))
+                self.stats.audio_s += self.format.seconds(len(item))
+
+    def _emit(self, event: TurnEvent) -> None:
+        self._out.append(event)
+        self._ready.set()
+        if isinstance(event, Audio) and self._check_consumer not in self._timers:
+            self._taken_at = max(self._taken_at, self._loop.time())
+            self._arm(self._check_consumer, self._loop.time() + self._voicing.slow_consumer_s)
+
+    def _check_consumer(self) -> None:
+        if not any(isinstance(event, Audio) for event in self._out):
+            return
+        waited_s = self._loop.time() - self._taken_at
+        if waited_s >= self._voicing.slow_consumer_s:
+            what = f"nobody took the audio for {waited_s:.0f} s"
+            self._lose(SlowConsumerError(what, hint="take it faster, or interrupt the turn", waited_s=waited_s))
+        else:
+            self._arm(self._check_consumer, self._taken_at + self._voicing.slow_consumer_s)
+
+    # Timers, one for each thing to do
+
+    def _arm(self, what: Callable[[], None], at: float) -> None:
+        if (timer := self._timers.get(what)) is not None:
+            timer.cancel()
+        self._timers[what] = self._loop.call_at(at, self._fire, what)
+
+    def _fire(self, what: Callable[[], None]) -> None:
+        del self._timers[what]
+        if self.outcome is None:
+            what()
+
+    def _since_start(self) -> float:
+        return self._loop.time() - self._started_at
+
+
+class Conversation:
+    """Turns that are spoken one after another over the same endpoint.
+
+    A turn that is started while another is still speaking is read and cut ahead, and spoken after it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        policy: Policy | None = None,
+        pace: Pace = Pace.NONE,
+        cleaner: Callable[[], Cleaner] = Cleaner,
+        fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
+        slow_consumer_s: float = SLOW_CONSUMER_S,
+    ) -> None:
+        self._pool = pool
+        self._voicing = _Voicing(policy or pool.dialect.policy, pace, cleaner, fragmenter, slow_consumer_s)
+        self._last: Turn | None = None
+
+    @property
+    def format(self) -> AudioFormat:
+        """Of the audio of all turns."""
+        return self._pool.dialect.format
+
+    def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
+        """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
+
+        `pace`: who takes the audio, if not as usual in this conversation.
+        """
+        voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
+        # The voice does not change, so its speed is carried on.
+        rate = SECONDS_PER_CHAR if self._last is None else self._last._utterance.seconds_per_char
+        self._last = Turn(self._pool, voicing, source, rate)
+        return self._last
