@@ -36,6 +36,7 @@ def _docker() -> bool:
 
 NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "browser": ("chromium", lambda: any(map(shutil.which, ("chromium", "chromium-headless-shell")))),
+    "install": ("a package index", lambda: True),
     "docker": ("a Docker daemon", _docker),
     "node": ("Node", lambda: shutil.which("node") is not None),
     "root": ("root", lambda: os.geteuid() == 0),

@@ -20,6 +20,7 @@ __all__ = [
     "assert_no_canary",
     "child_environment",
     "has_canary",
+    "repository_files",
     "run",
     "start",
     "texts_of",
@@ -120,3 +121,25 @@ def run(
     text = stderr.decode(errors="replace")
     assert traceback_allowed or "Traceback" not in text, f"a traceback on standard error:\n{text}"
     return Finished(process.returncode, stdout, text)
+
+
+def repository_files() -> list[Path]:
+    """The files that git tracks; in a copy without git, all that are there but what programs make."""
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    made = {
+        ".hypothesis",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".venv",
+        ".venv-lowest",
+        "__pycache__",
+        "build",
+        "dist",
+    }
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        paths = [ROOT / name for name in listed.split("\0") if name]
+    else:
+        paths = [path for path in ROOT.rglob("*") if made.isdisjoint(path.relative_to(ROOT).parts)]
+    return [path for path in paths if path.is_file()]

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, repository_files
 
 # Put together here, so that this file does not hold them itself.
 FORBIDDEN = [
     *("py" + "pi.org", "python" + "hosted.org", "registry.npm" + "js", "proxy.go" + "lang"),
     *("/ro" + "ot/", "/wo" + "rk/", "/op" + "t/", "/home" + "/", "file" + ":///"),
 ]
-NOT_OURS = {".git", ".venv", ".venv-lowest", "__pycache__", "build", "dist", "node_modules"}
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-
-
-def ours() -> Iterator[Path]:
-    """The files of the repository; without git, all files that are not somebody else's."""
-    try:
-        listed = subprocess.run(
-            ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
-        paths = [ROOT / name for name in listed.split("\0") if name]
-    except (OSError, subprocess.CalledProcessError):
-        paths = []
-    for path in paths or ROOT.rglob("*"):
-        parts = path.relative_to(ROOT).parts
-        if path.is_file() and NOT_OURS.isdisjoint(parts) and (paths or not any(part.startswith(".") for part in parts)):
-            yield path
 
 
 def test_no_file_names_a_registry_or_a_place_on_some_machine() -> None:
     found = []
-    for path in ours():
+    for path in repository_files():
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:  # audio
