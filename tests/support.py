@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +125,7 @@ def run(
 
 
 def repository_files() -> list[Path]:
-    """The files that git tracks; in a copy without git, all that are there but what programs make."""
+    """The files that git tracks; without git, all that are there but what programs make."""
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
     made = {
         ".hypothesis",
@@ -137,7 +138,7 @@ def repository_files() -> list[Path]:
         "build",
         "dist",
     }
-    if (ROOT / ".git").exists():
+    if (ROOT / ".git").exists() and shutil.which("git"):
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         paths = [ROOT / name for name in listed.split("\0") if name]
     else:
