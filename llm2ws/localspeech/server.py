@@ -32,7 +32,7 @@ _log = logging.getLogger(f"{__name__}.websocket")
 _log.setLevel(logging.INFO)
 
 _MAX_PENDING_CHARS = 200_000  # flushed and not yet spoken, a connection: hours of speech, so nobody's honest use
-_CLOSE_S = 2.0  # how long a peer may take to answer a close frame
+_CLOSE_S = 1.0  # how long a peer may take to answer a close frame
 _FOREIGN_ORIGIN = Refusal(403, "INSUFFICIENT_PERMISSIONS", "Pages of other sites may not use an endpoint without a key.")
 
 

@@ -25,7 +25,7 @@ _AURA_LANGUAGE = {"en": "en-us"}
 # The clearest of the variants that come with espeak-ng.
 _FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "linda", "steph")
 _MALE = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8")
-_PITCHES = (42, 46, 50, 54, 58)
+_PITCHES = range(38, 63)
 
 # Deepgram's voices that are described as masculine; the others are feminine.
 _MASCULINE = frozenset(
@@ -48,7 +48,7 @@ def choose_voice(model: str, voices: Mapping[str, str], variants: Collection[str
         file = voices.get(_AURA_LANGUAGE.get(language, language))
         digest = crc32(speaker.encode())
         sounds = [variant for variant in (_MALE if speaker in _MASCULINE else _FEMALE) if variant in variants] or [""]
-        variant, pitch = sounds[digest % len(sounds)], _PITCHES[digest // 64 % len(_PITCHES)]
+        variant, pitch = sounds[digest % len(sounds)], _PITCHES[digest // 8 % len(_PITCHES)]
     else:
         base, _, variant = model.partition("+")
         file, pitch = voices.get(base.lower()), 50

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import array
+import asyncio
+import itertools
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import espeakng_loader
+import pytest
+
+from llm2ws.audio import AudioFormat, Encoding, alaw, mulaw
+from llm2ws.errors import ConfigError, SpeechError
+from llm2ws.localspeech import engine as engine_module
+from llm2ws.localspeech.engine import Engine, Utterance
+from llm2ws.localspeech.voices import Voice
+from tests.support import ROOT, child_environment
+
+PLAIN = AudioFormat(Encoding.LINEAR16, 24000)
+ENGLISH = Voice("gmw/en-US")
+STORY = (
+    "The quick brown fox, which was rather tired, jumped over Dr. Smith's lazy dog. It cost $3.50! Did it? Yes; of course:"
+    " see https://a.example/b?c=d.\n\nA new paragraph has three words, or more, and 1,234 numbers. "
+)
+
+# The whole text in one piece, straight from the library; prints its length in samples.
+REFERENCE = """
+import ctypes, os, sys, espeakng_loader
+library = ctypes.CDLL(espeakng_loader.get_library_path())
+os.chdir(os.path.dirname(espeakng_loader.get_data_path()))
+assert library.espeak_Initialize(2, 200, b".", 0x8000) == 22050
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+heard = 0
+def take(wave, n, events):
+    global heard
+    heard += n if wave else 0
+    return 0
+callback = Callback(take)
+library.espeak_SetSynthCallback(callback)
+library.espeak_SetVoiceByName(b"gmw/en-US")
+text = sys.stdin.buffer.read()
+library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 1, 0, 1, None, None)
+print(heard)
+"""
+
+
+async def heard(utterance: Utterance) -> bytes:
+    with utterance:
+        return b"".join([chunk async for chunk in utterance])
+
+
+def loudness_dbfs(pcm: bytes) -> float:
+    samples = array.array("h", pcm)
+    return 20 * math.log10(math.sqrt(sum(s * s for s in samples) / len(samples)) / 32768)
+
+
+@pytest.mark.parametrize("length", [20, 200, 2000])
+async def test_a_text_lasts_as_long_as_in_one_piece(engine: Engine, length: int) -> None:
+    text = (STORY * 12)[:length]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", REFERENCE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    out, _ = await process.communicate(text.encode())
+    reference_s = int(out) / 22050
+    pcm = await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN))
+    assert PLAIN.seconds(len(pcm)) == pytest.approx(reference_s, rel=0.01)
+
+
+async def test_a_long_text_keeps_all_its_words(engine: Engine) -> None:
+    text = " ".join(f"number {n}," if n % 7 else f"number {n}." for n in range(300))
+    utterance = engine.say(text, voice=ENGLISH, fmt=PLAIN)
+    pcm = await heard(utterance)
+    said = {text[word.start : word.start + word.length] for word in utterance.words}
+    assert {str(n) for n in range(300)} <= {word.strip(",.") for word in said}
+    times = [word.at_s for word in utterance.words]
+    assert times == sorted(times)
+    assert times[-1] < PLAIN.seconds(len(pcm))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000, 32000, 48000])
+async def test_every_rate_gives_the_same_seconds(engine: Engine, rate: int) -> None:
+    fmt = AudioFormat(Encoding.LINEAR16, rate)
+    at_rate = await heard(engine.say("One, two, three. Four!", voice=ENGLISH, fmt=fmt))
+    plain = await heard(engine.say("One, two, three. Four!", voice=ENGLISH, fmt=PLAIN))
+    assert fmt.seconds(len(at_rate)) == pytest.approx(PLAIN.seconds(len(plain)), rel=0.01)
+    assert -30 < loudness_dbfs(at_rate) < -12
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [(Encoding.MULAW, mulaw), (Encoding.ALAW, alaw)])
+async def test_g711_is_the_same_speech(encoding: Encoding, encode: Callable[[bytes], bytes]) -> None:
+    # The library's noise runs on from text to text, so only the first text of two processes is the same.
+    spoken = []
+    for fmt in (AudioFormat(Encoding.LINEAR16, 8000), AudioFormat(encoding, 8000)):
+        async with Engine() as engine:
+            spoken.append(await heard(engine.say("The same, both times.", voice=ENGLISH, fmt=fmt)))
+    assert encode(spoken[0]) == spoken[1]
+
+
+@pytest.mark.parametrize("model", ["aura-2-thalia-en", "aura-asteria-en", "aura-2-zeus-en", "de", "fr", "en-us+whisper"])
+async def test_voices_are_neither_faint_nor_too_loud(engine: Engine, model: str) -> None:
+    voice = engine.voice(model)
+    assert voice is not None
+    pcm = await heard(engine.say("Eleven birds sat on a wall, and sang.", voice=voice, fmt=PLAIN))
+    assert -30 < loudness_dbfs(pcm) < -12
+
+
+async def test_speed_shortens_and_lengthens(engine: Engine) -> None:
+    lengths = [len(await heard(engine.say(STORY, voice=ENGLISH, fmt=PLAIN, speed=speed))) for speed in (0.7, 1.0, 1.5)]
+    assert lengths[0] / lengths[1] == pytest.approx(1 / 0.7, rel=0.15)
+    assert lengths[2] / lengths[1] == pytest.approx(1 / 1.5, rel=0.15)
+
+
+@pytest.mark.parametrize("text", ["", " ", ".", " … ", "\n\n", "\0", "\ud800", "- - -"])
+async def test_a_text_without_a_word_has_no_audio(engine: Engine, text: str) -> None:
+    assert await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN)) == b""
+
+
+@pytest.mark.parametrize("text", ["a", "%", "7", "before\0after", "half \ud83d of a pair", "😀"])
+async def test_whatever_can_be_read_out_is(engine: Engine, text: str) -> None:
+    assert PLAIN.seconds(len(await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN)))) > 0.2
+
+
+async def test_markup_is_text(engine: Engine) -> None:
+    utterance = engine.say('<speak><break time="9s"/>hi</speak> [[h@l\'oU]]', voice=ENGLISH, fmt=PLAIN)
+    await heard(utterance)
+    assert len(utterance.words) >= 5
+
+
+async def test_five_hundred_random_texts(engine: Engine) -> None:
+    dice = random.Random(20)
+    ranges = [(32, 127), (0xA0, 0x250), (0x370, 0x700), (0x3040, 0x3100), (0x4E00, 0x4F00), (0x1F300, 0x1F600), (0, 0xFFFF)]
+
+    def text() -> str:
+        spans = [dice.choice(ranges) for _ in range(dice.randrange(1, 9))]
+        return "".join(dice.choice([chr(dice.randrange(*span)), " ", ", "]) for span in spans)
+
+    pid = engine.pid
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(heard(engine.say(text(), voice=ENGLISH, fmt=AudioFormat(Encoding.LINEAR16, 8000))))
+            for _ in range(500)
+        ]
+    assert sum(len(task.result()) > 0 for task in tasks) > 400
+    assert engine.pid == pid
+
+
+async def test_cancel_in_mid_word_leaves_the_engine_free(engine: Engine) -> None:
+    utterance = engine.say("Supercalifragilisticexpialidocious " * 500, voice=ENGLISH, fmt=PLAIN)
+    first = await anext(utterance)
+    utterance.cancel()
+    utterance.cancel()
+    assert [chunk async for chunk in utterance] == []
+    assert PLAIN.seconds(len(first)) < 1
+    assert await heard(engine.say("Next.", voice=ENGLISH, fmt=PLAIN))
+
+
+async def test_leaving_the_block_ends_one_text_only(engine: Engine) -> None:
+    other = engine.say(STORY, voice=ENGLISH, fmt=PLAIN)
+    with engine.say(STORY, voice=ENGLISH, fmt=PLAIN) as utterance:
+        await anext(utterance)
+    whole = await heard(engine.say(STORY, voice=ENGLISH, fmt=PLAIN))
+    assert len(await heard(other)) == pytest.approx(len(whole), rel=0.01)
+
+
+async def test_what_is_not_taken_is_not_rendered(engine: Engine) -> None:
+    slow = engine.say(STORY * 100, voice=ENGLISH, fmt=PLAIN)
+    await anext(slow)
+    # The engine serves in turn: once others have been served several times over, the slow one has had all it will get.
+    for _ in range(5):
+        await heard(engine.say(STORY, voice=ENGLISH, fmt=PLAIN))
+    assert slow.words[-1].at_s < 15
+    slow.cancel()
+
+
+async def test_a_long_text_holds_up_no_short_one(engine: Engine) -> None:
+    order: list[str] = []
+
+    async def say(name: str, text: str) -> None:
+        await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN))
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(say("long", STORY * 10))
+        for n in range(10):
+            group.create_task(say(f"short {n}", "A short one."))
+    assert order[-1] == "long"
+
+
+async def test_a_killed_process_is_replaced_and_its_text_reported(engine: Engine) -> None:
+    utterance = engine.say(STORY * 50, voice=ENGLISH, fmt=PLAIN)
+    await anext(utterance)
+    first = engine.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(SpeechError, match="SIGKILL"):
+        await heard(utterance)
+    assert await heard(engine.say("And on it goes.", voice=ENGLISH, fmt=PLAIN))
+    assert engine.pid != first
+
+
+async def test_a_crash_loop_is_an_error_by_name_and_not_for_ever() -> None:
+    async with Engine(crashes=3, crash_window_s=0.6) as engine:
+        for _ in range(3):
+            utterance = engine.say(STORY * 50, voice=ENGLISH, fmt=PLAIN)
+            await anext(utterance)
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGKILL)
+            with pytest.raises(SpeechError):
+                await heard(utterance)
+        if engine.down_s is not None:  # else the machine was so slow that the deaths were too far apart
+            with pytest.raises(SpeechError, match=r"crashed 3 times in 0\.6 s"):
+                engine.say("Now?", voice=ENGLISH, fmt=PLAIN)
+            await asyncio.sleep(engine.down_s + 0.1)
+        assert await heard(engine.say("And now.", voice=ENGLISH, fmt=PLAIN))
+
+
+async def test_stopping_the_engine_ends_what_is_being_said() -> None:
+    async with Engine() as engine:
+        utterance = engine.say(STORY * 50, voice=ENGLISH, fmt=PLAIN)
+        await anext(utterance)
+    with pytest.raises(SpeechError, match="stopped"):
+        await heard(utterance)
+
+
+# The worker, with other places to look for the library.
+ELSEWHERE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("worker", sys.argv.pop(1))
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+worker.SYSTEM_LIBRARIES = sys.argv[1:]
+sys.argv[1:] = [""]
+worker.main()
+"""
+
+
+@pytest.mark.parametrize("library", ["libespeak-ng-of-no-machine.so", str(espeakng_loader.get_library_path())])
+async def test_without_library_or_data_the_command_to_type_is_named(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    command = [sys.executable, "-I", "-c", ELSEWHERE, str(engine_module._WORKER), library]
+    monkeypatch.setattr(engine_module, "_command", lambda: command)
+    with pytest.raises(ConfigError, match=r"pip install 'llm2ws\[local\]'"):
+        async with Engine():
+            pass
+
+
+async def test_a_process_that_does_not_start_is_an_error_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_command", lambda: [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(SpeechError, match="exit code 3"):
+        async with Engine():
+            pass
+
+
+async def test_the_process_has_no_environment_and_only_its_pipes(engine: Engine) -> None:
+    await heard(engine.say("Hello.", voice=ENGLISH, fmt=PLAIN))  # so that all is loaded
+    process = Path(f"/proc/{engine.pid}")
+    assert (process / "environ").read_bytes() == b""
+    targets = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
+    assert {target.partition(":")[0] for target in targets} <= {"pipe", "/dev/null"}
+    assert os.getpgid(engine.pid or 0) == engine.pid
+    limits = (process / "limits").read_text()
+    assert "unlimited" not in next(line for line in limits.splitlines() if line.startswith("Max address space"))
+    assert "Threads:\t2\n" in (process / "status").read_text()
+
+
+async def test_no_process_is_left_when_the_parent_is_killed() -> None:
+    script = """
+import asyncio
+from llm2ws.audio import AudioFormat
+from llm2ws.localspeech.engine import Engine
+async def main():
+    async with Engine() as engine:
+        utterance = engine.say("word, " * 20000, voice=engine.voice("en-us"), fmt=AudioFormat())
+        await anext(utterance)
+        print(engine.pid, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=subprocess.PIPE, env=child_environment(), cwd=ROOT
+    )
+    assert parent.stdout is not None
+    child = os.pidfd_open(int(await parent.stdout.readline()))
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(child, gone.set)
+    parent.kill()
+    async with asyncio.timeout(10):
+        await gone.wait()
+    asyncio.get_running_loop().remove_reader(child)
+    os.close(child)
+    await parent.wait()
+
+
+async def test_ids_may_wrap_around(engine: Engine) -> None:
+    engine._count = 0xFFFF_FFFE
+    for _ in itertools.repeat(None, 3):
+        assert await heard(engine.say("Yes.", voice=ENGLISH, fmt=PLAIN))
