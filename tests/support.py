@@ -124,23 +124,15 @@ def run(
     return Finished(process.returncode, stdout, text)
 
 
+_MADE = {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", ".venv-lowest", "__pycache__", "dist"}
+
+
 def repository_files() -> list[Path]:
     """The files that git tracks; without git, all that are there but what programs make."""
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
-    made = {
-        ".hypothesis",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".venv",
-        ".venv-lowest",
-        "__pycache__",
-        "build",
-        "dist",
-    }
     if (ROOT / ".git").exists() and shutil.which("git"):
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         paths = [ROOT / name for name in listed.split("\0") if name]
     else:
-        paths = [path for path in ROOT.rglob("*") if made.isdisjoint(path.relative_to(ROOT).parts)]
+        paths = [path for path in ROOT.rglob("*") if _MADE.isdisjoint(path.relative_to(ROOT).parts)]
     return [path for path in paths if path.is_file()]
