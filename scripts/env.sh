@@ -16,8 +16,11 @@ environment() {
     _use "$root/.venv"
     if _current "$1"; then return; fi
     # A checkout that cannot be written to, or an environment of somebody else's, is left alone.
-    if [ -e "$venv" ]; then [ -w "$venv" ]; else [ -w "$root" ]; fi || _use "$(_cache)/$(printf %s "$root" | cksum | tr ' ' -)"
-    if _current "$1"; then return; fi
+    if [ -e "$venv" ]; then [ -w "$venv" ]; else [ -w "$root" ]; fi || {
+        cache=$(_cache) || exit 2
+        _use "$cache/$(printf %s "$root" | cksum | tr ' ' -)"
+        if _current "$1"; then return; fi
+    }
 
     base=$(_base) || fail "Python 3.11 or later is needed, and none is on PATH (tried python3 and python3.11 to python3.14)"
     command -v uv >/dev/null || "$base" -c 'import ensurepip, venv' 2>/dev/null ||
