@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ..audio import AudioFormat, Encoding, alaw, mulaw
-from ..errors import ConfigError, SpeechError
+from ..errors import ConfigError, LocalProtocolError, SpeechError
 from .voices import Voice, choose_voice
 
 __all__ = ["Engine", "Utterance", "Word"]
@@ -161,6 +161,7 @@ class Engine:
         self._channels: dict[int, _Channel] = {}  # of the texts that are not over
         self._unsent: list[tuple[int, bytes]] = []  # texts that came while there was no process
         self._count = 0
+        self._running = False
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -169,8 +170,9 @@ class Engine:
             if importlib.util.find_spec(module) is None:
                 raise ConfigError(f"the embedded speech endpoint needs {module}", hint="pip install 'llm2ws[local]'")
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._fail_all, "the speech engine was stopped")
             self._process = await self._start()
+            self._running = True
+            stack.callback(self._shut)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(group.create_task(self._supervise(self._process)).cancel)
             self._stack = stack.pop_all()
@@ -200,6 +202,8 @@ class Engine:
 
         `speed` is a multiple of the voice's usual rate. Raises SpeechError when the engine is in a crash loop.
         """
+        if not self._running:
+            raise LocalProtocolError("say() on a speech engine that is not running", hint="call it within `async with`")
         if (wait_s := self.down_s) is not None:
             raise SpeechError(
                 f"the speech engine crashed {self._deaths.maxlen} times in {self._crash_window_s:g} s",
@@ -225,10 +229,14 @@ class Engine:
         if self._channels.pop(number, None):
             self._send(number, "c")
 
-    def _fail_all(self, why: str) -> None:
-        for channel in self._channels.values():
-            channel.finish(SpeechError(why, hint="say the text again"))
-        self._channels.clear()
+    def _fail(self, numbers: Sequence[int], why: str) -> None:
+        for number in numbers:
+            if channel := self._channels.pop(number, None):
+                channel.finish(SpeechError(why, hint="say the text again"))
+
+    def _shut(self) -> None:
+        self._running = False
+        self._fail(list(self._channels), "the speech engine was stopped")
 
     async def _supervise(self, process: asyncio.subprocess.Process | None) -> None:
         """Read from the process until it dies, then start another; for ever."""
@@ -238,15 +246,16 @@ class Engine:
                     await self._read(process)
                 finally:
                     self._process = None
+                    lost = list(self._channels)  # what is said from now on goes to the next process
                     await _stop(process)
-                self._fail_all(f"the speech engine's process ended ({_manner(process.returncode)})")
+                self._fail(lost, f"the speech engine's process ended ({_manner(process.returncode)})")
                 _log.warning("the speech engine's process ended (%s); starting another", _manner(process.returncode))
             await self._sit_out_crash_loop()
             try:
                 process = await self._start()
             except (ConfigError, SpeechError) as error:
                 process = None
-                self._fail_all(str(error))
+                self._fail(list(self._channels), str(error))
                 _log.error("%s", error)
                 continue
             self._process = process
@@ -262,21 +271,25 @@ class Engine:
         ends = self._deaths[0] + self._crash_window_s
         if len(self._deaths) == self._deaths.maxlen and now < ends:
             self._down_until = ends
-            self._fail_all(f"the speech engine crashed {len(self._deaths)} times in {self._crash_window_s:g} s")
-            _log.error("the speech engine crashed %d times in a row; next start in %.0f s", len(self._deaths), ends - now)
+            what = f"the speech engine crashed {len(self._deaths)} times in {self._crash_window_s:g} s"
+            self._fail(list(self._channels), what)
+            _log.error("%s; it is started again in %.0f s", what, ends - now)
             await asyncio.sleep(ends - now)
             self._down_until = None
 
     async def _start(self) -> asyncio.subprocess.Process:
         """A process that takes texts. Raises ConfigError when it has no library, SpeechError when it does not come up."""
-        process = await asyncio.create_subprocess_exec(
-            *_command(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ},  # Windows does not start without
-            process_group=0 if os.name == "posix" else None,  # Ctrl+C in the terminal is for the parent to handle
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_command(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ},  # Windows needs it
+                process_group=0 if os.name == "posix" else None,  # Ctrl+C in the terminal is for the parent to handle
+            )
+        except OSError as error:
+            raise SpeechError(f"the speech engine's process could not be started ({error.strerror})") from error
         try:
             async with asyncio.timeout(_START_S):
                 _, _, payload = await _read_frame(process)

@@ -7,7 +7,15 @@ import pytest_asyncio
 from llm2ws.localspeech.engine import Engine
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
+    """One for all tests of a module that do not break it; they run in the module's event loop."""
+    async with Engine() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fragile() -> AsyncIterator[Engine]:
+    """One for a test that breaks it."""
     async with Engine() as started:
         yield started

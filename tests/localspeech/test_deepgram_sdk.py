@@ -11,7 +11,11 @@ from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 
 # The SDK's generated code, and the deprecated half of websockets that it still uses.
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*:UserWarning")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*:UserWarning"),
+]
 
 
 async def test_a_conversation(engine: Engine, canary: Callable[[], str]) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
+import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
@@ -22,6 +23,8 @@ from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.speech.deepgram_server import Limits
 from tests.support import MS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLUSH, CLEAR, CLOSE = '{"type":"Flush"}', '{"type":"Clear"}', '{"type":"Close"}'
 PLAIN = AudioFormat(Encoding.LINEAR16, 24000)
@@ -70,7 +73,7 @@ async def ending(ws: ClientConnection) -> tuple[int | None, str | None]:
     return ws.close_code, ws.close_reason
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def server(engine: Engine) -> AsyncIterator[SpeechServer]:
     async with SpeechServer(engine) as started:
         yield started
@@ -325,20 +328,20 @@ async def test_a_session_has_its_length(engine: Engine) -> None:
         assert await ending(ws) == (1011, "NET-0003")
 
 
-async def test_a_dead_engine_closes_those_who_were_being_served_and_no_others(server: SpeechServer, engine: Engine) -> None:
-    async with client(server) as idle, client(server) as ws:
+async def test_a_dead_engine_closes_those_who_were_being_served_and_no_others(fragile: Engine) -> None:
+    async with SpeechServer(fragile) as server, client(server) as idle, client(server) as ws:
         for _ in range(50):
             await ws.send(speak(LONG))
         await ws.send(FLUSH)
         await ws.recv()
-        first = engine.pid
+        first = fragile.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
         assert await ending(ws) == (1011, "NET-0000")
         await idle.send(speak("Still here."))
         await idle.send(FLUSH)
         assert (await hear(idle)).frames
-        assert engine.pid != first
+        assert fragile.pid != first
 
 
 async def test_an_engine_in_a_crash_loop_is_unavailable() -> None:
