@@ -1,0 +1,258 @@
+"""Pieces of a token stream in, fragments fit to be spoken out. Incremental: each character is scanned once, holding is bounded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .abbreviations import words_of
+from .boundaries import (
+    CANDIDATE,
+    CANDIDATE_FIRST,
+    SPEAKABLE,
+    WORD_END,
+    Line,
+    Verdict,
+    best_place,
+    is_phrase_space,
+    judge,
+    judge_clause,
+    judge_line,
+    last_clause_end,
+    line_kind,
+)
+from .fragments import Boundary, Fragment, Held, Hold, Piece, Policy
+
+__all__ = ["Fragmenter"]
+
+
+class _Cut(NamedTuple):
+    at: int
+    boundary: Boundary
+    why: str
+
+
+_NOTHING = Held(Hold.NOTHING, "no place to cut is in sight")
+_CLAUSE_CHARS = frozenset(",;:—–،؛，、；：၊፣፥፤՝")
+_BREATH = 60  # columns without a clause end after which the first fragment may end before a conjunction
+_RELEASE_FLOOR = 12  # characters
+
+
+class _Run:
+    """A stretch of the buffer and the span of the model's text behind it."""
+
+    __slots__ = ("at", "end", "size", "start")
+
+    def __init__(self, at: int, size: int, start: int, end: int) -> None:
+        self.at, self.size, self.start, self.end = at, size, start, end
+
+    def source(self, place: int, *, at_start: bool = False) -> int:
+        """The place in the model's text behind a place in the buffer. A run that is not divisible belongs to the fragment it begins in."""
+        if self.end - self.start == self.size:
+            return self.start + place - self.at
+        return self.start if at_start and place == self.at else self.end
+
+
+class Fragmenter:
+    """Cuts one turn after another; see `Policy` for how far."""
+
+    def __init__(
+        self,
+        policy: Policy = Policy.CLAUSE_FIRST,
+        *,
+        language: str | None = None,
+        max_chars: int = 300,
+        first_min_chars: int = 20,
+        first_max_chars: int = 120,
+    ) -> None:
+        self._policy = policy
+        self._sentences = policy in (Policy.SENTENCE, Policy.CLAUSE_FIRST)
+        self._words = words_of(language)
+        self._max_chars = max_chars
+        self._first_min = first_min_chars
+        self._first_max = min(first_max_chars, max_chars)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._text = ""  # what has not been sent
+        self._runs: list[_Run] = []
+        self._scan = 0  # nothing before this place is looked at again
+        self._index = 0
+        self._waiting: Verdict | None = None
+        self._line = 0  # where the current line began; negative if that has been sent
+        self._kind: Line | None = None  # of the current line, once its head has been sent
+        self._fence = ""  # the open code fence
+        self._fresh = True  # the unsent text begins with a new sentence
+        self._clause_first = self._policy is Policy.CLAUSE_FIRST
+
+    def feed(self, piece: Piece) -> list[Fragment]:
+        """The fragments that this piece completes."""
+        text, start, end = piece
+        if not text:
+            return []
+        size = len(text)
+        runs = self._runs
+        if runs and start == (last := runs[-1]).end and end - start == size and last.end - last.start == last.size:
+            last.end = end
+            last.size += size
+        else:
+            runs.append(_Run(len(self._text), size, start, end))
+        self._text += text
+        if (
+            self._sentences
+            and self._waiting is None
+            and not self._clause_first
+            and len(self._text) <= self._max_chars
+            and CANDIDATE.search(self._text, self._scan) is None
+        ):
+            self._scan = len(self._text)
+            return []
+        return self._take(self._cuts())
+
+    def finish(self) -> list[Fragment]:
+        """The rest, at the end of the turn. Then ready for another turn, whose fragments count from 0 again."""
+        size = len(self._text.rstrip())
+        rest = len(self._text)
+        fragments: list[Fragment] = []
+        if self._sentences and size:
+            self._text += "\n"  # so that whatever waits for more is decided
+            cuts = [cut for cut in self._cuts() if cut.at < size]
+            self._text = self._text[:-1]
+            fragments = self._take(cuts)
+            rest = len(self._text)
+        if rest:
+            fragments += self._take([_Cut(rest, Boundary.END, "the text ended")])
+        self._reset()
+        return fragments
+
+    @property
+    def holding(self) -> Held:
+        """What stands at the end of the text so far, and why it has not been sent."""
+        waiting = self._waiting
+        if waiting is None or waiting.hold is None or SPEAKABLE.search(self._text, 0, waiting.at) is None:
+            return _NOTHING
+        return Held(waiting.hold, waiting.why)
+
+    def release(self, *, clause: bool = False) -> list[Fragment]:
+        """The model paused: cut at what `holding` shows. `clause`: the listener is about to run dry, so any clause end in the
+        held text will do. An empty list if there is no place."""
+        hold, why = self.holding
+        if self._waiting is not None and hold is not Hold.NOTHING:
+            cut = _Cut(self._waiting.at, Boundary.PAUSE, f"a pause: {why}")
+        elif clause and self._sentences and (place := last_clause_end(self._text, 0, len(self._text), _RELEASE_FLOOR)):
+            self._fresh = False
+            cut = _Cut(place, Boundary.PAUSE, "a pause: the last clause end")
+        else:
+            return []
+        self._waiting = None
+        self._clause_first = False
+        self._scan = max(self._scan, cut.at)
+        return self._take([cut])
+
+    # --- where to cut ----------------------------------------------------------------------------------------------
+
+    def _cuts(self) -> list[_Cut]:
+        """All cuts that the unsent text allows now."""
+        text, size, start, at = self._text, len(self._text), 0, self._scan
+        cuts: list[_Cut] = []
+        while True:
+            limit = start + (self._first_max if self._clause_first else self._max_chars)
+            end = min(size, limit)
+            found, verdict = self._search(text, start, at, end)
+            at = end if found < 0 else found
+            if verdict is not None and verdict.boundary is not None:
+                cut = _Cut(verdict.at, verdict.boundary, verdict.why)
+                at = max(at + 1, cut.at)
+                self._fresh = cut.boundary is Boundary.SENTENCE
+            elif size > limit:
+                place = verdict.at if verdict is not None and verdict.hold in (Hold.SURE, Hold.CAPITAL) else 0
+                cut = _Cut(place if place > start else best_place(text, start, limit), Boundary.LENGTH, "the longest allowed")
+                at = max(at, cut.at)
+                self._fresh = False
+            else:
+                self._scan, self._waiting = at, verdict
+                return cuts
+            cuts.append(cut)
+            start = cut.at
+            self._clause_first = False
+
+    def _search(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
+        """The next candidate that is not a NO, and its verdict; (-1, None) if there is none."""
+        if not self._sentences:
+            return self._search_word(text, start, at, end)
+        pattern = CANDIDATE_FIRST if self._clause_first else CANDIDATE
+        while True:
+            if self._fence:
+                at = text.find("\n", at, end)
+                if at < 0:
+                    return -1, None
+            else:
+                found = pattern.search(text, at, end)
+                if found is None:
+                    return -1, None
+                at = found.start()
+            verdict = self._judge(text, start, at, end)
+            if verdict.hold is not None or verdict.boundary is not None:
+                return at, verdict
+            at = verdict.at
+
+    def _search_word(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
+        if self._policy is Policy.TOKEN:
+            return (start, Verdict(end, Boundary.WORD, None, "a token")) if start < end else (-1, None)
+        found = WORD_END.search(text, max(at, start + 1), end)
+        if found is None:
+            return -1, None
+        return found.start(), Verdict(found.start(), Boundary.WORD, None, "white space")
+
+    def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
+        char = text[at]
+        if char == "\n":
+            return self._judge_line(text, start, at, end)
+        if self._clause_first and (char in _CLAUSE_CHARS or (char.isspace() and not is_phrase_space(text, at))):
+            verdict = judge_clause(text, start, at, end, self._words, floor=self._first_min, breath=_BREATH)
+        else:
+            verdict = judge(text, start, at, end, self._words, self._fresh)
+        if verdict.boundary is not None:
+            if SPEAKABLE.search(text, start, verdict.at) is None:
+                return Verdict(max(verdict.at, at + 1))
+            if "`" in text[start : verdict.at] and text.count("`", max(start, self._line), verdict.at) % 2:
+                return Verdict(at + 1)  # inside inline code
+        return verdict
+
+    def _judge_line(self, text: str, start: int, at: int, end: int) -> Verdict:
+        kind = self._kind or line_kind(text, self._line, at)
+        verdict = judge_line(text, start, at, end, at - self._line, kind, bool(self._fence))
+        if verdict.hold is None:
+            if kind.fence and self._fence in ("", kind.fence):
+                self._fence = "" if self._fence else kind.fence
+            self._line, self._kind = at + 1, None
+        return verdict
+
+    # --- fragments and their spans -----------------------------------------------------------------------------------
+
+    def _take(self, cuts: list[_Cut]) -> list[Fragment]:
+        """Send the text up to the last cut."""
+        if not cuts:
+            return []
+        fragments, begin, runs, n = [], 0, self._runs, 0
+        for place, boundary, why in cuts:
+            while runs[n].at + runs[n].size <= begin:
+                n += 1
+            first = runs[n]
+            while runs[n].at + runs[n].size < place:
+                n += 1
+            fragments.append(
+                Fragment(self._index, self._text[begin:place], first.source(begin, at_start=True), runs[n].source(place), boundary, why)
+            )
+            self._index += 1
+            begin = place
+        if self._line < begin and self._kind is None:
+            self._kind = line_kind(self._text, self._line, begin)
+        self._text = self._text[begin:]
+        self._scan -= begin
+        self._line -= begin
+        if self._waiting is not None:
+            self._waiting = self._waiting._replace(at=self._waiting.at - begin)
+        self._runs = [run for run in runs[n:] if run.at + run.size > begin]
+        for run in self._runs:
+            run.at -= begin
+        return fragments
