@@ -13,10 +13,12 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self, assert_never
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ..errors import ConfigError, SpeechError
@@ -81,6 +83,7 @@ class SpeechServer:
         self._host, self._port = host, port
         self._key = key
         self._max_connections = max_connections
+        self._connections: WeakSet[ServerConnection] = WeakSet()  # with those still in their handshake
         self._sessions: set[_Session] = set()
         self._server: Server | None = None
 
@@ -93,6 +96,7 @@ class SpeechServer:
                 compression=None,  # audio does not compress
                 # Longer messages are refused by the library, with the same code but its own reason.
                 max_size=2 * deepgram.MAX_MESSAGE_BYTES,
+                create_connection=self._connection,  # type: ignore[arg-type]  # any factory does
                 process_request=self._refuse,
                 process_response=_add_request_id,
                 select_subprotocol=_select_subprotocol,
@@ -135,12 +139,17 @@ class SpeechServer:
                 for session in self._sessions:
                     group.create_task(session.spoken())
         async with asyncio.TaskGroup() as group:
-            for ws in list(self._server.all_connections):
-                if ws in self._server.connections:
+            for ws in list(self._connections):
+                if ws.state is State.OPEN:
                     group.create_task(_close(ws, _GOING_AWAY))
-                else:  # still in its handshake
+                elif ws.state is State.CONNECTING and hasattr(ws, "transport"):  # it may never send its request
                     ws.transport.abort()
         await self._server.wait_closed()
+
+    def _connection(self, *args: object, **options: object) -> ServerConnection:
+        ws = ServerConnection(*args, **options)  # type: ignore[arg-type]
+        self._connections.add(ws)
+        return ws
 
     def _admit(self, request: Request) -> tuple[SpeakRequest, Voice] | Refusal:
         """What the client wants spoken, and by whom, or why it gets nothing."""
