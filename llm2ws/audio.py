@@ -100,7 +100,7 @@ def _alaw_byte(sample: int) -> int:
     segment = max(0, magnitude.bit_length() - 5)
     if segment >= 8:
         return 0x7F ^ mask
-    shift = segment if segment > 1 else 1
+    shift = max(1, segment)
     return ((segment << 4) | ((magnitude >> shift) & 0xF)) ^ mask
 
 

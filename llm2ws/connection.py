@@ -28,7 +28,7 @@ DRAIN_S = 2.0  # for the endpoint to close after Close
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the library's 1 MiB
 
 _log = logging.getLogger("llm2ws.connection")
-# At DEBUG the library writes the handshake with its Authorization header: it gets a logger of its own, which is kept above that.
+# At DEBUG the library writes the handshake, with its Authorization header: its logger here is kept above that.
 _wire_log = logging.getLogger("llm2ws.websockets")
 _wire_log.setLevel(logging.INFO)
 
@@ -55,25 +55,25 @@ class Slot:
         self.listener = listener
         self.live = True
         self._connection = connection
-        self._ref = ref
+        self.ref = ref
 
     def speak(self, text: str) -> None:
-        self._session.speak(self._ref, text, self._connection.now())
+        self._session.speak(self.ref, text, self._connection.now())
         self._connection.touch()
 
     def flush(self) -> None:
-        self._session.flush(self._ref, self._connection.now())
+        self._session.flush(self.ref, self._connection.now())
         self._connection.touch()
 
     def end(self) -> None:
         """No more text. `Ended` follows, at once when nothing is awaited."""
-        self._connection.dispatch(self._session.end(self._ref, self._connection.now()))
+        self._connection.dispatch(self._session.end(self.ref, self._connection.now()))
 
     def cancel(self, *, played_s: float | None = None) -> None:
         """Stop the turn. Nothing more reaches the listener but `Cancelled`. Does nothing on a place that is free."""
         if self.live:
             played_ms = None if played_s is None else round(played_s * 1_000)
-            self._connection.dispatch(self._session.cancel(self._ref, self._connection.now(), played_ms=played_ms))
+            self._connection.dispatch(self._session.cancel(self.ref, self._connection.now(), played_ms=played_ms))
 
     def speak_at(self, n_chars: int, now: float) -> float:
         return self._session.speak_at(n_chars, now)
@@ -231,7 +231,7 @@ class Connection:
         if isinstance(event, Audio):
             self.audio_came = True
         if isinstance(event, Ended | Cancelled | Failed):
-            del self._slots[slot._ref]
+            del self._slots[slot.ref]
             slot.live = False
         slot.listener(event)
 

@@ -23,8 +23,9 @@ from .pool import Pool
 from .sources.aside import Aside
 from .speech import messages
 from .speech.pacing import Pace, Pacing, pause_s
+from .speech.seam import Seam
 from .speech.spoken import Heard, Saying, Spoken
-from .speech.utterance import SECONDS_PER_CHAR, Utterance
+from .speech.utterance import SECONDS_PER_CHAR, Released, Resume, Utterance
 from .text.cleaner import Cleaner
 from .text.fragmenter import Fragmenter
 from .text.fragments import Fragment, Hold, Piece, Policy
@@ -75,6 +76,8 @@ class Notice:
 
     kind: NoticeKind
     detail: str
+    overlap_s: float | None = None  # RESUMED within a text: about how much is heard twice
+    confidence: float | None = None  # and how sure the place is, 0 to 1
 
 
 @dataclass(slots=True)
@@ -124,6 +127,7 @@ class _Voicing:
     pace: Pace
     cleaner: Callable[[], Cleaner]
     fragmenter: Callable[[Policy], Fragmenter]
+    resume: Resume = Resume.SEAM
     slow_consumer_s: float = SLOW_CONSUMER_S
     floor: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -143,7 +147,12 @@ class Turn:
         self._source = source
         self._cleaner = voicing.cleaner()
         self._fragmenter = voicing.fragmenter(voicing.policy)
-        self._utterance = Utterance(self.format, exact=voicing.policy is Policy.TOKEN, seconds_per_char=seconds_per_char)
+        self._utterance = Utterance(
+            self.format,
+            exact=voicing.policy is Policy.TOKEN,
+            seconds_per_char=seconds_per_char,
+            resume=voicing.resume,
+        )
         self._pacing = Pacing(voicing.pace)
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
@@ -165,6 +174,11 @@ class Turn:
     def format(self) -> AudioFormat:
         """Of the audio."""
         return self._pool.dialect.format
+
+    @property
+    def seconds_per_char(self) -> float:
+        """How fast the voice speaks, as far as it has shown."""
+        return self._utterance.seconds_per_char
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
@@ -287,7 +301,7 @@ class Turn:
             self._source_error = exc
         except LocalProtocolError:
             raise
-        except Exception as exc:  # a user's own generator may raise anything; it ends this task and is told to the caller
+        except Exception as exc:  # noqa: BLE001 - a user's generator may raise anything: the caller is told
             self._source_error = SourceError(f"the source failed with {type(exc).__name__}")
             self._source_error.__cause__ = exc
         if self._source_error is not None:
@@ -426,7 +440,8 @@ class Turn:
         if failed.retry_s is None or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
-        self._emit(Notice(NoticeKind.RESUMED, failed.what))
+        if not self._utterance.repeating:  # else it is told when the place is found
+            self._emit(Notice(NoticeKind.RESUMED, failed.what))
 
     # What comes from the endpoint. Called by the connection's reader: never waits
 
@@ -457,10 +472,13 @@ class Turn:
                 assert_never(event)
         self._wake.set()
 
-    def _release(self, released: list[Saying | bytes]) -> None:
+    def _release(self, released: list[Released]) -> None:
         for item in released:
             if isinstance(item, Saying):
                 self._emit(Said(item.text, (item.start, item.end), item.at_s))
+            elif isinstance(item, Seam):
+                detail = "went on where the lost connection had broken off"
+                self._emit(Notice(NoticeKind.RESUMED, detail, item.overlap_s, item.confidence))
             else:
                 if self.stats.first_audio_s is None:
                     self.stats.first_audio_s = self._since_start()
@@ -514,10 +532,11 @@ class Conversation:
         pace: Pace = Pace.NONE,
         cleaner: Callable[[], Cleaner] = Cleaner,
         fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
+        resume: Resume = Resume.SEAM,
         slow_consumer_s: float = SLOW_CONSUMER_S,
     ) -> None:
         self._pool = pool
-        self._voicing = _Voicing(policy or pool.dialect.policy, pace, cleaner, fragmenter, slow_consumer_s)
+        self._voicing = _Voicing(policy or pool.dialect.policy, pace, cleaner, fragmenter, resume, slow_consumer_s)
         self._last: Turn | None = None
 
     @property
@@ -532,6 +551,6 @@ class Conversation:
         """
         voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
         # The voice does not change, so its speed is carried on.
-        rate = SECONDS_PER_CHAR if self._last is None else self._last._utterance.seconds_per_char
+        rate = SECONDS_PER_CHAR if self._last is None else self._last.seconds_per_char
         self._last = Turn(self._pool, voicing, source, rate)
         return self._last

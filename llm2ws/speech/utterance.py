@@ -10,12 +10,26 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ..audio import AudioFormat
 from ..text.fragments import Boundary, Fragment
+from .seam import EXACT_S, Seam, Take, find_seam
 from .spoken import Saying, Spoken, Stretch
 
-__all__ = ["Utterance"]
+__all__ = ["Released", "Resume", "Utterance"]
+
+# What comes out, in order: a text that begins to be heard, audio, or the place at which a repeat went on.
+Released = Saying | bytes | Seam
+
+
+class Resume(StrEnum):
+    """What becomes of a group whose connection is lost when a part of it has been handed out."""
+
+    SEAM = "seam"  # it is said again, and goes on where it broke off
+    NEXT_GROUP = "next-group"  # its rest is left out
+    FAIL = "fail"  # the turn is lost
+
 
 SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
 GROUP_S = 12.0
@@ -42,6 +56,8 @@ class _Group:
     received: int = 0  # bytes, whole samples
     odd: bytes = b""  # half a sample
     held: list[bytes] = field(default_factory=list)  # waits for earlier groups
+    heard: Take | None = None  # what was handed out of it
+    repeat: Take | None = None  # what has come since it is said again, until the seam is found
     announced: int = 0  # of `texts`
     start_s: float = 0.0  # in the turn's audio
 
@@ -52,13 +68,22 @@ class Utterance:
     `exact`: texts are sent as they are (policy TOKEN); else each that ends a word ends in one space.
     """
 
-    def __init__(self, fmt: AudioFormat, *, exact: bool = False, seconds_per_char: float = SECONDS_PER_CHAR) -> None:
+    def __init__(
+        self,
+        fmt: AudioFormat,
+        *,
+        exact: bool = False,
+        seconds_per_char: float = SECONDS_PER_CHAR,
+        resume: Resume = Resume.SEAM,
+    ) -> None:
         self.seconds_per_char = seconds_per_char
+        self.left_out_chars = 0  # of groups whose rest was given up (Resume.NEXT_GROUP)
         self.unspeakable_chars = 0  # left at the end, without a letter or digit: never sent
         self.finished = False
         self.said_chars = 0
         self._format = fmt
         self._exact = exact
+        self._resume = resume
         self._backlog: deque[_Text] = deque()
         self._backlog_chars = 0
         self._carry: _Text | None = None  # without letter or digit: goes in front of the next text
@@ -206,7 +231,7 @@ class Utterance:
 
     # Audio in
 
-    def received(self, data: bytes, carrier: int = 0) -> list[Saying | bytes]:
+    def received(self, data: bytes, carrier: int = 0) -> list[Released]:
         """Audio came on a carrier: it is of the oldest group there. Gives what may be handed out now."""
         group = next((group for group in self._groups if group.carrier == carrier and not group.acked), None)
         if group is None:
@@ -217,30 +242,36 @@ class Utterance:
             data, group.odd = data[:whole], data[whole:]
         if not data:
             return []
+        if group.repeat is not None:
+            group.repeat.feed(data)
+            return self._join(group, complete=False)
         group.received += len(data)
         if group is not self._groups[0]:
             group.held.append(data)
             return []
         return self._release(group, [data])
 
-    def acked(self, carrier: int = 0) -> list[Saying | bytes]:
+    def acked(self, carrier: int = 0) -> list[Released]:
         """All audio of the oldest flushed group on a carrier has come. Gives what may be handed out now."""
         group = next((g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked), None)
         if group is None:
             return []
+        joined = self._join(group, complete=True)
         group.acked = True
         if group.received:
             # A long group tells more than a short one.
             weight = min(0.5, group.chars / 400)
             self.seconds_per_char += weight * (self._format.seconds(group.received) / group.chars - self.seconds_per_char)
-        return self._release_acked()
+        return joined + self._release_acked()
 
-    def ended(self, carrier: int = 0) -> list[Saying | bytes]:
+    def ended(self, carrier: int = 0) -> list[Released]:
         """The endpoint has spoken all that a carrier was given, with no ack for each group."""
+        joined: list[Released] = []
         for group in self._groups:
             if group.carrier == carrier and group.said == len(group.texts):
+                joined += self._join(group, complete=True)
                 group.closed = group.flushed = group.acked = True
-        return self._release_acked()
+        return joined + self._release_acked()
 
     def refused(self, carrier: int = 0) -> None:
         """The newest Flush on a carrier was not carried out: its text joins the next group."""
@@ -258,35 +289,67 @@ class Utterance:
             del self._groups[at + 1]
 
     def lost(self, carrier: int = 0) -> bool:
-        """A carrier is gone: what it had not finished is to be said again.
+        """A carrier is gone: what it had not finished is to be said again, exactly its Speaks and its Flush.
 
-        False when that is not possible without a break: audio of an unfinished group has been handed out already.
+        False when a part of a group has been handed out and `Resume.FAIL` forbids to go on from there.
         """
         unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
-        if any(group.received for group in unfinished):
-            return False
         for group in unfinished:
+            if group.heard is not None and self._resume is Resume.FAIL:
+                return False
             group.said, group.flushed, group.odd = 0, False, b""
+            if group.heard is None:
+                group.received, group.held = 0, []
+            elif self._resume is Resume.SEAM:
+                group.repeat = Take(self._format)
+            else:
+                self.left_out_chars += max(0, group.chars - round(self._format.seconds(group.received) / self.seconds_per_char))
+                del group.texts[group.announced :]  # not said, as far as one can tell
+                group.said, group.closed, group.flushed, group.acked = len(group.texts), True, True, True
+        self._release_acked()
         return True
+
+    @property
+    def repeating(self) -> bool:
+        """A group is being said again whose beginning has been heard."""
+        return any(group.repeat is not None for group in self._groups)
+
+    def _join(self, group: _Group, *, complete: bool) -> list[Released]:
+        """Go on with a group that is being said again, once it is known where."""
+        if group.repeat is None or group.heard is None:
+            return []
+        seam = find_seam(group.heard, group.repeat, complete=complete)
+        if seam is None:
+            return []
+        rest = bytes(group.repeat.data[seam.at_bytes :])
+        group.repeat = None
+        group.received += len(rest)
+        return [seam, *(self._release(group, [rest]) if rest else [])]
 
     @property
     def released_s(self) -> float:
         """Seconds of audio given out so far."""
         return self._format.seconds(self._released)
 
-    def _release(self, group: _Group, chunks: list[bytes]) -> list[Saying | bytes]:
+    def _release(self, group: _Group, chunks: list[bytes]) -> list[Released]:
         """Hand out audio of the head group, with each text announced just before the audio in which it begins."""
-        out: list[Saying | bytes] = []
-        if group.announced == 0 and chunks:
+        if not chunks:
+            return []
+        out: list[Released] = []
+        if group.announced == 0:
             group.start_s = self.released_s
+        if group.heard is None:
+            group.heard = Take(self._format, keep_s=EXACT_S)
         for chunk in chunks:
+            if self._resume is Resume.SEAM:
+                group.heard.feed(chunk)
             out += self._announce(group, self.released_s + self._format.seconds(len(chunk)))
             out.append(chunk)
             self._released += len(chunk)
         return out
 
-    def _announce(self, group: _Group, until_s: float) -> list[Saying | bytes]:
-        sayings: list[Saying | bytes] = []
+    def _announce(self, group: _Group, until_s: float) -> list[Released]:
+        sayings: list[Released] = []
         before = sum(len(text.text) for text in group.texts[: group.announced])
         while group.announced < len(group.texts):
             at_s = group.start_s + before * self.seconds_per_char
@@ -298,8 +361,8 @@ class Utterance:
             group.announced += 1
         return sayings
 
-    def _release_acked(self) -> list[Saying | bytes]:
-        out: list[Saying | bytes] = []
+    def _release_acked(self) -> list[Released]:
+        out: list[Released] = []
         while self._groups and self._groups[0].acked:
             group = self._groups.popleft()
             if not group.received:
