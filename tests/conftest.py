@@ -29,18 +29,18 @@ hypothesis.settings.register_profile("llm2ws", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("llm2ws")
 
 
-# What only runs with --all, and what it needs.
-def _docker() -> bool:
-    return shutil.which("docker") is not None and Path("/var/run/docker.sock").exists()
+def _on_path(*names: str) -> bool:
+    return any(map(shutil.which, names))
 
 
-NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
-    "browser": ("chromium", lambda: any(map(shutil.which, ("chromium", "chromium-headless-shell")))),
-    "install": ("a package index", lambda: True),
-    "docker": ("a Docker daemon", _docker),
-    "node": ("Node", lambda: shutil.which("node") is not None),
-    "root": ("root", lambda: os.geteuid() == 0),
-    "soak": ("patience", lambda: True),
+# What only runs with --all: a marker, and whether this machine has what its tests need.
+NEEDS: dict[str, Callable[[], bool]] = {
+    "browser": lambda: _on_path("chromium", "chromium-headless-shell"),
+    "docker": lambda: _on_path("docker") and Path("/var/run/docker.sock").exists(),
+    "install": lambda: True,
+    "node": lambda: _on_path("node"),
+    "root": lambda: os.geteuid() == 0,
+    "soak": lambda: True,
 }
 
 
@@ -51,9 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--all"):
         for item in items:
-            for marker, (tool, there) in NEEDS.items():
+            for marker, there in NEEDS.items():
                 if item.get_closest_marker(marker) and not there():
-                    item.add_marker(pytest.mark.skip(reason=f"needs {tool}"))
+                    item.add_marker(pytest.mark.skip(reason=f"needs: {marker}"))
         return
     later = [item for item in items if any(map(item.get_closest_marker, NEEDS))]
     if later:
@@ -133,26 +133,27 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
 @pytest.fixture(scope="session", autouse=True)
 def _search_what_tests_take() -> Iterator[None]:
     """Exceptions that a test expects, and output that it reads itself, are in no report: look when it takes them."""
-    with pytest.MonkeyPatch.context() as patch:
-        leave, read = pytest.RaisesExc.__exit__, pytest.CaptureFixture.readouterr
+    read = pytest.CaptureFixture.readouterr
 
-        def searched_exit(
-            self: pytest.RaisesExc[BaseException],
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            traceback: TracebackType | None,
+    def searched(leave: Callable[..., bool]) -> Callable[..., bool]:
+        def leave_searched(
+            self: object, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
         ) -> bool:
             for text in texts_of(error) if error else ():
                 assert_no_canary(text, f"a {type(error).__name__}")
             return leave(self, kind, error, traceback)
 
-        def searched_read(self: pytest.CaptureFixture[str]) -> object:
-            taken = read(self)
-            for name, text in zip(("standard output", "standard error"), taken, strict=True):
-                assert_no_canary(text, name)
-            return taken
+        return leave_searched
 
-        patch.setattr(pytest.RaisesExc, "__exit__", searched_exit)
+    def searched_read(self: pytest.CaptureFixture[str]) -> object:
+        taken = read(self)
+        for name, text in zip(("standard output", "standard error"), taken, strict=True):
+            assert_no_canary(text, name)
+        return taken
+
+    with pytest.MonkeyPatch.context() as patch:
+        for raises in (pytest.RaisesExc, pytest.RaisesGroup):
+            patch.setattr(raises, "__exit__", searched(raises.__exit__))
         patch.setattr(pytest.CaptureFixture, "readouterr", searched_read)
         yield
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +92,10 @@ def start(
     stdout: int | None = subprocess.PIPE,
     stderr: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """llm2ws as a process, in its own session: signals sent to the tests do not reach it. The caller waits for it to end."""
+    """llm2ws as a process, in its own session: signals sent to the tests do not reach it.
+
+    The caller waits for its end, and passes what it wrote to `assert_no_canary`.
+    """
     command = [sys.executable, "-P", "-m", "llm2ws", *map(str, args)]
     return subprocess.Popen(
         command, cwd=cwd, env=child_environment(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
@@ -101,17 +105,17 @@ def start(
 def run(
     args: Sequence[str | Path],
     *,
-    cwd: Path,
+    cwd: Path | None = None,
     input: bytes | str | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 30_000 * MS,
     traceback_allowed: bool = False,
 ) -> Finished:
-    """llm2ws as a process, from start to end. `input` None means an empty standard input.
+    """llm2ws as a process, from start to end. `input` None means an empty standard input, `cwd` None an empty folder.
 
     Fails when a credential is in what it wrote, when it showed a traceback, and after `timeout` seconds.
     """
-    with start(args, cwd=cwd, env=env, stdin=subprocess.PIPE) as process:
+    with tempfile.TemporaryDirectory() as empty, start(args, cwd=cwd or Path(empty), env=env, stdin=subprocess.PIPE) as process:
         try:
             stdout, stderr = process.communicate(input.encode() if isinstance(input, str) else input, timeout=timeout)
         except BaseException:

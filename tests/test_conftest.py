@@ -39,6 +39,10 @@ def test_expected_error(canary):
     with pytest.raises(ValueError):
         raise ValueError(canary())
 
+def test_expected_group(canary):
+    with pytest.RaisesGroup(ValueError):
+        raise ExceptionGroup("", [ValueError(canary())])
+
 def test_cause_of_an_error(canary):
     try:
         raise ValueError(canary())
@@ -102,6 +106,7 @@ def test_every_wrong_is_named(tmp_path: Path) -> None:
         "test_output_of_a_child": "leaked into standard error",
         "test_debug_log": "leaked into Captured log",
         "test_expected_error": "leaked into a ValueError",
+        "test_expected_group": "leaked into a ExceptionGroup",
         "test_cause_of_an_error": "leaked into the KeyError",
     }
     for test, what in expected.items():
