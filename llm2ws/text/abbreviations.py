@@ -25,7 +25,7 @@ class Words(NamedTuple):
 
 
 _NEVER = {
-    "en": "mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col gen lt sgt cpl pvt maj adm "
+    "en": "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col gen lt sgt cpl pvt maj adm "
     "brig comdr ens det insp fr bro sr. e.g i.e eg ie viz vs cf ca approx apt appt dept misc esp est incl excl resp seq al. op.cit "
     "ibid.p mt ft fwd attn asst assoc assn tech univ dist mfg natl intl bldg rm ste tel ext fax w.r.t a.k.a aka n.b nb q.v c.f "
     "r.i.p messr mlle mme hrs sq cu gal lbs oz tsp tbsp tbs pkg qty wt avg mph vol.s repr ret ed.s eds trans rec st =gen =hon =sun",
@@ -61,7 +61,7 @@ _NEVER = {
     "ред. вид. п.s пп.s о гр ін. та.ін. т.д. т.п. д-р п-н",
     "bg": "г ул бул пл кв бл вх ап обл гр с. проф акад доц инж т.е т.нар напр вж ср рис.s табл.s гл.s стр.s чл.s ал.s тел хил млн млрд лв. англ нем фр лат гр.",
     "el": "κ κα κος δρ καθ βλ π.χ δηλ κτλ. κ.λπ. κ.ά. αρ.s σελ.s τηλ π.μ. μ.μ. μ.χ π.χ. αγ οδ λεωφ στρ",
-    "hi": "डॉ श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले",
+    "hi": "डॉ डा. डा श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले",
     "ar": "د أ م ص ت ق هـ",
     "he": "ד״ר פרופ גב מר עמ רח טל",
     "ro": "dl dna dra dr prof ing av str.s nr.s pag.s bl sc et ap jud mun op cca ex etc. d.hr î.hr gen col",
@@ -95,11 +95,11 @@ _MAY_END = {
     "en": "inc ltd llc corp co cos bros plc pty jr sr esq ave av blvd rd ln dr. st. sq. pl hwy pkwy ct ph.d phd m.d b.a m.a b.s m.s b.sc m.sc ll.b j.d d.d.s "
     "ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op cit et.al al jan feb apr jun jul aug sept oct nov dec "
     "mon tue tues wed thu thur thurs fri hr min max ft in. cal calif conn fla ga ill ind kan ky la mass md mich minn mo mont nev okla ore pa tenn "
-    "tex va vt wash wis wyo ariz ark colo del govt dept. no. mgr pkg yr yrs mo. temp figs p.s",
+    "tex va vt wash wis wyo ariz ark colo del govt dept. no. mgr pkg yr yrs mo. temp figs",
     "de": "gmbh ag co kg e.v e.k gebr str bhf jh jhd jhdt jahrh mio mrd std sek min tsd kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd",
     "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min sté éd", "es": "cía s.a s.l s.a.s ltda avda av ee.uu eeuu pág vol jr máx mín",
     "pt": "cia ltda s.a s.a. av vol pág jr máx mín", "it": "s.p.a s.r.l srl spa pag vol fig", "nl": "b.v n.v blz", "pl": "sp z.o.o s.a r w ul", "cs": "s.r.o a.s r",
-    "tr": "a.ş ltd şti cad sok mah no", "ru": "руб коп долл г гг в вв ул стр тыс ред изд пер", "uk": "грн р рр", "bg": "лв г", "el": "α.ε ο.ε", "hu": "kft bt rt zrt", "id": "tbk",
+    "tr": "a.ş ltd şti cad sok mah no", "ru": "руб коп долл г гг в вв ул стр тыс ред изд пер", "uk": "грн р рр", "hi": "ए बी सी डी ई एफ जी एच आई जे के एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड", "bg": "лв г", "el": "α.ε ο.ε", "hu": "kft bt rt zrt", "id": "tbk",
 }
 
 _ENDS = {

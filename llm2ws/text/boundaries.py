@@ -59,7 +59,8 @@ _PHRASE_SPACE = re.compile(f"(?<=[{_THAI}{_EMOJI}]) ")
 SPEAKABLE: Final = re.compile(r"[^\W_]")
 
 # What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
-_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|\\[\\^?\\d{{1,3}}\\])*")
+_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|[ \u00a0\u202f]»|\\[\\^?\\d{{1,3}}\\])*")
+_PAIRED = re.compile(f"[{_OPENERS}]")
 _QUOTED = re.compile(f"[{_CLOSERS}]")
 _LEAD = re.compile(f"[{_OPENERS}]*")
 _EMOJI_GAP = re.compile(f"\\s*(?:[{_EMOJI}][{_EMOJI}\\s]*)?")
@@ -73,6 +74,8 @@ _BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿�
 _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•][ \t]+)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
+_AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
+_LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
 _VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
 _LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
 
@@ -193,6 +196,8 @@ def _after_space(
         if first in ".,;:!?&/=)]}…%" or kind not in ("sure", "mark", "ends", "number-follows") or first in _STOPS:
             return _no(gap)
         return _cut(place, "a full stop before a symbol")
+    if kind == "ends" and "(" in text[gap:lead]:
+        return _no(gap)
     if kind in ("doubt", "ordinal"):
         word = _WORD.match(text, lead, end)
         if word is None or word.end() >= end:
@@ -213,6 +218,11 @@ def _before_lower(
         return _no(gap)
     if kind == "mark" and char == "?":
         return _cut(place, "a question mark")
+    word = _WORD.match(text, lead, end)
+    if word is None or word.end() >= end:
+        return _wait(place, Hold.NOTHING, "the next word tells")
+    if kind == "sure" and word[0] in words.starters and _LONG_WORD.search(text, start, place):
+        return _cut(place, "a full stop before a word that begins sentences")
     first = _LETTER.search(text, start, gap)
     if first is not None and _is_lower(first[0]) and gap - start > 12:
         return _cut(place, "a full stop in a text without capitals")
@@ -236,10 +246,10 @@ def _kind(text: str, start: int, at: int, words: Words, fresh: bool) -> str:
         word = spaced[1].replace(" ", "").replace("\u00a0", "") + word
     if word.isdigit():
         return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
+    if word in words.ends or (word in words.may_end and _AFTER_NUMBER.search(text, start, found.start())):
+        return "ends"
     if word in words.never:
         return "never"
-    if word in words.ends:
-        return "ends"
     if word in words.may_end:
         return "doubt"
     if word in words.before_number:
@@ -248,9 +258,9 @@ def _kind(text: str, start: int, at: int, words: Words, fresh: bool) -> str:
         return "doubt" if word.isalpha() and not _WIDE.match(word) else "sure"
     if "." in word:
         parts = word.split(".")
-        return "doubt" if all(len(part) <= 2 and part.isalpha() for part in parts) else "sure"
+        return "doubt" if all(len(part) <= 3 and not part.isdigit() for part in parts) else "sure"
     if not found[0].isupper() and _LATIN_GREEK_CYRILLIC.match(word) and not _VOWEL.search(word):
-        return "doubt"
+        return "ends" if _AFTER_NUMBER.search(text, start, found.start()) else "doubt"
     return "sure"
 
 
@@ -372,6 +382,10 @@ def judge_clause(text: str, start: int, at: int, end: int, words: Words, *, floo
         if word is not None and word[0].lower() in words.conjunctions and text[word.end()].isspace():
             return _cut(at, "before a conjunction", Boundary.CLAUSE)
         return _no(at + 1)
+    if width(text, start, at + 1) < floor:
+        return _no(at + 1)
+    if char in ",،，、" and text[at - 1].isalpha() and _PAIRED.search(text, start, at) is None:
+        return _cut(at + 1, "the end of a clause", Boundary.CLAUSE)  # nothing is open that could close here
     tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
     if tail >= end:
         return _wait(tail, Hold.NOTHING, "closing marks may follow")
@@ -405,8 +419,8 @@ def last_clause_end(text: str, start: int, end: int, floor: int) -> int:
 
 
 def best_place(text: str, start: int, end: int) -> int:
-    """Where to cut `text[start:end]`, which is too long: a clause end in its second half, white space, or between graphemes."""
-    place = last_clause_end(text, start, end, (end - start) // 2)
+    """Where to cut `text[start:end]`, which is too long: a clause end past its first quarter, white space, or between graphemes."""
+    place = last_clause_end(text, start, end, (end - start) // 4)
     if place:
         return place
     spans = _protected_spans(text, start, end)
