@@ -1,0 +1,394 @@
+"""Settings: what there is to set, and where a value comes from.
+
+Strongest first: flags, `LLM2WS_...` of the environment, vendors' own variables, `.env`, the TOML files, defaults. Each setting
+is one field below, with its type, its unit in the name, its default and why one would change it: `config/llm2ws.toml`, the
+command's help and all checks are made from that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from .errors import ConfigError
+
+__all__ = ["Llm", "Loaded", "Play", "Secret", "Settings", "Speech", "SpeechLimits", "Text", "describe", "load", "sample"]
+
+PREFIX = "LLM2WS_"
+# Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
+NOT_SETTINGS = ("LLM2WS_CONFIG", "LLM2WS_DEBUG", "LLM2WS_TEST_")
+
+# Vendors' own variables, and the settings that they stand for.
+VENDORS: dict[str, tuple[str, ...]] = {"DEEPGRAM_API_KEY": ("speech", "deepgram", "api_key")}
+
+Path_ = tuple[str, ...]
+
+
+class Secret:
+    """A key. It shows itself only when asked to."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+
+Positive = Annotated[int, Meta(gt=0)]
+
+
+class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint allows on one connection. Unset: as its vendor says."""
+
+    chars_per_speak: Annotated[Positive | None, Meta(description="characters in one message")] = None
+    chars_per_window: Annotated[Positive | None, Meta(description="characters a minute; less for a smaller plan")] = None
+    flushes_per_window: Annotated[Positive | None, Meta(description="flushes a minute")] = None
+
+
+class Speech(msgspec.Struct, frozen=True, kw_only=True):
+    """A speech endpoint."""
+
+    dialect: Annotated[
+        str, Meta(description="what it speaks: deepgram, or local for the embedded endpoint; empty: its own name, or deepgram")
+    ] = ""
+    url: Annotated[str, Meta(description="ws:// or wss:// address; empty: the vendor's own")] = ""
+    voice: Annotated[str, Meta(description="the voice, in the endpoint's words; empty: its usual one")] = ""
+    speed: Annotated[float, Meta(gt=0, description="multiple of the voice's usual speed")] = 1.0
+    encoding: Annotated[
+        Literal["linear16", "mulaw", "alaw"], Meta(description="how a sample is written; mulaw for telephony")
+    ] = "linear16"
+    sample_rate_hz: Annotated[
+        int, Meta(ge=0, description="samples a second; 0: 24000 for linear16, 8000 for mulaw and alaw")
+    ] = 0
+    api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
+    api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    silence_s: Annotated[float, Meta(gt=0, description="how long it may be silent while it owes audio")] = 10.0
+    connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
+    limits: SpeechLimits = SpeechLimits()
+
+
+class Llm(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers."""
+
+    kind: Annotated[str, Meta(description="echo: the prompt itself; empty: its own name")] = ""
+    tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
+
+
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """How text is made fit to be spoken."""
+
+    policy: Annotated[
+        Literal["", "token", "word", "clause-first", "sentence"],
+        Meta(description="how far text is cut; empty: as the endpoint wants it"),
+    ] = ""
+    language: Annotated[str, Meta(description="whose abbreviations are known, such as de; empty: all that are")] = ""
+    max_chars: Annotated[int, Meta(ge=20, description="the longest fragment")] = 300
+    first_min_chars: Annotated[int, Meta(ge=1, description="the shortest first fragment: shorter is heard sooner")] = 20
+    first_max_chars: Annotated[int, Meta(ge=20, description="the longest first fragment")] = 120
+
+
+class Play(msgspec.Struct, frozen=True, kw_only=True):
+    """The loudspeaker."""
+
+    device: Annotated[
+        str, Meta(description="miniaudio, pacat, aplay, pw-play, ffplay, or null for silence in real time; empty: what works")
+    ] = ""
+    ahead_s: Annotated[float, Meta(gt=0, description="audio that waits to be played: more rides out a busier machine")] = 2.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings."""
+
+    default_llm: Annotated[str, Meta(description="the [llm.<name>] that answers; empty: the first one, else echo")] = ""
+    default_speech: Annotated[
+        str, Meta(description="the [speech.<name>] that speaks; empty: the first one, else the embedded endpoint")
+    ] = ""
+    log: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = "warning"
+    log_format: Annotated[Literal["auto", "console", "json"], Meta(description="auto: console on a terminal, else JSON")] = (
+        "auto"
+    )
+    text: Text = Text()
+    play: Play = Play()
+    llm: dict[str, Llm] = {}
+    speech: dict[str, Speech] = {}
+
+
+class Loaded(NamedTuple):
+    """Settings, where each that was set came from, and what a person should be told about them."""
+
+    settings: Settings
+    origins: Mapping[Path_, str]
+    notes: tuple[str, ...] = ()
+
+
+class _Layer(NamedTuple):
+    origin: str  # what a person would look for: a file, ".env", "the environment", "the command line"
+    values: Mapping[Path_, object]
+    names: Mapping[Path_, str]  # how each is called there; by default its path with full stops
+    words: bool = False  # values are text, to be read as what the setting is
+
+
+def load(
+    *,
+    flags: Mapping[Path_, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config: str | None = None,
+    folder: str | None = None,
+) -> Loaded:
+    """All settings there are. `config`: the one TOML file to read; None: LLM2WS_CONFIG, else the usual ones that exist.
+    `folder`: where `.env` is looked for; None: nowhere.
+
+    Raises ConfigError, naming file and key, for what cannot be read, is not known or is not of its type.
+    """
+    environ = os.environ if environ is None else environ
+    layers = [_toml(path) for path in _files(config or environ.get("LLM2WS_CONFIG"), environ)]
+    names = {path[1] for layer in layers for path in layer.values if len(path) > 2}
+    if folder is not None and _is_file(dotenv := Path(folder, ".env")):
+        layers += _variables(_dotenv(dotenv), ".env", names)
+    layers += _variables(environ, "the environment", names)
+    layers.append(_Layer("the command line", dict(flags or {}), {}))
+
+    tree: dict[str, object] = {}
+    origins: dict[Path_, str] = {}
+    for layer in layers:
+        for path, value in layer.values.items():
+            name = layer.names.get(path, ".".join(path))
+            _put(tree, path, _checked(path, value, layer, name))
+            origins[path] = layer.origin
+    notes = _forget_strange_keys(tree, origins)
+    return Loaded(msgspec.convert(tree, Settings, dec_hook=_secret), origins, notes)
+
+
+def _files(named: str | None, environ: Mapping[str, str]) -> list[Path]:
+    """Weakest first."""
+    if named:
+        return [Path(named)]
+    home = environ.get("XDG_CONFIG_HOME") or Path(os.path.expanduser("~"), ".config")  # noqa: PTH111 - Path's raises without a home
+    return [path for path in (Path("/etc/llm2ws/llm2ws.toml"), Path(home, "llm2ws", "llm2ws.toml")) if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that is not ours
+        return False
+
+
+def _toml(path: Path) -> _Layer:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}", hint="name a settings file that can be read") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text", hint="name a TOML file") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: {exc}", hint="correct this line") from None
+    return _Layer(str(path), dict(_leaves(table)), {})
+
+
+def _leaves(table: Mapping[str, object], path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
+    for key, value in table.items():
+        here = (*path, key)
+        if isinstance(value, dict) and _is_table(here):
+            if _fields_at(here) is not None and len(here) == 2:
+                yield here, {}  # an entry of which nothing is set is still one
+            yield from _leaves(value, here)
+        else:
+            yield here, value
+
+
+def _dotenv(path: Path) -> Mapping[str, str]:
+    from dotenv import dotenv_values  # 20 ms
+
+    try:
+        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: {getattr(exc, 'strerror', None) or 'not UTF-8 text'}", hint="mend or remove it") from None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _variables(environ: Mapping[str, str], origin: str, names: set[str]) -> list[_Layer]:
+    """The vendors' variables, then ours."""
+    vendors = {path: environ[name] for name, path in VENDORS.items() if environ.get(name)}
+    own: dict[Path_, object] = {}
+    called: dict[Path_, str] = {path: name for name, path in VENDORS.items()}
+    spelt = {name.lower().replace("-", "_"): name for name in names}
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and not name.startswith(NOT_SETTINGS) and value:
+            path = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            if len(path) > 2:
+                path = (path[0], spelt.get(path[1], path[1]), *path[2:])
+            own[path] = value
+            called[path] = name
+    return [_Layer(origin, vendors, called, words=True), _Layer(origin, own, called, words=True)]
+
+
+# --- what there is to set ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def _fields(section: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(section)}
+
+
+def _bare(kind: object) -> object:
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+
+def _fields_at(path: Path_) -> Mapping[str, object] | None:
+    """The keys of a table with their types; None where any name may stand, and for what is no table."""
+    kind: object = Settings
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            kind = _bare(_fields(kind)[part].type) if part in _fields(kind) else None
+        elif typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        else:
+            return None
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return {name: field.type for name, field in _fields(kind).items()}
+    return None
+
+
+def _is_table(path: Path_) -> bool:
+    return _fields_at(path) is not None or typing.get_origin((_fields_at(path[:-1]) or {}).get(path[-1])) is dict
+
+
+def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
+    """The value as what the setting is, ready to be converted with all others."""
+    if _is_table(path):
+        if isinstance(value, Mapping):
+            return {}
+        raise ConfigError(f"{layer.origin}: {name}: expected a table", hint=f"write [{'.'.join(path)}]")
+    known = _fields_at(path[:-1])
+    if known is None or path[-1] not in known:
+        raise ConfigError(f"{layer.origin}: {name}: no such setting", hint=_nearest(path, layer))
+    try:
+        return msgspec.convert(value, known[path[-1]], strict=not layer.words, dec_hook=_secret)
+    except msgspec.ValidationError as exc:
+        # msgspec quotes a value that is not in its list. It may have been meant for another setting, such as a key.
+        wrong = str(exc).replace("`", "").partition(" '")[0]
+        raise ConfigError(f"{layer.origin}: {name}: {wrong[0].lower()}{wrong[1:]}", hint=_kind_of(path)) from None
+
+
+def _kind_of(path: Path_) -> str:
+    kind = _bare((_fields_at(path[:-1]) or {})[path[-1]])
+    if typing.get_origin(kind) is Literal:
+        return "give one of " + ", ".join(value or '""' for value in typing.get_args(kind))
+    return f"it sets {describe(path).partition(';')[0]}"
+
+
+def _nearest(path: Path_, layer: _Layer) -> str:
+    """What was probably meant, written as in that layer."""
+    table, key = path[:-1], path[-1]
+    while table and not _is_table(table):
+        table, key = table[:-1], table[-1]
+    known = _fields_at(table)
+    if known is None:
+        return f"give settings under a name: [{'.'.join(table)}.<name>]"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    right = ".".join((*table, close[0])) if close else ""
+    if right and layer.words:
+        right = PREFIX + right.upper().replace(".", "__")
+    return f"did you mean {right}?" if right else f"known here: {', '.join(known)}"
+
+
+def _secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, Secret):
+        return value
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise msgspec.ValidationError("Expected `str`")
+
+
+def _put(tree: dict[str, object], path: Path_, value: object) -> None:
+    for part in path[:-1]:
+        inner = tree.setdefault(part, {})
+        assert isinstance(inner, dict)
+        tree = inner
+    if value == {}:
+        tree.setdefault(path[-1], {})
+    else:
+        tree[path[-1]] = value
+
+
+def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) -> tuple[str, ...]:
+    """A `.env` that came with somebody's folder must not send a key of yours to an address of its own."""
+    notes = []
+    for path in [path for path, origin in origins.items() if path[-1] in ("url", "base_url") and origin == ".env"]:
+        entry = tree
+        for part in path[:-1]:
+            inner = entry[part]
+            assert isinstance(inner, dict)
+            entry = inner
+        assert isinstance(entry, dict)
+        for key in ("api_key", "api_key_file"):
+            where = origins.get((*path[:-1], key), ".env")
+            if key in entry and (where != ".env" or key == "api_key_file"):
+                del entry[key]
+                notes.append(f"{'.'.join(path)} is from .env: it is not given the key from {where}")
+    return tuple(notes)
+
+
+# --- for people -------------------------------------------------------------------------------------------------------------
+
+
+def describe(path: Path_) -> str:
+    """What a setting is for, in a few words."""
+    kind = (_fields_at(path[:-1]) or {})[path[-1]]
+    return next((meta.description for meta in typing.get_args(kind)[1:] if isinstance(meta, Meta) and meta.description), "")
+
+
+def sample() -> str:
+    """The settings file: every key with its default and why. Tables whose names are free are commented out."""
+    out = [
+        "# llm2ws: every setting, its default, and why one would change it. Read from --config, else $LLM2WS_CONFIG, else",
+        "# ~/.config/llm2ws/llm2ws.toml and /etc/llm2ws/llm2ws.toml. The environment is stronger: LLM2WS_TEXT__MAX_CHARS=200.",
+        "",
+        *_sample_of(Settings, ()),
+        *_sample_of(Text, ("text",)),
+        *_sample_of(Play, ("play",)),
+        "# Under any name; several may stand side by side.",
+        *_sample_of(Llm, ("llm", "echo"), off="# "),
+        *_sample_of(Speech, ("speech", "deepgram"), off="# "),
+        *_sample_of(SpeechLimits, ("speech", "deepgram", "limits"), off="# "),
+    ]
+    return "\n".join(out).rstrip() + "\n"
+
+
+def _sample_of(section: type[msgspec.Struct], path: Path_, *, off: str = "") -> Iterator[str]:
+    if path:
+        yield f"{off}[{'.'.join(path)}]"
+    for name, field in _fields(section).items():
+        if not _is_table((*path, name)):
+            value = field.default.reveal() if isinstance(field.default, Secret) else field.default
+            unset = value is None
+            line = f"{name} =" if unset else f"{name} = {json.dumps(value)}"
+            comment = describe((*path, name)) + (" (unset)" if unset else "")
+            yield f"{off or ('# ' if unset else '')}{line:30} # {comment}"
+    yield ""

@@ -1,0 +1,128 @@
+"""Audio as it is, without a header: into a file, a pipe or a device file."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ..errors import SinkError
+
+__all__ = ["RawFile"]
+
+# What goes to a file is collected, so that a thread is worth its while; what goes to a pipe is wanted at once.
+_BLOCK_BYTES = 64 * 1024
+_PIPE_BYTES = 4096  # what a pipe that is ready to be written takes without blocking, on every system
+
+_HINTS = {
+    errno.ENOENT: "make its folder first",
+    errno.ENOTDIR: "a part of its path is a file: name another",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "make room or choose another disk",
+    errno.EDQUOT: "make room or choose another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "choose another disk, or say less at once",
+    errno.EBADF: "it is closed: give it a file or a pipe",
+}
+
+Result = TypeVar("Result")
+
+
+class RawFile:
+    """Writes audio to a path, made anew, or to an open file descriptor, which stays open.
+
+    `new`: the file must not exist yet. No call blocks the event loop: files are written by a thread, pipes when they are ready.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | int, *, name: str = "", new: bool = False) -> None:
+        self.name = name or str(target)
+        self.seekable = False  # known once it is open
+        self._target = target
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else os.O_TRUNC)
+        self._fd = -1
+        self._waits = False  # for its reader: a pipe, a socket, a terminal
+        self._block = bytearray()
+
+    async def __aenter__(self) -> Self:
+        """Raises SinkError when it cannot be opened."""
+        if isinstance(self._target, int):
+            self._fd = self._target
+        else:
+            path = Path(self._target)
+            self._fd = await self._try(lambda: os.open(path, self._flags, 0o666))  # in a thread: a pipe waits for its reader
+        mode = (await self._try(lambda: os.fstat(self._fd))).st_mode
+        self.seekable = stat.S_ISREG(mode)
+        self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self.flush()
+        finally:
+            if not isinstance(self._target, int):
+                os.close(self._fd)
+
+    async def write(self, data: bytes) -> None:
+        """Write audio. Raises SinkError for a full disk, a reader that has gone."""
+        if self._waits:
+            await self._write_when_ready(data)
+            return
+        self._block += data
+        if len(self._block) >= _BLOCK_BYTES or not self.seekable:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Hand what was collected to the system."""
+        if self._block:
+            block, self._block = bytes(self._block), bytearray()
+            await self._try(lambda: _write_all(self._fd, block))
+
+    async def patch(self, data: bytes, at: int) -> None:
+        """Overwrite what is at this place in a file that is seekable."""
+        await self.flush()
+        await self._try(lambda: os.pwrite(self._fd, data, at))
+
+    async def _write_when_ready(self, data: bytes) -> None:
+        # Neither a thread, which could not be stopped while the reader sleeps, nor O_NONBLOCK, which all who share the pipe
+        # would have to cope with.
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        rest = memoryview(data)
+        while rest:
+            ready.clear()
+            loop.add_writer(self._fd, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_writer(self._fd)
+            try:
+                rest = rest[os.write(self._fd, rest[:_PIPE_BYTES]) :]
+            except OSError as exc:
+                raise self._error(exc) from exc
+
+    async def _try(self, call: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.to_thread(call)
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+            raise self._error(exc) from exc
+
+    def _error(self, exc: OSError | ValueError) -> SinkError:
+        if isinstance(exc, BrokenPipeError):
+            return SinkError(f"{self.name}: its reader has gone", hint="nothing more can be written")
+        code = exc.errno if isinstance(exc, OSError) else None
+        why = os.strerror(code).lower() if code else "not a name that a file can have"
+        return SinkError(f"{self.name}: {why}", hint=_HINTS.get(code or 0, "choose another place"))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
