@@ -67,7 +67,8 @@ class Pool:
         except BaseException as failed:
             await self._tasks.__aexit__(type(failed), failed, failed.__traceback__)
             raise
-        await self._tasks.__aexit__(kind, exc, trace)
+        # Not told of the body's exception: the group would wrap it.
+        await self._tasks.__aexit__(None, None, None)
 
     async def lease(self, listener: Listener) -> Slot:
         """A place for one turn, on the connection that is open or on a new one. Waits while the place is taken.
