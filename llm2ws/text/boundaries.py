@@ -83,6 +83,10 @@ _LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
 _PROTECTED_CHARS: Final = 160
 _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
+_SHORTEST: Final = 0.6  # of the floor: punctuation
+_BREATH: Final = 4  # times the floor: conjunctions
+_LATE: Final = 5  # times the floor: any function word after a content word
+_LAST_WORD = re.compile(r"[^\W\d_]+\Z")
 _CLAUSE_END = re.compile(f"[{_CLAUSE}{_STOPS}](?=\\s)|[{_CLAUSE_WIDE}{_SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)")
 _WHITE = re.compile(r"(?<=\S)(?=\s)")
 
@@ -127,8 +131,8 @@ def width(text: str, start: int, end: int) -> int:
 # --- full stops and their like ------------------------------------------------------------------------------------
 
 
-def judge(text: str, start: int, at: int, end: int, words: Words, fresh: bool) -> Verdict:
-    """A stop, a tag, a Thai space or an emoji's space at `at`. `fresh`: a sentence begins at `start`."""
+def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -> Verdict:
+    """A stop, a tag, a Thai space or an emoji's space at `at`. `origin`: where the sentence or the line begins, -1 if that has been sent."""
     char = text[at]
     if char in "<\\":
         return _protected(text, at, end)
@@ -139,7 +143,7 @@ def judge(text: str, start: int, at: int, end: int, words: Words, fresh: bool) -
     if tail >= end:
         if sure:
             return _wait(tail, Hold.SURE, "closing marks may follow")
-        if char == "." and tail == at + 1 and _kind(text, start, at, words, fresh) != "sure":
+        if char == "." and tail == at + 1 and _kind(text, start, at, words, origin) != "sure":
             return _wait(tail, Hold.DOUBT, "may be a number, an initial or an abbreviation")
         return _wait(tail, Hold.CAPITAL, "a capital may follow")
     following = text[tail]
@@ -157,9 +161,9 @@ def judge(text: str, start: int, at: int, end: int, words: Words, fresh: bool) -
         return _after_sure(text, at, tail, " ")
     place = tail + len(text[tail:gap].rstrip())
     if gap >= end:
-        doubt = char == "." and tail == at + 1 and _kind(text, start, at, words, fresh) != "sure"
+        doubt = char == "." and tail == at + 1 and _kind(text, start, at, words, origin) != "sure"
         return _wait(place, Hold.DOUBT if doubt else Hold.CAPITAL, "an abbreviation" if doubt else "a capital may follow")
-    return _after_space(text, start, at, tail, gap, end, place, words, fresh)
+    return _after_space(text, start, at, tail, gap, end, place, words, origin)
 
 
 def _after_sure(text: str, at: int, tail: int, following: str) -> Verdict:
@@ -171,23 +175,23 @@ def _after_sure(text: str, at: int, tail: int, following: str) -> Verdict:
 
 
 def _after_space(
-    text: str, start: int, at: int, tail: int, gap: int, end: int, place: int, words: Words, fresh: bool
+    text: str, start: int, at: int, tail: int, gap: int, end: int, place: int, words: Words, origin: int
 ) -> Verdict:
     """A stop and white space: what begins there?"""
     char = text[at]
     lead = _LEAD.match(text, gap, end).end()  # type: ignore[union-attr]
     dotted = char == "." and (tail == at + 1 or text[at + 1] not in "!?….")
-    kind = _kind(text, start, at, words, fresh) if dotted else ("ellipsis" if text[at : at + 2] == ".." or char == "…" else "mark")
+    kind = _kind(text, start, at, words, origin) if dotted else ("ellipsis" if text[at : at + 2] == ".." or char == "…" else "mark")
     if kind == "never":
         return _no(gap)
     if lead >= end:
         if kind == "sure" and text[gap] in "(¿¡“„«":
             return _cut(place, "a full stop before an opening mark")
-        return _wait(place, Hold.CAPITAL if kind != "doubt" else Hold.DOUBT, "a capital may follow")
+        return _wait(place, Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT, "a capital may follow")
     first = text[lead]
     quoted = _QUOTED.search(text, at, tail) is not None
     if _is_lower(first):
-        return _before_lower(text, start, char, kind, quoted, lead, gap, end, place, words, fresh)
+        return _before_lower(text, start, char, kind, quoted, lead, gap, end, place, words, origin)
     if first.isdigit():
         if kind == "number-follows" or kind in ("doubt", "ellipsis", "ordinal"):
             return _no(gap)
@@ -211,10 +215,10 @@ def _after_space(
 
 
 def _before_lower(
-    text: str, start: int, char: str, kind: str, quoted: bool, lead: int, gap: int, end: int, place: int, words: Words, fresh: bool
+    text: str, start: int, char: str, kind: str, quoted: bool, lead: int, gap: int, end: int, place: int, words: Words, origin: int
 ) -> Verdict:
     """Writers who use no capitals: only where the sentence itself began without one."""
-    if quoted or kind not in ("sure", "mark") or not fresh:
+    if quoted or kind not in ("sure", "mark") or origin < 0:
         return _no(gap)
     if kind == "mark" and char == "?":
         return _cut(place, "a question mark")
@@ -223,7 +227,7 @@ def _before_lower(
         return _wait(place, Hold.NOTHING, "the next word tells")
     if kind == "sure" and word[0] in words.starters and _LONG_WORD.search(text, start, place):
         return _cut(place, "a full stop before a word that begins sentences")
-    first = _LETTER.search(text, start, gap)
+    first = _LETTER.search(text, origin, gap)
     if first is not None and _is_lower(first[0]) and gap - start > 12:
         return _cut(place, "a full stop in a text without capitals")
     return _no(gap)
@@ -233,13 +237,13 @@ def _is_lower(char: str) -> bool:
     return char.islower() and not "\u10d0" <= char <= "\u10ff"  # Georgian is caseless in practice
 
 
-def _kind(text: str, start: int, at: int, words: Words, fresh: bool) -> str:
+def _kind(text: str, start: int, at: int, words: Words, origin: int) -> str:
     """What the word before the full stop at `at` is: sure, never, doubt, ordinal, ends, number-follows."""
     found = _BEFORE.search(text, max(start, at - 40), at)
     if found is None:
         return "sure"
     word = found[0].lower()
-    if fresh and _LIST_NUMBER.match(text, start, at):
+    if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
         return "never"
     spaced = _SPACED.search(text, max(start, found.start() - 12), found.start())
     if spaced is not None and len(word) <= 2:
@@ -365,37 +369,52 @@ def judge_line(text: str, start: int, at: int, end: int, columns: int, line: Lin
 # --- clauses and lengths ----------------------------------------------------------------------------------------------
 
 
-def judge_clause(text: str, start: int, at: int, end: int, words: Words, *, floor: int, breath: int) -> Verdict:
-    """Clause punctuation or white space at `at`, for the first fragment of a turn. `floor` and `breath` in columns:
-    no clause shorter than `floor`, and none without punctuation shorter than `breath`."""
+def judge_clause(text: str, start: int, at: int, end: int, words: Words, floor: int) -> Verdict:
+    """Clause punctuation or white space at `at`, for the first fragment of a turn.
+
+    Punctuation ends a clause of `floor` columns, or of three words and three fifths of that. Where none came, so do a conjunction
+    and two hyphens after `_BREATH` times the floor.
+    """
     char = text[at]
     if char.isspace():
-        if text[at - 1 : at] in ("-", "–", "—") and (text[at - 2 : at - 1].isspace() or text[at - 2 : at] == "--"):
-            if width(text, start, at) >= floor and SPEAKABLE.search(text, start, at):
-                return _cut(at, "a dash", Boundary.CLAUSE)
-            return _no(at + 1)
-        if width(text, start, at) < breath:
-            return _no(at + 1)
-        word = _WORD.match(text, at + 1, end)
-        if at + 1 >= end or (word is not None and word.end() >= end):
-            return _wait(at, Hold.NOTHING, "the next word tells")
-        if word is not None and word[0].lower() in words.conjunctions and text[word.end()].isspace():
-            return _cut(at, "before a conjunction", Boundary.CLAUSE)
-        return _no(at + 1)
-    if width(text, start, at + 1) < floor:
-        return _no(at + 1)
+        return _judge_breath(text, start, at, end, words, floor)
+    tail = at + 1
+    columns = width(text, start, tail)
+    if columns < floor * _SHORTEST:
+        return _no(tail)
     if char in ",،，、" and text[at - 1].isalpha() and _PAIRED.search(text, start, at) is None:
-        return _cut(at + 1, "the end of a clause", Boundary.CLAUSE)  # nothing is open that could close here
-    tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
+        return _cut(tail, "the end of a clause", Boundary.CLAUSE)  # nothing is open that could close here
+    tail = _TAIL.match(text, tail, end).end()  # type: ignore[union-attr]
     if tail >= end:
         return _wait(tail, Hold.NOTHING, "closing marks may follow")
     if char not in _CLAUSE_WIDE and not text[tail].isspace():
         return _no(tail)
     if char == "–" and not text[at - 1 : at].isspace():
         return _no(tail)
-    if width(text, start, tail) < floor or SPEAKABLE.search(text, start, tail) is None:
-        return _no(tail)
     return _cut(tail, "the end of a clause", Boundary.CLAUSE)
+
+
+def _judge_breath(text: str, start: int, at: int, end: int, words: Words, floor: int) -> Verdict:
+    spoken = SPEAKABLE.search(text, start, at)
+    columns = width(text, spoken.start(), at) if spoken is not None else 0
+    if columns >= floor and text[at - 1] in "-–—" and text[at - 2].isspace():
+        return _cut(at, "a dash", Boundary.CLAUSE)
+    if columns < floor * _BREATH:
+        return _no(at + 1)
+    if text[at - 2 : at] == "--":
+        return _cut(at, "a dash", Boundary.CLAUSE)
+    word = _WORD.match(text, at + 1, end)
+    if at + 1 >= end or (word is not None and word.end() >= end):
+        return _wait(at, Hold.NOTHING, "the next word tells")
+    if word is None or not text[word.end()].isspace():
+        return _no(at + 1)
+    if word[0] in words.conjunctions:
+        return _cut(at, "before a conjunction", Boundary.CLAUSE)
+    if columns >= floor * _LATE and word[0] in words.starters:
+        before = _LAST_WORD.search(text, start, at)
+        if before is not None and before[0].lower() not in words.starters:
+            return _cut(at, "before a function word", Boundary.CLAUSE)
+    return _no(at + 1)
 
 
 def _protected_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -33,7 +33,6 @@ class _Cut(NamedTuple):
 
 _NOTHING = Held(Hold.NOTHING, "no place to cut is in sight")
 _CLAUSE_CHARS = frozenset(",;:—–،؛，、；：၊፣፥፤՝")
-_BREATH = 60  # columns without a clause end after which the first fragment may end before a conjunction
 _RELEASE_FLOOR = 12  # characters
 
 
@@ -208,9 +207,10 @@ class Fragmenter:
         if char == "\n":
             return self._judge_line(text, start, at, end)
         if self._clause_first and (char in _CLAUSE_CHARS or (char.isspace() and not is_phrase_space(text, at))):
-            verdict = judge_clause(text, start, at, end, self._words, floor=self._first_min, breath=_BREATH)
+            verdict = judge_clause(text, start, at, end, self._words, self._first_min)
         else:
-            verdict = judge(text, start, at, end, self._words, self._fresh)
+            origin = self._line if self._line >= start else start if self._fresh else -1
+            verdict = judge(text, start, at, end, self._words, origin)
         if verdict.boundary is not None:
             if SPEAKABLE.search(text, start, verdict.at) is None:
                 return Verdict(max(verdict.at, at + 1))
