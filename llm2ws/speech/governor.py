@@ -56,7 +56,7 @@ class Governor:
             return max(now, self._flush_not_before)
         self._forget(now)
         if not final:
-            limit -= self._limits.flush_reserve
+            limit = max(1, limit - self._limits.flush_reserve)  # or a turn could never be begun
         over = len(self._flushes) + 1 - limit
         at = self._flushes[over - 1] + self._window_s if over > 0 else now
         return max(at, now, self._flush_not_before)
