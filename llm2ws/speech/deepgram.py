@@ -141,20 +141,21 @@ class Deepgram:
         data = _object(message)
         match data.get("type"):
             case "Metadata":
-                return [Opened(_text(data, "request_id"))]
+                return [Opened(self._clean(_text(data, "request_id")))]
             case "Flushed":
                 return [FlushAcked()]
             case "Cleared":
                 return [Cancelled()]
             case "Warning":
                 # The document says code and description; the live service was seen to send warn_code and warn_msg.
-                code = _text(data, "warn_code", "code")
+                code = self._clean(_text(data, "warn_code", "code"))
                 warned = Warned(code, _text(data, "warn_msg", "description"))
                 return [warned, FlushRefused()] if code == "EXCESSIVE_FLUSH" else [warned]
             case "Error" | "error":  # in no document; clients have met it
-                return [Warned(_text(data, "err_code", "code"), _text(data, "err_msg", "description", "message"))]
+                code = self._clean(_text(data, "err_code", "code"))
+                return [Warned(code, _text(data, "err_msg", "description", "message"))]
             case kind:
-                return [Unknown(_line(str(kind))[:40])]
+                return [Unknown(self._clean(str(kind))[:40])]
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
         hint, retry_s = _STATUSES.get(status, ("try again", 1.0) if status >= 500 else ("look at url", None))
@@ -175,9 +176,10 @@ class Deepgram:
         return Failed(Scope.LINK, f"{what} ({sign})", hint, retry_s, code=code, reason=reason)
 
     def _clean(self, text: str) -> str:
-        """A vendor's words, fit for one line of an error, even where they quote our key."""
-        line = _line(text)
-        return line.replace(self.setup.key, "***") if self.setup.key else line
+        """A vendor's words, fit for one line of an error or a log, even where they quote our key."""
+        if self.setup.key:
+            text = text.replace(self.setup.key, "***")
+        return "".join(c if c.isprintable() else " " for c in text)[:120].strip()
 
 
 def _object(message: str | bytes) -> dict[str, object]:
@@ -192,7 +194,3 @@ def _object(message: str | bytes) -> dict[str, object]:
 def _text(data: dict[str, object], *names: str) -> str:
     """The first of these fields that is a string, else "". Vendors' messages are read leniently."""
     return next((value for name in names if isinstance(value := data.get(name), str)), "")
-
-
-def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)[:120].strip()
