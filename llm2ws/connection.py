@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,6 +26,8 @@ __all__ = ["Connection", "LinkEnded", "Slot", "client_tls"]
 
 OPEN_S = 10.0  # for TCP, TLS and the handshake together
 DRAIN_S = 2.0  # for the endpoint to close after Close
+VERIFY_AFTER_S = 5.0  # of silence, after which a connection is not taken for granted
+VERIFY_S = 1.5
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the library's 1 MiB
 
 _log = logging.getLogger("llm2ws.connection")
@@ -86,6 +89,11 @@ class Slot:
         return self._session.dialect
 
     @property
+    def connection(self) -> Connection:
+        """The one it is on: to be preferred by the next turn of the conversation."""
+        return self._connection
+
+    @property
     def _session(self) -> Session:
         return self._connection.session
 
@@ -93,7 +101,15 @@ class Slot:
 class Connection:
     """A connection that is open. `run` must be kept running as a task; it returns when the connection is over."""
 
-    def __init__(self, socket: ClientConnection, session: Session, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection,
+        session: Session,
+        *,
+        now: Callable[[], float],
+        life_share: float = 1.0,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
         self.session = session
         self.now = now  # monotonic seconds
         self.ended: LinkEnded | None = None
@@ -101,7 +117,11 @@ class Connection:
         self._socket = socket
         self._slots: dict[int, Slot] = {}
         self._to_write = asyncio.Event()
-        self._changed = asyncio.Event()  # a place became free, or the connection ended
+        self._on_change = on_change
+        life_s = session.limits.life_s
+        self._spent_at = math.inf if life_s is None else session.opened_at + life_share * life_s
+        self._last_heard_at = session.opened_at
+        self._ping: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -115,9 +135,13 @@ class Connection:
         limits: Limits | None = None,
         silence_s: float = 10.0,
         open_s: float = OPEN_S,
+        life_share: float = 1.0,
+        on_change: Callable[[], None] | None = None,
     ) -> Connection:
         """Open one. `tls`: None for the system's authorities. `limits`: None for the dialect's own.
 
+        `life_share`: after so much of the life that the limits give it, it takes no new turn. `on_change` is called when a
+        place becomes free.
         Raises ConfigError for a request that cannot be made, ConnectFailed for one that is not granted.
         """
         request = dialect.request()
@@ -141,7 +165,8 @@ class Connection:
                 )
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError) as exc:
             raise _refusal(exc, dialect, request, open_s) from exc
-        return cls(socket, Session(dialect, now=now(), limits=limits, silence_s=silence_s), now)
+        session = Session(dialect, now=now(), limits=limits, silence_s=silence_s)
+        return cls(socket, session, now=now, life_share=life_share, on_change=on_change)
 
     def lease(self, listener: Listener) -> Slot:
         """A place for a turn. Raises LocalProtocolError when there is none."""
@@ -149,18 +174,35 @@ class Connection:
             raise LocalProtocolError("the connection is over")
         ref = self.session.begin(self.now())
         slot = self._slots[ref] = Slot(self, ref, listener)
+        if self.now() - self._last_heard_at > VERIFY_AFTER_S and (self._ping is None or self._ping.done()):
+            self._ping = asyncio.get_running_loop().create_task(self._verify())
         self.touch()
         return slot
 
     @property
     def places(self) -> int:
         """How many turns can be leased now."""
-        return 0 if self.ended is not None or self._closing else self.session.places
+        return 0 if self.ended is not None or self._closing or self.spent else self.session.places
 
-    async def changed(self) -> None:
-        """Wait until a place becomes free or the connection ends."""
-        self._changed.clear()
-        await self._changed.wait()
+    @property
+    def clearing(self) -> bool:
+        """A place will be free in a moment: the endpoint is confirming an interruption, or the connection ends."""
+        return self.ended is None and self.session.clearing
+
+    @property
+    def spent(self) -> bool:
+        """It takes no new turn: it is near the end of its life, or has a turn that could not be stopped."""
+        return self.session.retired or self.now() >= self._spent_at
+
+    @property
+    def idle(self) -> bool:
+        """Nobody uses it, and it is not being closed."""
+        return self.ended is None and not self._closing and not self._slots and not self.session.clearing
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the handshake."""
+        return self.now() - self.session.opened_at
 
     async def run(self) -> None:
         """Read, write and keep time until the connection is over."""
@@ -169,6 +211,8 @@ class Connection:
                 writer = tasks.create_task(self._write())
                 closed = await self._read()
                 writer.cancel()
+                if self._ping is not None:
+                    self._ping.cancel()
         except asyncio.CancelledError:
             closed = Failed(Scope.LINK, "the connection was given up", retry_s=0.0)
             self._socket.transport.abort()
@@ -208,8 +252,8 @@ class Connection:
     def touch(self) -> None:
         """Send what the session has to say, and arm its timer."""
         self._to_write.set()
-        if self.session.places:
-            self._changed.set()
+        if self._on_change is not None and self.session.places:
+            self._on_change()
         deadline = self.session.next_deadline
         if deadline is None or self.ended is not None:
             return
@@ -235,6 +279,19 @@ class Connection:
             slot.live = False
         slot.listener(event)
 
+    async def _verify(self) -> None:
+        """See whether a connection that has been idle still answers, while its turn is beginning: that costs no time.
+
+        If it does not, the turn says on another connection what it has said here.
+        """
+        try:
+            async with asyncio.timeout(VERIFY_S):
+                await (await self._socket.ping())
+        except TimeoutError:
+            self._give_up(Failed(Scope.LINK, "the connection was dead", "look at the network", retry_s=0.0))
+        except ConnectionClosed:
+            pass  # the reader finds out why
+
     async def _write(self) -> None:
         try:
             while True:
@@ -249,7 +306,8 @@ class Connection:
         try:
             while True:
                 message = await self._socket.recv()
-                self.dispatch(self.session.receive(message, self.now()))
+                self._last_heard_at = now = self.now()
+                self.dispatch(self.session.receive(message, now))
         except ConnectionClosed as exc:
             if exc.rcvd is not None:
                 return self.session.receive_close(exc.rcvd.code, exc.rcvd.reason)
@@ -273,7 +331,6 @@ class Connection:
         for slot in slots.values():
             slot.live = False
             slot.listener(why)
-        self._changed.set()
 
 
 def client_tls(ca_file: str | None = None) -> ssl.SSLContext:

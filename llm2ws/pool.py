@@ -1,25 +1,33 @@
-"""The only place that opens connections to speech endpoints.
+"""The only place that opens connections to speech endpoints, and the only one that decides which of them a turn gets.
 
-For now it keeps one connection, opens it again when it is gone, and lets a turn wait while it is busy.
+Connections are shared by all who speak to the same endpoint with the same voice and format. A turn leases a place, preferably
+on the connection that its conversation had before; while that one still confirms an interruption it is waited for, because
+that takes less than a handshake.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from .connection import Connection, Listener, Slot
-from .errors import ConnectFailed, LocalProtocolError
+from .connection import Connection, LinkEnded, Listener, Slot
+from .errors import ConfigError, ConnectFailed, LocalProtocolError
+from .speech.breaker import Breaker
 from .speech.dialect import Dialect, Limits
 
-__all__ = ["Pool", "backoff"]
+__all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 
 CONNECT_S = 5.0  # for all tries together to open a connection
+WAIT_S = 10.0  # for a place, when all connections that are allowed are taken
 QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
 QUICK_DEATHS = 3
+LIFE_SHARES = (0.90, 0.97)  # of a connection's life, at random, after which it gets no new turn
 
 
 def backoff(first_s: float = 0.25, factor: float = 2.0, last_s: float = 8.0) -> Iterator[float]:
@@ -30,28 +38,69 @@ def backoff(first_s: float = 0.25, factor: float = 2.0, last_s: float = 8.0) -> 
         delay_s = min(delay_s * factor, last_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to speak to, and how. Equal ones share connections.
+
+    `name` is what the limit on connections goes by: endpoints with different voices of one account share it. `connections`:
+    how many may be open at once under that name, None for any number. `limits` and `tls`: None for the dialect's limits and
+    the system's authorities. `silence_s`: how long it may be silent while it owes audio.
+    """
+
+    dialect: Dialect
+    name: str = ""
+    connections: int | None = None
+    limits: Limits | None = None
+    tls: ssl.SSLContext | None = None
+    silence_s: float = 10.0
+
+
+class Quota:
+    """How much of something may be in use at once. Local to this process; a shared store can take its place."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+
+    def acquire(self, kind: str, limit: int | None) -> bool:
+        """Take one of `kind`; False when all of them are in use."""
+        if limit is not None and self._used[kind] >= limit:
+            return False
+        self._used[kind] += 1
+        return True
+
+    def release(self, kind: str) -> None:
+        """Give one back."""
+        self._used[kind] -= 1
+
+    def used(self, kind: str) -> int:
+        """How many are in use."""
+        return self._used[kind]
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The connections of one Endpoint."""
+
+    connections: list[Connection] = field(default_factory=list)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    quick_deaths: list[LinkEnded] = field(default_factory=list)
+
+
 class Pool:
     """Connections that are spoken over, opened when they are needed and closed when the pool is left."""
 
     def __init__(
-        self,
-        dialect: Dialect,
-        *,
-        tls: ssl.SSLContext | None = None,
-        limits: Limits | None = None,
-        silence_s: float = 10.0,
-        connect_s: float = CONNECT_S,
+        self, *, connect_s: float = CONNECT_S, wait_s: float = WAIT_S, jitter: Callable[[], float] = random.random
     ) -> None:
-        self.dialect = dialect
         self.opened = 0  # connections, ever
-        self._tls = tls
-        self._limits = limits
-        self._silence_s = silence_s
         self._connect_s = connect_s
-        self._connection: Connection | None = None
-        self._opening = asyncio.Lock()
+        self._wait_s = wait_s
+        self._jitter = jitter
+        self._shelves: dict[Endpoint, _Shelf] = {}
+        self._breakers: dict[Endpoint, Breaker] = {}
+        self._quota = Quota()
+        self._changed = asyncio.Event()  # a place or a connection became free somewhere
         self._tasks = asyncio.TaskGroup()
-        self._quick_deaths = 0
         self._entered = False
 
     async def __aenter__(self) -> Self:
@@ -62,69 +111,165 @@ class Pool:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         self._entered = False
         try:
-            if self._connection is not None:
-                await self._connection.aclose()
+            await asyncio.gather(*(c.aclose() for shelf in self._shelves.values() for c in shelf.connections))
         except BaseException as failed:
             await self._tasks.__aexit__(type(failed), failed, failed.__traceback__)
             raise
         # Not told of the body's exception: the group would wrap it.
         await self._tasks.__aexit__(None, None, None)
 
-    async def lease(self, listener: Listener) -> Slot:
-        """A place for one turn, on the connection that is open or on a new one. Waits while the place is taken.
+    async def lease(
+        self, endpoints: Sequence[Endpoint], listener: Listener, *, last: Connection | None = None
+    ) -> tuple[Slot, Endpoint]:
+        """A place for one turn at the first of `endpoints` that can be had, and which one that is.
 
-        Raises ConnectFailed when no connection can be had, ConfigError when it cannot be asked for.
+        `last`: the connection to prefer. Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
         """
-        while True:
-            connection = await self._open()
-            if connection.places:
-                return connection.lease(listener)
-            if connection.ended is None:
-                await connection.changed()
+        now = asyncio.get_running_loop().time
+        allowed = [endpoint for endpoint in endpoints if self._breaker(endpoint).allows(now())]
+        # When all of them rest, the one that has rested longest is tried: an answer late is better than none.
+        order = allowed or [min(endpoints, key=lambda endpoint: self._breaker(endpoint).rests_until)]
+        for endpoint in order[:-1]:
+            try:
+                return await self._lease(endpoint, listener, last), endpoint
+            except ConnectFailed:
+                continue
+        return await self._lease(order[-1], listener, last), order[-1]
 
-    async def warm(self) -> None:
+    async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
-        await self._open()
+        shelf = self._shelf(endpoint)
+        async with shelf.opening:
+            if not any(connection.ended is None for connection in shelf.connections):
+                await self._open(endpoint, shelf)
 
-    async def _open(self) -> Connection:
+    def connections(self, name: str) -> int:
+        """How many connections are open under an endpoint's name."""
+        return self._quota.used(name)
+
+    async def _lease(self, endpoint: Endpoint, listener: Listener, last: Connection | None) -> Slot:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._wait_s
+        shelf = self._shelf(endpoint)
+        while True:
+            self._close_spent(shelf)
+            free = [connection for connection in shelf.connections if connection.places]
+            if free:
+                connection = last if last in free else free[-1]
+                if connection.audio_came:
+                    self._breaker(endpoint).succeeded()
+                return connection.lease(listener)
+            if not any(connection.clearing for connection in shelf.connections):
+                async with shelf.opening:
+                    if any(connection.places for connection in shelf.connections):
+                        continue  # opened by another turn, which then had no use for it
+                    if (opened := await self._open(endpoint, shelf)) is not None:
+                        return opened.lease(listener)
+            await self._wait(give_up_at, endpoint)
+
+    async def _wait(self, until: float, endpoint: Endpoint) -> None:
+        """Until something becomes free. Raises ConnectFailed when nothing does in time."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
+        except TimeoutError:
+            what = f"all {endpoint.connections} connections to {endpoint.name or endpoint.dialect.name} are in use"
+            raise ConnectFailed(what, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
+
+    async def _open(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
+        """A new connection; None when no more are allowed now."""
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
-        async with self._opening:
-            connection = self._connection
-            if connection is not None and (connection.ended is None and not connection.session.retired):
-                return connection
-            if connection is not None:
-                if connection.ended is None:
-                    self._tasks.create_task(connection.aclose())
-                self._count_death(connection)
-            self._connection = connection = await self._try_to_open()
-            self.opened += 1
-            self._tasks.create_task(connection.run())
-            return connection
+        if not self._quota.acquire(endpoint.name, endpoint.connections):
+            self._close_an_idle_one(endpoint)
+            return None
+        loop = asyncio.get_running_loop()
+        breaker = self._breaker(endpoint)
+        breaker.trying(loop.time())
+        try:
+            self._check_deaths(shelf)
+            connection = await self._try_to_open(endpoint)
+        except BaseException as exc:
+            self._quota.release(endpoint.name)
+            self._changed.set()
+            if isinstance(exc, ConnectFailed | ConfigError):
+                breaker.failed(loop.time())
+            else:
+                breaker.gave_up()
+            raise
+        breaker.opened()
+        self.opened += 1
+        shelf.connections.append(connection)
+        self._tasks.create_task(self._run(connection, endpoint, shelf))
+        return connection
 
-    def _count_death(self, connection: Connection) -> None:
-        """Backoff does not help against an endpoint that accepts and hangs up at once: that is counted."""
-        ended = connection.ended
-        age_s = connection.now() - connection.session.opened_at
-        if ended is None or ended.ours or connection.audio_came or age_s > QUICK_DEATH_S:
-            self._quick_deaths = 0
-            return
-        self._quick_deaths += 1
-        if self._quick_deaths >= QUICK_DEATHS or ended.why.retry_s is None:
-            what = f"the connection ended {self._quick_deaths} times without audio: {ended.why.what}"
-            self._quick_deaths, self._connection = 0, None
-            raise ConnectFailed(what, hint=ended.why.hint)
-
-    async def _try_to_open(self) -> Connection:
+    async def _try_to_open(self, endpoint: Endpoint) -> Connection:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._connect_s
+        low, high = LIFE_SHARES
         for delay_s in backoff():
             try:
                 return await Connection.open(
-                    self.dialect, tls=self._tls, limits=self._limits, silence_s=self._silence_s, open_s=self._connect_s
+                    endpoint.dialect,
+                    tls=endpoint.tls,
+                    limits=endpoint.limits,
+                    silence_s=endpoint.silence_s,
+                    open_s=self._connect_s,
+                    life_share=low + (high - low) * self._jitter(),
+                    on_change=self._changed.set,
                 )
             except ConnectFailed as exc:
                 if exc.retry_s is None or loop.time() + max(delay_s, exc.retry_s) >= give_up_at:
                     raise
                 await asyncio.sleep(max(delay_s, exc.retry_s))
         raise AssertionError("backoff never ends")
+
+    async def _run(self, connection: Connection, endpoint: Endpoint, shelf: _Shelf) -> None:
+        """Keep a connection until it is over."""
+        try:
+            await connection.run()
+        finally:
+            shelf.connections.remove(connection)
+            self._quota.release(endpoint.name)
+            self._judge(connection, endpoint, shelf)
+            self._changed.set()
+
+    def _judge(self, connection: Connection, endpoint: Endpoint, shelf: _Shelf) -> None:
+        """Draw the conclusions from how a connection ended."""
+        ended = connection.ended
+        if ended is None or ended.ours:
+            return
+        if connection.audio_came or connection.age_s > QUICK_DEATH_S:
+            shelf.quick_deaths.clear()
+        else:
+            shelf.quick_deaths.append(ended)
+            self._breaker(endpoint).failed(asyncio.get_running_loop().time())
+
+    def _check_deaths(self, shelf: _Shelf) -> None:
+        """Backoff does not help against an endpoint that accepts and hangs up at once: that is an error by name."""
+        if len(shelf.quick_deaths) >= QUICK_DEATHS:
+            why = shelf.quick_deaths[-1].why
+            shelf.quick_deaths.clear()
+            raise ConnectFailed(f"the connection ended {QUICK_DEATHS} times without audio: {why.what}", hint=why.hint)
+
+    def _close_spent(self, shelf: _Shelf) -> None:
+        """Connections that take no new turn are closed when they have none left."""
+        for connection in shelf.connections:
+            if connection.spent and connection.idle:
+                self._tasks.create_task(connection.aclose())
+
+    def _close_an_idle_one(self, endpoint: Endpoint) -> None:
+        """Make room under the same name by closing what is idle: other voices first."""
+        for other, shelf in self._shelves.items():
+            if other.name == endpoint.name and other != endpoint:
+                for connection in shelf.connections:
+                    if connection.idle:
+                        self._tasks.create_task(connection.aclose())
+                        return
+
+    def _shelf(self, endpoint: Endpoint) -> _Shelf:
+        return self._shelves.setdefault(endpoint, _Shelf())
+
+    def _breaker(self, endpoint: Endpoint) -> Breaker:
+        return self._breakers.setdefault(endpoint, Breaker())

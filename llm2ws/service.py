@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
-from .audio import AudioFormat
+import msgspec
+
+from .audio import AudioFormat, Encoding
+from .config import VENDORS, Llm, Secret, Settings, Speech, Text
 from .connection import client_tls
 from .errors import ConfigError
-from .pool import Pool
+from .pool import Endpoint, Pool
+from .sources.aside import Aside
+from .sources.text import echo
 from .speech import DIALECTS
 from .speech.dialect import Limits, Setup
 from .speech.pacing import Pace
+from .text.fragmenter import Fragmenter
 from .text.fragments import Policy
-from .turn import Conversation
+from .turn import SLOW_CONSUMER_S, Conversation
 
-__all__ = ["LOCAL", "connect", "local_endpoint"]
+__all__ = [
+    "KINDS",
+    "LOCAL",
+    "answer",
+    "audio_format",
+    "choose_llm",
+    "choose_speech",
+    "connect",
+    "fragmenter",
+    "local_endpoint",
+    "open_speech",
+]
 
 LOCAL = "local"  # the name of the embedded endpoint
+_LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
 
-# Whose key is in which variable of the environment.
-KEY_VARIABLES = {"deepgram": "DEEPGRAM_API_KEY"}
+# What can answer a prompt: a line for each kind.
+KINDS: dict[str, Callable[[Llm, str], AsyncIterator[str | Aside]]] = {
+    "echo": lambda llm, prompt: echo(prompt, tokens_per_s=llm.tokens_per_s),
+}
 
 
 @asynccontextmanager
@@ -46,30 +69,137 @@ async def connect(
     DEEPGRAM_API_KEY is set, else the embedded one. `api_key`: None takes the vendor's variable of the environment when the
     endpoint is a vendor's own address; a URL of yours is given no key that you do not name. `dialect` is what a URL speaks,
     Deepgram's when "". `ca_file`: a PEM file with a private authority. `pace`: who takes the audio. `silence_s`: how long the
-    endpoint may be silent while it owes audio.
+    endpoint may be silent while it owes audio. Settings files are not read.
 
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
-    endpoint = endpoint or ("deepgram" if os.environ.get(KEY_VARIABLES["deepgram"]) else LOCAL)
-    if endpoint == LOCAL:
-        async with local_endpoint() as (url, key):
-            setup = Setup(url, voice or "en-us", format, key, speed)
-            async with Pool(DIALECTS["deepgram"](setup), limits=limits, silence_s=silence_s) as pool:
-                yield Conversation(pool, policy=policy, pace=pace)
-        return
-    url = endpoint if "://" in endpoint else ""
-    name = dialect or ("deepgram" if url else endpoint)
-    if name not in DIALECTS:
-        known = ", ".join([*sorted(DIALECTS), LOCAL])
+    keys = {path[1]: Speech(api_key=Secret(os.environ[name])) for name, path in VENDORS.items() if os.environ.get(name)}
+    name, entry = choose_speech(Settings(speech=keys), endpoint)
+    entry = msgspec.structs.replace(
+        entry,
+        dialect=dialect or entry.dialect,
+        voice=voice,
+        speed=speed,
+        encoding=format.encoding.value,
+        sample_rate_hz=format.sample_rate_hz,
+        api_key=entry.api_key if api_key is None else Secret(api_key),
+        ca_file=ca_file or "",
+        silence_s=silence_s,
+    )
+    text = Text(policy=policy.value if policy else "")
+    async with open_speech(name, entry, text, pace=pace, limits=limits) as conversation:
+        yield conversation
+
+
+def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
+    """The endpoint that is meant, and its name. `wanted`: a name in the settings, a dialect, "local", a URL, "" for the default.
+
+    Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
+    """
+    if "://" in wanted:
+        return wanted.partition("://")[2].partition("/")[0], Speech(url=wanted, dialect="deepgram")
+    name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
+    entry = settings.speech.get(name)
+    if entry is None and name not in (*DIALECTS, LOCAL):
+        known = ", ".join(dict.fromkeys([*settings.speech, *DIALECTS, LOCAL]))
         raise ConfigError(f"speech endpoint {name!r} is not known", hint=f"give one of {known}, or a ws:// or wss:// URL")
-    if api_key is None and not url:
-        api_key = os.environ.get(KEY_VARIABLES.get(name, ""), "")
-        if not api_key:
-            raise ConfigError(f"no key for {name}", hint=f"set {KEY_VARIABLES[name]}, or use the endpoint {LOCAL!r}")
-    tls = client_tls(ca_file) if ca_file is not None else None
-    setup = Setup(url, voice, format, api_key or "", speed)
-    async with Pool(DIALECTS[name](setup), tls=tls, limits=limits, silence_s=silence_s) as pool:
-        yield Conversation(pool, policy=policy, pace=pace)
+    entry = entry or Speech()
+    dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
+    if dialect not in (*DIALECTS, LOCAL):
+        known = ", ".join([*DIALECTS, LOCAL])
+        raise ConfigError(f"speech.{name}.dialect: {dialect!r} is not known", hint=f"give one of {known}")
+    vendor = settings.speech.get(dialect)
+    if vendor and not (entry.url or entry.api_key or entry.api_key_file):
+        entry = msgspec.structs.replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
+    return name, msgspec.structs.replace(entry, dialect=dialect)
+
+
+def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
+    """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
+
+    Raises ConfigError when it is not known.
+    """
+    name = wanted or settings.default_llm or next(iter(settings.llm), "echo")
+    llm = settings.llm.get(name, Llm())
+    kind = llm.kind or name
+    if kind not in KINDS:
+        known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
+        raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
+    return name, msgspec.structs.replace(llm, kind=kind)
+
+
+def answer(llm: Llm, prompt: str) -> AsyncIterator[str | Aside]:
+    """A source: the answer of an LLM that `choose_llm` gave."""
+    return KINDS[llm.kind](llm, prompt)
+
+
+def audio_format(entry: Speech) -> AudioFormat:
+    encoding = Encoding(entry.encoding)
+    return AudioFormat(encoding, entry.sample_rate_hz or (24_000 if encoding is Encoding.LINEAR16 else 8_000))
+
+
+def fragmenter(text: Text, policy: Policy) -> Fragmenter:
+    """One for a turn, as the settings want it."""
+    return Fragmenter(
+        policy,
+        language=text.language or None,
+        max_chars=text.max_chars,
+        first_min_chars=text.first_min_chars,
+        first_max_chars=text.first_max_chars,
+    )
+
+
+@asynccontextmanager
+async def open_speech(
+    name: str,
+    entry: Speech,
+    text: Text = Text(),
+    *,
+    pace: Pace = Pace.NONE,
+    limits: Limits | None = None,
+    slow_consumer_s: float = SLOW_CONSUMER_S,
+) -> AsyncIterator[Conversation]:
+    """A conversation with an endpoint that `choose_speech` gave. `slow_consumer_s`: inf for whoever may take all their time."""
+    async with AsyncExitStack() as stack:
+        url, key, voice, local = entry.url, _key(f"speech.{name}", entry), entry.voice, entry.dialect == LOCAL
+        if local:
+            url, key = await stack.enter_async_context(local_endpoint())
+            voice = voice or "en-us"
+        elif not url and not key:
+            variable = next((variable for variable, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
+            raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
+        setup = Setup(url, voice, audio_format(entry), key, entry.speed)
+        dialect = DIALECTS["deepgram" if local else entry.dialect](setup)
+        given = {field: value for field, value in msgspec.structs.asdict(entry.limits).items() if value is not None}
+        endpoint = Endpoint(
+            dialect,
+            name,
+            tls=client_tls(entry.ca_file) if entry.ca_file else None,
+            limits=limits or replace(_LOCAL_LIMITS if local else dialect.limits, **given),
+            silence_s=entry.silence_s,
+        )
+        pool = await stack.enter_async_context(Pool(connect_s=entry.connect_s))
+        yield Conversation(
+            pool,
+            [endpoint],
+            policy=Policy(text.policy) if text.policy else None,
+            pace=pace,
+            fragmenter=partial(fragmenter, text),
+            slow_consumer_s=slow_consumer_s,
+        )
+
+
+def _key(where: str, entry: Speech) -> str:
+    if not entry.api_key_file or entry.api_key:
+        return entry.api_key.reveal()
+    try:
+        key = Path(entry.api_key_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = getattr(exc, "strerror", None) or "not text"
+        raise ConfigError(f"{where}.api_key_file: {entry.api_key_file}: {why}", hint="name a file that holds the key") from None
+    if not key.isprintable() or not key:
+        raise ConfigError(f"{where}.api_key_file: {entry.api_key_file}: not one line of text", hint="it holds the key alone")
+    return key
 
 
 @asynccontextmanager

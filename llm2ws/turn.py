@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -17,15 +17,15 @@ from types import TracebackType
 from typing import Protocol, Self, assert_never, runtime_checkable
 
 from .audio import AudioFormat
-from .connection import Slot
+from .connection import Connection, Slot
 from .errors import ConfigError, LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
-from .pool import Pool
+from .pool import Endpoint, Pool
 from .sources.aside import Aside
 from .speech import messages
 from .speech.pacing import Pace, Pacing, pause_s
 from .speech.seam import Seam
 from .speech.spoken import Heard, Saying, Spoken
-from .speech.utterance import SECONDS_PER_CHAR, Released, Resume, Utterance
+from .speech.utterance import Released, Resume, Utterance
 from .text.cleaner import Cleaner
 from .text.fragmenter import Fragmenter
 from .text.fragments import Fragment, Hold, Piece, Policy
@@ -123,6 +123,7 @@ class _Closable(Protocol):
 class _Voicing:
     """What the turns of a conversation share."""
 
+    endpoints: tuple[Endpoint, ...]
     policy: Policy
     pace: Pace
     cleaner: Callable[[], Cleaner]
@@ -130,6 +131,10 @@ class _Voicing:
     resume: Resume = Resume.SEAM
     slow_consumer_s: float = SLOW_CONSUMER_S
     floor: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def format(self) -> AudioFormat:
+        return self.endpoints[0].dialect.format
 
 
 class Turn:
@@ -139,7 +144,7 @@ class Turn:
     next one. Errors are raised by `events()` and `audio()`, once what could be handed out has been.
     """
 
-    def __init__(self, pool: Pool, voicing: _Voicing, source: Source, seconds_per_char: float) -> None:
+    def __init__(self, pool: Pool, voicing: _Voicing, source: Source, previous: Turn | None) -> None:
         self.stats = TurnStats()
         self.outcome: Outcome | None = None
         self._pool = pool
@@ -150,9 +155,10 @@ class Turn:
         self._utterance = Utterance(
             self.format,
             exact=voicing.policy is Policy.TOKEN,
-            seconds_per_char=seconds_per_char,
             resume=voicing.resume,
         )
+        self._previous = previous  # of the conversation, until this one speaks
+        self.connection: Connection | None = None  # the last one that carried it
         self._pacing = Pacing(voicing.pace)
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
@@ -173,7 +179,7 @@ class Turn:
     @property
     def format(self) -> AudioFormat:
         """Of the audio."""
-        return self._pool.dialect.format
+        return self._voicing.format
 
     @property
     def seconds_per_char(self) -> float:
@@ -374,9 +380,13 @@ class Turn:
     async def _speak(self) -> None:
         try:
             async with self._voicing.floor:
+                if self._previous is not None:  # the same voice, and its connection
+                    self._utterance.seconds_per_char = self._previous.seconds_per_char
+                    self.connection, self._previous = self._previous.connection, None
                 while self.outcome is None:
                     self._lost_link = None
-                    self._slot = slot = await self._pool.lease(self._on_event)
+                    slot, _ = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection)
+                    self._slot, self.connection = slot, slot.connection
                     if self.stats.connected_s is None:
                         self.stats.connected_s = self._since_start()
                     await self._drive(slot)
@@ -527,6 +537,7 @@ class Conversation:
     def __init__(
         self,
         pool: Pool,
+        endpoints: Sequence[Endpoint],
         *,
         policy: Policy | None = None,
         pace: Pace = Pace.NONE,
@@ -536,13 +547,18 @@ class Conversation:
         slow_consumer_s: float = SLOW_CONSUMER_S,
     ) -> None:
         self._pool = pool
-        self._voicing = _Voicing(policy or pool.dialect.policy, pace, cleaner, fragmenter, resume, slow_consumer_s)
+        first = endpoints[0].dialect
+        for other in endpoints[1:]:
+            if other.dialect.format != first.format:
+                what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
+                raise ConfigError(what, hint="endpoints that stand in for each other need one format")
+        self._voicing = _Voicing(tuple(endpoints), policy or first.policy, pace, cleaner, fragmenter, resume, slow_consumer_s)
         self._last: Turn | None = None
 
     @property
     def format(self) -> AudioFormat:
         """Of the audio of all turns."""
-        return self._pool.dialect.format
+        return self._voicing.format
 
     def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
         """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
@@ -550,7 +566,5 @@ class Conversation:
         `pace`: who takes the audio, if not as usual in this conversation.
         """
         voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
-        # The voice does not change, so its speed is carried on.
-        rate = SECONDS_PER_CHAR if self._last is None else self._last.seconds_per_char
-        self._last = Turn(self._pool, voicing, source, rate)
+        self._last = Turn(self._pool, voicing, source, self._last)
         return self._last

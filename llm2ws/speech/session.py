@@ -232,6 +232,11 @@ class Session:
         return max(0, self._traits.turns_at_once - len(self._turns))
 
     @property
+    def clearing(self) -> bool:
+        """Some turn waits for the confirmation of its Cancel."""
+        return any(turn.state is State.CLEARING for turn in self._turns.values())
+
+    @property
     def retired(self) -> bool:
         """This connection takes no new turn; it is to be closed when it has none."""
         return self._retired
