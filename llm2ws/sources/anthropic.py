@@ -1,0 +1,247 @@
+"""Messages: the API of Anthropic. The official SDK sends the request, the answer is read from the response's bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from ..errors import LocalProtocolError, SourceError
+from .answer import ask, broken, ended_early, failed, json_of, no_answer, refused
+from .aside import Aside
+from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, resolve
+from .prompt import Prompt, conversation
+from .sse import Event
+
+if TYPE_CHECKING:
+    import anthropic
+    import httpx2
+
+__all__ = ["AnthropicMessages", "anthropic_messages"]
+
+VENDOR = Vendor("Anthropic", "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "claude-haiku-4-5")
+NO_KEY = "none"  # for a server that asks for none
+MAX_TOKENS = 4096  # the API wants a limit; this is some twenty minutes of speech
+
+# Why an answer ended, in the words of Chat Completions, so that whoever reads an Aside need not know who answered.
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
+    """A source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
+
+    Text as it comes, a paragraph break between two blocks of it, then Aside("finish") with `reason` and `usage` as Chat
+    Completions name them; Aside("tool_call") where one comes. Thinking is dropped. Raises ConfigError at once for options
+    that cannot be right, SourceError while it is read.
+    """
+    return _once(AnthropicMessages(ModelSettings(**options)), prompt)
+
+
+async def _once(messages: AnthropicMessages, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
+    async with messages, aclosing(messages.answer(prompt)) as items:
+        async for item in items:
+            yield item
+
+
+class AnthropicMessages:
+    """A model behind Messages, asked many times over connections that are kept. Use it with `async with`.
+
+    Raises ConfigError when it is made, for settings that cannot be right.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._endpoint = resolve(settings, VENDOR)
+        self._client: anthropic.AsyncAnthropic | None = None
+
+    async def __aenter__(self) -> Self:
+        # In a thread: importing the SDK takes a second, in which the speech endpoint is connected.
+        self._client = await asyncio.to_thread(self._make_client)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def _make_client(self) -> anthropic.AsyncAnthropic:
+        import anthropic
+
+        client = anthropic.AsyncAnthropic(
+            base_url=self._endpoint.url.removesuffix("/v1"),  # the SDK adds it
+            api_key=self._endpoint.key or NO_KEY,
+            max_retries=self._settings.max_retries,
+            http_client=http_client(anthropic.DefaultAioHttpClient, self._endpoint),
+        )
+        _ = client.messages.with_streaming_response  # imports what it needs
+        return client
+
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
+        """One answer, as `anthropic_messages` gives it. `extra`: fields of this request that win over the settings."""
+        if self._client is None:
+            raise LocalProtocolError("AnthropicMessages was not entered", hint="use it with `async with`")
+        import anthropic
+
+        return ask(
+            partial(self._open, self._client, self._body(prompt, extra or {})),
+            _Parser(self._endpoint),
+            self._endpoint,
+            self._settings,
+            source_error=_source_error,
+            sdk_error=anthropic.AnthropicError,
+        )
+
+    async def _open(self, client: anthropic.AsyncAnthropic, body: dict[str, Any], stack: AsyncExitStack) -> httpx2.Response:
+        fields = dict(body)
+        request = client.messages.with_streaming_response.create(
+            model=fields.pop("model"),
+            messages=fields.pop("messages"),
+            max_tokens=fields.pop("max_tokens"),
+            stream=True,
+            extra_headers={"Accept-Encoding": "identity"},  # compressors hold tokens back
+            extra_body=fields,
+        )
+        return (await stack.enter_async_context(request)).http_response
+
+    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
+        settings = self._settings
+        messages = conversation(prompt, system=settings.system, template=settings.template)
+        # Here the system prompt is no message.
+        system = [content for message in messages if message.get("role") == "system" and (content := message.get("content"))]
+        own = {
+            "system": "\n\n".join(map(str, system)) or None,
+            "temperature": settings.temperature,
+            "stop_sequences": list(settings.stop) or None,
+        }
+        return {
+            "model": self._endpoint.model,
+            "messages": [message for message in messages if message.get("role") != "system"],
+            "max_tokens": settings.max_tokens or MAX_TOKENS,
+            **{name: value for name, value in own.items() if value is not None},
+            **settings.extra,
+            **extra,
+            "stream": True,
+        }
+
+
+def _source_error(exc: Exception, endpoint: Endpoint) -> SourceError:
+    """What the SDK raised, or what it lets through from below while a response is read."""
+    import anthropic
+
+    if isinstance(exc, anthropic.APIStatusError):
+        return refused(endpoint, exc.status_code, exc.body, exc.response.headers)
+    return broken(endpoint, exc)
+
+
+class _Parser:
+    """Events of one answer: https://docs.anthropic.com/en/api/messages-streaming
+
+    Text is in the `text_delta`s of `content_block_delta`; thinking, signatures and citations are in others. Events and deltas
+    of kinds that are not known here are passed over, as the API asks for. Without `message_stop` the answer is not complete.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.complete = False
+        self._endpoint = endpoint
+        self._last = ""  # the last character of the text so far
+        self._break = False  # a block has ended since
+        self._tool: object = None  # index of the block that holds a call for us; the server makes calls of its own
+        self._reason: str | None = None
+        self._usage: dict[str, int] = {}
+
+    def event(self, event: Event) -> list[str | Aside]:
+        body = json_of(event, self._endpoint)
+        if not isinstance(body, dict):
+            return []
+        match body.get("type"):
+            case "content_block_delta":
+                return self._delta(body)
+            case "content_block_start":
+                return self._block(body.get("index"), body.get("content_block"))
+            case "content_block_stop":
+                self._break = True
+            case "message_start":
+                self._count(_dict(body.get("message")).get("usage"))
+            case "message_delta":
+                self._count(body.get("usage"))
+                self._stopped(_dict(body.get("delta")).get("stop_reason"))
+            case "message_stop":
+                self.complete = True
+            case "error":
+                raise failed(self._endpoint, body)
+        return []
+
+    def whole(self, body: object) -> list[str | Aside]:
+        if not isinstance(body, dict) or not isinstance(content := body.get("content"), list):
+            if isinstance(body, dict) and body.get("type") == "error":
+                raise failed(self._endpoint, body)
+            raise no_answer(self._endpoint, "something")
+        self._count(body.get("usage"))
+        self._stopped(body.get("stop_reason"))
+        self.complete = True
+        items: list[str | Aside] = []
+        for index, block in enumerate(content):
+            items += self._block(index, block)
+            self._break = True
+        return items
+
+    def end(self) -> Aside:
+        if not self.complete:
+            raise ended_early(self._endpoint)
+        usage = dict(self._usage)
+        prompt = sum(usage.get(name, 0) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+        answer = usage.get("output_tokens", 0)
+        counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer} if usage else None
+        return Aside("finish", {"reason": self._reason, "usage": counts})
+
+    def _block(self, index: object, block: object) -> list[str | Aside]:
+        """A block begins, or is there as a whole."""
+        match block:
+            case {"type": "text", "text": str(text)}:
+                return self._text(text)
+            case {"type": "tool_use", "id": call_id, "name": name, **rest}:
+                self._tool = index
+                call = {"index": index, "id": call_id, "name": name}
+                if rest.get("input"):  # in a stream it comes in deltas, and is empty here
+                    call["arguments"] = json.dumps(rest["input"])
+                return [Aside("tool_call", call)]
+        return []
+
+    def _delta(self, body: dict[str, Any]) -> list[str | Aside]:
+        match body.get("delta"):
+            case {"type": "text_delta", "text": str(text)}:
+                return self._text(text)
+            case {"type": "input_json_delta", "partial_json": str(part)} if part and body.get("index") == self._tool:
+                return [Aside("tool_call", {"index": body.get("index"), "arguments": part})]
+        return []
+
+    def _text(self, text: str) -> list[str | Aside]:
+        if not text:
+            return []
+        # A new block is a new paragraph, unless it goes on with a sentence: text with citations is many blocks.
+        goes_on = self._last.isspace() or text[0].isspace() or text[0] in ",.;:!?)]”’"
+        between: list[str | Aside] = ["\n\n"] if self._break and self._last and not goes_on else []
+        self._last, self._break = text[-1], False
+        return [*between, text]
+
+    def _stopped(self, reason: object) -> None:
+        if isinstance(reason, str):
+            self._reason = _REASONS.get(reason, reason)
+
+    def _count(self, usage: object) -> None:
+        """Counts are cumulative: the last one of each name holds."""
+        self._usage.update({name: count for name, count in _dict(usage).items() if isinstance(count, int)})
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
