@@ -18,7 +18,6 @@ PACKAGE = ROOT / "llm2ws"
 
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
-_POOL = ("errors", "audio", "speech", "connection")
 _SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "config", "connection", "pool", "turn", "localspeech")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
@@ -33,7 +32,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "metrics": ("errors",),
     "log": ("errors",),
     "connection": ("errors", "audio", "speech"),
-    "pool": _POOL,
+    "breaker": (),
+    "pool": ("errors", "audio", "speech", "connection", "breaker"),
     "turn": ("errors", "audio", "text", "speech", "pool"),
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
@@ -44,7 +44,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
-PURE = ("errors", "audio", "text", "speech", "sources.sse")
+PURE = ("errors", "audio", "text", "speech", "sources.sse", "breaker")
 IMPURE_MODULES = {
     *("aiohttp", "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"),
     *(
