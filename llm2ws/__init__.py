@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         SpeechError,
     )
     from .service import connect
+    from .sources.anthropic import anthropic_messages
     from .sources.aside import Aside
     from .sources.inlet import Inlet
+    from .sources.openai import openai_chat
     from .sources.text import echo, from_iterable, from_text
     from .turn import Conversation, Outcome, Turn
 
@@ -36,10 +38,12 @@ _HOME = {
     "SourceError": "errors",
     "SpeechError": "errors",
     "Turn": "turn",
+    "anthropic_messages": "sources.anthropic",
     "connect": "service",
     "echo": "sources.text",
     "from_iterable": "sources.text",
     "from_text": "sources.text",
+    "openai_chat": "sources.openai",
 }
 
 __all__ = [
@@ -55,10 +59,12 @@ __all__ = [
     "SourceError",
     "SpeechError",
     "Turn",
+    "anthropic_messages",
     "connect",
     "echo",
     "from_iterable",
     "from_text",
+    "openai_chat",
 ]
 
 
