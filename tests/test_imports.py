@@ -34,7 +34,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "connection": ("errors", "audio", "speech"),
     "breaker": (),
     "pool": ("errors", "audio", "speech", "connection", "breaker"),
-    "turn": ("errors", "audio", "text", "speech", "pool"),
+    # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
+    "turn": ("errors", "audio", "text", "speech", "pool", "connection", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
