@@ -277,8 +277,10 @@ class Session:
 
     @property
     def _awaited(self) -> bool:
-        """Whether the endpoint owes us something."""
-        return bool(self._flushes) or any(turn.state is State.ENDING for turn in self._turns.values())
+        """Whether the endpoint owes us something. It does not while a refused final Flush waits for its window."""
+        if self._flushes or self._traits.ends_with_flush_ack:
+            return bool(self._flushes)
+        return any(turn.state is State.ENDING for turn in self._turns.values())
 
     def _receive(self, event: Event, now: float) -> list[Event]:
         match event:
@@ -315,7 +317,8 @@ class Session:
 
     def _audio(self, event: Audio) -> list[Event]:
         turn = self._of(event.ref)
-        if turn is None:
+        # A turn whose text has not been sent has no audio: it is a cancelled one's, and came after its Cleared.
+        if turn is None or not turn.begun:
             self.counts.stray_audio += 1
             return []
         if turn.state is State.CLEARING:
@@ -325,12 +328,12 @@ class Session:
         return [event if event.ref is not None else Audio(event.data, turn.ref)]
 
     def _flush_acked(self, event: FlushAcked) -> list[Event]:
-        stale = self._void > 0 and not self._audio_since_ack
-        turn = self._of(self._take_flush(event.ref, newest=False) if not stale else None)
-        if stale:
-            self._void -= 1
+        void = self._void > 0 and not self._audio_since_ack
+        self._void -= void
         self._audio_since_ack = False
-        if stale or turn is None:
+        ref = None if void else self._take_flush(event.ref, newest=False)
+        turn = self._turns.get(ref) if ref is not None else None
+        if turn is None:
             self.counts.stale_acks += 1
             return []
         self._void = 0  # acks keep their order: none of an older turn can follow
