@@ -53,7 +53,7 @@ def test_what_is_not_said_is_not_asked_for() -> None:
 
 
 def test_a_format_that_it_does_not_have_is_named_with_those_it_has() -> None:
-    with pytest.raises(ConfigError, match="linear16 44100 Hz.* 24000, 32000"):
+    with pytest.raises(ConfigError, match=r"linear16 44100 Hz.* 24000, 32000"):
         deepgram(format=AudioFormat(Encoding.LINEAR16, 44_100)).request()
     with pytest.raises(ConfigError, match="8000, 16000"):
         deepgram(format=AudioFormat(Encoding.MULAW, 24_000)).request()

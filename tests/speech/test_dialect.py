@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -78,10 +79,8 @@ def test_without_a_key_clear_text_is_the_users_choice() -> None:
 
 @given(st.text())
 def test_no_url_breaks_the_check(url: str) -> None:
-    try:
-        checked_url(url, key="k", path="/v1/speak")
-    except ConfigError as exc:
-        assert "\n" not in str(exc)
+    with contextlib.suppress(ConfigError):
+        assert checked_url(url, key="k", path="/v1/speak").lower().startswith(("ws://", "wss://"))
 
 
 def test_a_key_is_in_no_repr(canary: Callable[[], str]) -> None:
