@@ -83,12 +83,21 @@ _BEFORE_NUMBER = {
     "pt": "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out nov dez km",
     "it": "n nn art artt p pp pag pagg cap fig figg vol t gen feb mar apr mag giu lug ago set ott nov dic max min",
     "nl": "nr nrs art p pp blz fig hfst afb tab dl jan feb mrt apr jun jul aug sept okt nov dec max min",
-    "sv": "nr s sid kap fig tab jan feb mars apr aug sept okt nov dec max min ca st", "da": "nr s kap fig tab § jan feb mar apr aug sept okt nov dec stk max min",
-    "pl": "nr nry s ss str rys tab tabl rozdz art ust pkt poz t ok godz", "cs": "č s str obr tab kap čl odst sv", "tr": "no nu s ss şek bkz yy cilt",
+    "sv": "nr s sid kap fig tab jan feb mars apr aug sept okt nov dec max min ca st",
+    "da": "nr s kap fig tab § jan feb mar apr aug sept okt nov dec stk max min",
+    "pl": "nr nry s ss str rys tab tabl rozdz art ust pkt poz t ok godz",
+    "cs": "č s str obr tab kap čl odst sv",
+    "tr": "no nu s ss şek bkz yy cilt",
     "ru": "стр с рис табл гл п пп пункт ст разд т тт кн вып изд в вв № ч эт мин макс",
-    "uk": "с стор рис табл гл п пп ст т кн №", "bg": "с стр рис табл гл чл ал т №", "el": "αρ σ σελ κεφ εικ πίν τ τόμ", "id": "no hlm hal bab",
-    "ro": "nr p pag cap art fig vol", "hu": "sz old o", "vi": "số tr",
-    "hi": "सं पृ क्र", "ca": "núm p pàg art cap fig",
+    "uk": "с стор рис табл гл п пп ст т кн №",
+    "bg": "с стр рис табл гл чл ал т №",
+    "el": "αρ σ σελ κεφ εικ πίν τ τόμ",
+    "id": "no hlm hal bab",
+    "ro": "nr p pag cap art fig vol",
+    "hu": "sz old o",
+    "vi": "số tr",
+    "hi": "सं पृ क्र",
+    "ca": "núm p pàg art cap fig",
 }
 
 _MAY_END = {
@@ -97,16 +106,46 @@ _MAY_END = {
     "mon tue tues wed thu thur thurs fri hr min max ft in. cal calif conn fla ga ill ind kan ky la mass md mich minn mo mont nev okla ore pa tenn "
     "tex va vt wash wis wyo ariz ark colo del govt dept. no. mgr pkg yr yrs mo. temp figs",
     "de": "gmbh ag co kg e.v e.k gebr str bhf jh jhd jhdt jahrh mio mrd std sek min tsd kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd",
-    "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min sté éd", "es": "cía s.a s.l s.a.s ltda avda av ee.uu eeuu pág vol jr máx mín",
-    "pt": "cia ltda s.a s.a. av vol pág jr máx mín", "it": "s.p.a s.r.l srl spa pag vol fig", "nl": "b.v n.v blz", "pl": "sp z.o.o s.a r w ul", "cs": "s.r.o a.s r",
-    "tr": "a.ş ltd şti cad sok mah no", "ru": "руб коп долл г гг в вв ул стр тыс ред изд пер", "uk": "грн р рр", "hi": "ए बी सी डी ई एफ जी एच आई जे के एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड", "bg": "лв г", "el": "α.ε ο.ε", "hu": "kft bt rt zrt", "id": "tbk",
+    "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min sté éd",
+    "es": "cía s.a s.l s.a.s ltda avda av ee.uu eeuu pág vol jr máx mín",
+    "pt": "cia ltda s.a s.a. av vol pág jr máx mín",
+    "it": "s.p.a s.r.l srl spa pag vol fig",
+    "nl": "b.v n.v blz",
+    "pl": "sp z.o.o s.a r w ul",
+    "cs": "s.r.o a.s r",
+    "tr": "a.ş ltd şti cad sok mah no",
+    "ru": "руб коп долл г гг в вв ул стр тыс ред изд пер",
+    "uk": "грн р рр",
+    "hi": "ए बी सी डी ई एफ जी एच आई जे के एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड",
+    "bg": "лв г",
+    "el": "α.ε ο.ε",
+    "hu": "kft bt rt zrt",
+    "id": "tbk",
 }
 
 _ENDS = {
     "en": "etc a.m p.m am pm et.c r.s.v.p asap",
-    "de": "usw u.s.w usf etc etc.pp u.v.m u.v.a u.ä.m o.ä uhr", "fr": "etc", "es": "etc a.m p.m", "pt": "etc", "it": "ecc etc", "nl": "enz e.d etc m.a.w", "sv": "osv o.s.v m.m m.fl o.d etc",
-    "da": "osv m.m m.fl o.l etc", "pl": "itd itp etc", "cs": "atd apod aj", "tr": "vb vs vd vd.", "ru": "т.д т.п др пр э н.э и.т.д", "uk": "т.д т.п ін", "bg": "др т.н",
-    "el": "κτλ κ.λπ κ.ά π.μ μ.μ", "ro": "etc ș.a", "hu": "stb", "fi": "jne ym yms", "vi": "v.v", "id": "dll dsb dst", "ca": "etc",
+    "de": "usw u.s.w usf etc etc.pp u.v.m u.v.a u.ä.m o.ä uhr",
+    "fr": "etc",
+    "es": "etc a.m p.m",
+    "pt": "etc",
+    "it": "ecc etc",
+    "nl": "enz e.d etc m.a.w",
+    "sv": "osv o.s.v m.m m.fl o.d etc",
+    "da": "osv m.m m.fl o.l etc",
+    "pl": "itd itp etc",
+    "cs": "atd apod aj",
+    "tr": "vb vs vd vd.",
+    "ru": "т.д т.п др пр э н.э и.т.д",
+    "uk": "т.д т.п ін",
+    "bg": "др т.н",
+    "el": "κτλ κ.λπ κ.ά π.μ μ.μ",
+    "ro": "etc ș.a",
+    "hu": "stb",
+    "fi": "jne ym yms",
+    "vi": "v.v",
+    "id": "dll dsb dst",
+    "ca": "etc",
 }
 
 _STARTERS = {
@@ -166,9 +205,17 @@ _CONJUNCTIONS = {
     "nl": "en maar of want omdat dat als terwijl",
     "ru": "и но или потому что который которая которые когда где если",
     "pl": "i ale lub bo że który która które gdy jeśli",
-    "sv": "och men eller för att som när om", "da": "og men eller fordi at som når hvis", "tr": "ve ama veya çünkü ki",
-    "uk": "і й але або тому що який яка які коли якщо", "cs": "a ale nebo protože že který která když", "id": "dan tetapi atau karena yang", "el": "και αλλά ή γιατί που όταν",
-    "hi": "और लेकिन या क्योंकि कि जो", "ar": "لكن أو لأن الذي التي", "ko": "그리고 그러나 하지만", "vi": "và nhưng hoặc vì",
+    "sv": "och men eller för att som när om",
+    "da": "og men eller fordi at som når hvis",
+    "tr": "ve ama veya çünkü ki",
+    "uk": "і й але або тому що який яка які коли якщо",
+    "cs": "a ale nebo protože že který která když",
+    "id": "dan tetapi atau karena yang",
+    "el": "και αλλά ή γιατί που όταν",
+    "hi": "और लेकिन या क्योंकि कि जो",
+    "ar": "لكن أو لأن الذي التي",
+    "ko": "그리고 그러나 하지만",
+    "vi": "và nhưng hoặc vì",
 }
 
 # Languages that write ordinals as a number and a full stop. The months and the usual nouns after them.
@@ -176,16 +223,23 @@ _ORDINALS = {
     "de": "januar jänner februar märz april mai juni juli august september oktober november dezember jan feb mrz apr jun jul aug sep sept okt nov dez "
     "jahrhundert jahrhunderts jahrhunderte jh jhd jahrtausend weltkrieg weltkriegs klasse stock etage platz mal tag tages kapitel auflage runde spieltag minute bundesliga liga "
     "lebensjahr geburtstag jahrestag kreisklasse armee division bezirk semester schuljahr jahr woche monat und bis",
-    "da": "januar februar marts april maj juni juli august september oktober november december", "no": "januar februar mars april mai juni juli august september oktober november desember",
+    "da": "januar februar marts april maj juni juli august september oktober november december",
+    "no": "januar februar mars april mai juni juli august september oktober november desember",
     "fi": "tammikuuta helmikuuta maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta syyskuuta lokakuuta marraskuuta joulukuuta",
-    "cs": "ledna února března dubna května června července srpna září října listopadu prosince", "sk": "januára februára marca apríla mája júna júla augusta septembra októbra novembra decembra",
-    "hr": "siječnja veljače ožujka travnja svibnja lipnja srpnja kolovoza rujna listopada studenog prosinca", "sr": "januara februara marta aprila maja juna jula avgusta septembra oktobra novembra decembra",
+    "cs": "ledna února března dubna května června července srpna září října listopadu prosince",
+    "sk": "januára februára marca apríla mája júna júla augusta septembra októbra novembra decembra",
+    "hr": "siječnja veljače ožujka travnja svibnja lipnja srpnja kolovoza rujna listopada studenog prosinca",
+    "sr": "januara februara marta aprila maja juna jula avgusta septembra oktobra novembra decembra",
     "hu": "január február március április május június július augusztus szeptember október november december",
     "tr": "yüzyıl yüzyılda yüzyılın yüzyılda sınıf kat dönem cilt bölüm madde dünya lig hafta gün ay yıl ordu kolordu",
-    "pl": "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia", "lv": "", "et": "",
+    "pl": "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia",
+    "lv": "",
+    "et": "",
 }
 
-_COMMON = frozenset("est pan col far ar ten cap cor sen des bl ex ed gem so do di mi sa fr on no al is in am et ca age or".split())
+_COMMON = frozenset(
+    "est pan col far ar ten cap cor sen des bl ex ed gem so do di mi sa fr on no al is in am et ca age or".split()
+)
 
 
 def _set(table: dict[str, str], language: str | None) -> frozenset[str]:

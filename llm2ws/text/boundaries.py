@@ -22,10 +22,10 @@ __all__ = [
     "Verdict",
     "best_place",
     "is_grapheme_break",
-    "is_phrase_space",
     "judge",
     "judge_clause",
     "judge_line",
+    "judge_mark",
     "last_clause_end",
     "line_kind",
     "width",
@@ -45,21 +45,24 @@ _EMOJI: Final = (
 _CLAUSE: Final = ",;:—–،؛，、；：၊፣፥፤՝"
 _CLAUSE_WIDE: Final = "，、；：၊፣፥፤՝—"
 _THAI: Final = "\u0e01-\u0e2e\u0e30-\u0e3a\u0e40-\u0e45\u0e47-\u0e4e\u0e81-\u0ec4\u0ec8-\u0ecd"
-_GREEK_QUESTION: Final = "(?<=[\u0370-\u03ff\u1f00-\u1fff]);"
-_ARMENIAN_STOP: Final = "(?<=[\u0561-\u0587]):"
+# After a letter of Greek a semicolon is the question mark; after one of Armenian a colon is often typed for the full stop.
+_ENDS_THERE: Final = {";": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), ":": re.compile("[\u0561-\u0587]")}
 
-# The next place worth a thought. `<` and `\` open what must not be cut.
-CANDIDATE: Final = re.compile(
-    f"[{_STOPS}{_SURE}\n<\\\\]|{_GREEK_QUESTION}|{_ARMENIAN_STOP}|(?<=[{_THAI}]) |(?<=[{_EMOJI}]) "
-)
-CANDIDATE_FIRST: Final = re.compile(f"[{_STOPS}{_SURE}\\s<\\\\{_CLAUSE}]")
+# The next place worth a thought: a stop; what opens a tag; or, before white space, what is a stop only there and in its script.
+# One character class first, so that the search is a plain scan.
+_ANYWHERE: Final = f"{_STOPS}{_SURE}\n<\\\\"
+_PLAIN: Final = frozenset(_STOPS + _SURE + "\n<\\")
+_BEFORE_SPACE: Final = f";:{_THAI}{_EMOJI}"
+CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=\\s))")
+CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?=\\s))")
 # For the policy WORD: before white space; after CJK punctuation.
-WORD_END: Final = re.compile(f"(?<=\\S)(?=\\s)|(?<=[{_SURE}{_CLAUSE_WIDE}」』）】》])(?=[^\\s{_SURE}{_CLAUSE_WIDE}{_CLOSERS}{_STOPS}])")
-_PHRASE_SPACE = re.compile(f"(?<=[{_THAI}{_EMOJI}]) ")
+WORD_END: Final = re.compile(
+    f"(?<=\\S)(?=\\s)|(?<=[{_SURE}{_CLAUSE_WIDE}」』）】》])(?=[^\\s{_SURE}{_CLAUSE_WIDE}{_CLOSERS}{_STOPS}])"
+)
 SPEAKABLE: Final = re.compile(r"[^\W_]")
 
 # What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
-_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|[ \u00a0\u202f]»|\\[\\^?\\d{{1,3}}\\])*")
+_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*")
 _PAIRED = re.compile(f"[{_OPENERS}]")
 _QUOTED = re.compile(f"[{_CLOSERS}]")
 _LEAD = re.compile(f"[{_OPENERS}]*")
@@ -85,7 +88,7 @@ _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
 _SHORTEST: Final = 0.6  # of the floor: punctuation
 _BREATH: Final = 4  # times the floor: conjunctions
-_LATE: Final = 5  # times the floor: any function word after a content word
+_LATE: Final = 5.5  # times the floor: any function word after a content word
 _LAST_WORD = re.compile(r"[^\W\d_]+\Z")
 _CLAUSE_END = re.compile(f"[{_CLAUSE}{_STOPS}](?=\\s)|[{_CLAUSE_WIDE}{_SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)")
 _WHITE = re.compile(r"(?<=\S)(?=\s)")
@@ -136,8 +139,11 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
     char = text[at]
     if char in "<\\":
         return _protected(text, at, end)
-    if char == " ":
-        return _after_emoji(text, start, at, end, words) if not "\u0e00" <= text[at - 1] <= "\u0eff" else _thai(text, start, at, end)
+    if char not in _PLAIN:
+        if char not in _ENDS_THERE:
+            return _thai(text, start, at + 1, end) if "\u0e00" <= char <= "\u0eff" else _after_emoji(text, at + 1, end, words)
+        if at == 0 or not _ENDS_THERE[char].match(text, at - 1):
+            return _no(at + 1)
     tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
     sure = char in _SURE or char in ";:" or (at > start and _WIDE.match(text, at - 1) is not None)
     if tail >= end:
@@ -181,7 +187,11 @@ def _after_space(
     char = text[at]
     lead = _LEAD.match(text, gap, end).end()  # type: ignore[union-attr]
     dotted = char == "." and (tail == at + 1 or text[at + 1] not in "!?….")
-    kind = _kind(text, start, at, words, origin) if dotted else ("ellipsis" if text[at : at + 2] == ".." or char == "…" else "mark")
+    kind = (
+        _kind(text, start, at, words, origin)
+        if dotted
+        else ("ellipsis" if text[at : at + 2] == ".." or char == "…" else "mark")
+    )
     if kind == "never":
         return _no(gap)
     if lead >= end:
@@ -215,7 +225,17 @@ def _after_space(
 
 
 def _before_lower(
-    text: str, start: int, char: str, kind: str, quoted: bool, lead: int, gap: int, end: int, place: int, words: Words, origin: int
+    text: str,
+    start: int,
+    char: str,
+    kind: str,
+    quoted: bool,
+    lead: int,
+    gap: int,
+    end: int,
+    place: int,
+    words: Words,
+    origin: int,
 ) -> Verdict:
     """Writers who use no capitals: only where the sentence itself began without one."""
     if quoted or kind not in ("sure", "mark") or origin < 0:
@@ -288,7 +308,7 @@ def _protected(text: str, at: int, end: int) -> Verdict:
     return _wait(at, Hold.NOTHING, "a tag is open")
 
 
-def _after_emoji(text: str, start: int, at: int, end: int, words: Words) -> Verdict:
+def _after_emoji(text: str, at: int, end: int, words: Words) -> Verdict:
     """An emoji often stands for the full stop; so do not wait for one where the next word begins sentences."""
     word = _WORD.match(text, at + 1, end)
     if at + 1 >= end or (word is not None and word.end() >= end):
@@ -299,11 +319,6 @@ def _after_emoji(text: str, start: int, at: int, end: int, words: Words) -> Verd
 
 
 _THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")
-
-
-def is_phrase_space(text: str, at: int) -> bool:
-    """Whether the white space at `at` may end a sentence by itself: after Thai, Lao, or an emoji."""
-    return _PHRASE_SPACE.match(text, at) is not None
 
 
 def _thai(text: str, start: int, at: int, end: int) -> Verdict:
@@ -394,6 +409,18 @@ def judge_clause(text: str, start: int, at: int, end: int, words: Words, floor: 
     return _cut(tail, "the end of a clause", Boundary.CLAUSE)
 
 
+def judge_mark(text: str, start: int, at: int, end: int, floor: int) -> Verdict | None:
+    """For the first fragment, a question mark, exclamation mark or ellipsis will do whatever follows. None: judge it as usual."""
+    if text[at] == "." and text[at - 1] != ".":
+        return None
+    tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
+    if tail >= end:
+        return _wait(tail, Hold.CAPITAL, "closing marks may follow")
+    if not text[tail].isspace() or width(text, start, tail) < floor * _SHORTEST:
+        return None
+    return _cut(tail, "a mark that may end a clause", Boundary.SENTENCE if text[at] in "?!" else Boundary.CLAUSE)
+
+
 def _judge_breath(text: str, start: int, at: int, end: int, words: Words, floor: int) -> Verdict:
     spoken = SPEAKABLE.search(text, start, at)
     columns = width(text, spoken.start(), at) if spoken is not None else 0
@@ -421,9 +448,7 @@ def _protected_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [match.span() for match in _PROTECTED.finditer(text, start, end)]
 
 
-_PROTECTED = re.compile(
-    rf"</?[A-Za-z!?][^<>\n]{{0,{_PROTECTED_CHARS}}}(?:>|\Z)|\\\{{[^}}\n]{{0,{_PROTECTED_CHARS}}}(?:\}}|\Z)"
-)
+_PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{_PROTECTED_CHARS}}}(?:>|\Z)|\\\{{[^}}\n]{{0,{_PROTECTED_CHARS}}}(?:\}}|\Z)")
 
 
 def _free(place: int, spans: list[tuple[int, int]]) -> bool:

@@ -13,10 +13,10 @@ from .boundaries import (
     Line,
     Verdict,
     best_place,
-    is_phrase_space,
     judge,
     judge_clause,
     judge_line,
+    judge_mark,
     last_clause_end,
     line_kind,
 )
@@ -103,7 +103,7 @@ class Fragmenter:
             and len(self._text) <= self._max_chars
             and CANDIDATE.search(self._text, self._scan) is None
         ):
-            self._scan = len(self._text)
+            self._scan = max(self._scan, len(self._text) - 1)
             return []
         return self._take(self._cuts())
 
@@ -157,7 +157,7 @@ class Fragmenter:
             limit = start + (self._first_max if self._clause_first else self._max_chars)
             end = min(size, limit)
             found, verdict = self._search(text, start, at, end)
-            at = end if found < 0 else found
+            at = max(at, end - 1) if found < 0 else found  # the last character may be one that counts only before white space
             if verdict is not None and verdict.boundary is not None:
                 cut = _Cut(verdict.at, verdict.boundary, verdict.why)
                 at = max(at + 1, cut.at)
@@ -206,9 +206,13 @@ class Fragmenter:
         char = text[at]
         if char == "\n":
             return self._judge_line(text, start, at, end)
-        if self._clause_first and (char in _CLAUSE_CHARS or (char.isspace() and not is_phrase_space(text, at))):
-            verdict = judge_clause(text, start, at, end, self._words, self._first_min)
-        else:
+        verdict = None
+        if self._clause_first:
+            if char in "?!….":
+                verdict = judge_mark(text, start, at, end, self._first_min)
+            elif char in _CLAUSE_CHARS or char.isspace():
+                verdict = judge_clause(text, start, at, end, self._words, self._first_min)
+        if verdict is None:
             origin = self._line if self._line >= start else start if self._fresh else -1
             verdict = judge(text, start, at, end, self._words, origin)
         if verdict.boundary is not None:
@@ -241,7 +245,14 @@ class Fragmenter:
             while runs[n].at + runs[n].size < place:
                 n += 1
             fragments.append(
-                Fragment(self._index, self._text[begin:place], first.source(begin, at_start=True), runs[n].source(place), boundary, why)
+                Fragment(
+                    self._index,
+                    self._text[begin:place],
+                    first.source(begin, at_start=True),
+                    runs[n].source(place),
+                    boundary,
+                    why,
+                )
             )
             self._index += 1
             begin = place
