@@ -131,25 +131,26 @@ class Pool:
         order = allowed or [min(endpoints, key=lambda endpoint: self._breaker(endpoint).rests_until)]
         for endpoint in order[:-1]:
             try:
-                return await self._lease(endpoint, listener, last), endpoint
+                # Another one is there, so this one is not waited for.
+                return await self._lease(endpoint, listener, last, retry=False), endpoint
             except ConnectFailed:
                 continue
-        return await self._lease(order[-1], listener, last), order[-1]
+        return await self._lease(order[-1], listener, last, retry=True), order[-1]
 
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
         shelf = self._shelf(endpoint)
         async with shelf.opening:
             if not any(connection.ended is None for connection in shelf.connections):
-                await self._open(endpoint, shelf)
+                await self._open(endpoint, shelf, retry=True)
 
     def connections(self, name: str) -> int:
         """How many connections are open under an endpoint's name."""
         return self._quota.used(name)
 
-    async def _lease(self, endpoint: Endpoint, listener: Listener, last: Connection | None) -> Slot:
+    async def _lease(self, endpoint: Endpoint, listener: Listener, last: Connection | None, *, retry: bool) -> Slot:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._wait_s
+        give_up_at = loop.time() + (self._wait_s if retry else 0.0)
         shelf = self._shelf(endpoint)
         while True:
             self._close_spent(shelf)
@@ -163,7 +164,7 @@ class Pool:
                 async with shelf.opening:
                     if any(connection.places for connection in shelf.connections):
                         continue  # opened by another turn, which then had no use for it
-                    if (opened := await self._open(endpoint, shelf)) is not None:
+                    if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
                         return opened.lease(listener)
             await self._wait(give_up_at, endpoint)
 
@@ -177,7 +178,7 @@ class Pool:
             what = f"all {endpoint.connections} connections to {endpoint.name or endpoint.dialect.name} are in use"
             raise ConnectFailed(what, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
 
-    async def _open(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
+    async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
@@ -189,7 +190,7 @@ class Pool:
         breaker.trying(loop.time())
         try:
             self._check_deaths(shelf)
-            connection = await self._try_to_open(endpoint)
+            connection = await self._try_to_open(endpoint, retry=retry)
         except BaseException as exc:
             self._quota.release(endpoint.name)
             self._changed.set()
@@ -204,9 +205,9 @@ class Pool:
         self._tasks.create_task(self._run(connection, endpoint, shelf))
         return connection
 
-    async def _try_to_open(self, endpoint: Endpoint) -> Connection:
+    async def _try_to_open(self, endpoint: Endpoint, *, retry: bool) -> Connection:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._connect_s
+        give_up_at = loop.time() + (self._connect_s if retry else 0.0)
         low, high = LIFE_SHARES
         for delay_s in backoff():
             try:

@@ -49,6 +49,7 @@ class Outcome(StrEnum):
 
 
 class NoticeKind(StrEnum):
+    FAILED_OVER = "failed over"  # speech goes on at another endpoint, in another voice
     RESUMED = "resumed"  # the connection was lost; speech goes on over another
     SOURCE_FAILED = "source failed"  # what it gave is still being spoken
 
@@ -99,6 +100,7 @@ class TurnStats:
     flushes: int = 0
     refused_flushes: int = 0
     resumed: int = 0
+    repeated_chars: int = 0  # said again by another voice
     audio_s: float = 0.0
 
 
@@ -168,6 +170,7 @@ class Turn:
         self._wake = asyncio.Event()  # the speaker has to look again
         self._room = asyncio.Event()  # the feeder may go on
         self._slot: Slot | None = None
+        self._endpoint: Endpoint | None = None  # of `_slot`
         self._lost_link: messages.Failed | None = None
         self._source_error: SourceError | None = None
         self._error: BaseException | None = None
@@ -383,28 +386,48 @@ class Turn:
                 if self._previous is not None:  # the same voice, and its connection
                     self._utterance.seconds_per_char = self._previous.seconds_per_char
                     self.connection, self._previous = self._previous.connection, None
+                slot = await self._lease()
                 while self.outcome is None:
-                    self._lost_link = None
-                    slot, _ = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection)
-                    self._slot, self.connection = slot, slot.connection
-                    if self.stats.connected_s is None:
-                        self.stats.connected_s = self._since_start()
-                    await self._drive(slot)
-                    self._after_link()
+                    next_slot = await self._drive(slot)
+                    if next_slot is None and not self._after_link():
+                        slot = await self._lease()
+                    elif next_slot is not None:
+                        slot = next_slot
         except (SpeechError, ConfigError) as exc:
             self._lose(exc)
 
-    async def _drive(self, slot: Slot) -> None:
-        """Say the turn over one place, until that is free again."""
+    async def _lease(self) -> Slot:
+        self._lost_link = None
+        slot, endpoint = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection)
+        self._slot, self.connection = slot, slot.connection
+        if self.stats.connected_s is None:
+            self.stats.connected_s = self._since_start()
+        if self._endpoint is not None and endpoint != self._endpoint:
+            self._fail_over(endpoint)
+        self._endpoint = endpoint
+        return slot
+
+    async def _drive(self, slot: Slot) -> Slot | None:
+        """Say the turn over one place, until that is free again; or until it is time to move to another, which is given."""
         streaming = not slot.dialect.traits.audio_waits_for_flush
         next_step = self._pacing.next_step_streaming if streaming else self._pacing.next_step
-        ended = False
+        ended, stay = False, streaming
         while slot.live:
             self._wake.clear()
             now = self._loop.time()
             if ended and not self._utterance.open_chars:
                 await self._wake.wait()
                 continue
+            if not stay and not ended and slot.connection.spent and self._utterance.between_groups:
+                try:
+                    next_slot = await self._lease()
+                except SpeechError:
+                    stay = True  # this one is better than none
+                    continue
+                slot.listener = _ignore
+                slot.cancel()  # of text that was sent and not flushed, which is said again over there
+                self._utterance.lost()
+                return next_slot
             step = next_step(self._utterance, slot, now)
             match step.verb:
                 case "speak":
@@ -421,6 +444,7 @@ class Turn:
                     if step.wait_until < float("inf"):
                         self._arm(self._wake.set, step.wait_until)
                     await self._wake.wait()
+        return None
 
     def _say(self, slot: Slot) -> None:
         text = self._utterance.say()
@@ -438,20 +462,41 @@ class Turn:
         if self.stats.first_flush_s is None:
             self.stats.first_flush_s = self._since_start()
 
-    def _after_link(self) -> None:
-        """The place is free: the turn is complete, or its connection was lost."""
+    def _after_link(self) -> bool:
+        """The place is free: because the turn is complete (True), or its connection was lost and it has to go on elsewhere.
+
+        Raises TurnLost when it cannot.
+        """
         failed = self._lost_link
         if failed is None:
             if self.outcome is None:
                 outcome = Outcome.DONE if self._source_error is None else Outcome.CUT_SHORT
                 self._finish(outcome, self._source_error)
-            return
+            return True
         self._pacing.lost()
         if failed.retry_s is None or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
         if not self._utterance.repeating:  # else it is told when the place is found
             self._emit(Notice(NoticeKind.RESUMED, failed.what))
+        return False
+
+    def _fail_over(self, endpoint: Endpoint) -> None:
+        """Another voice goes on, so there is no seam: what was partly heard is said again from its start."""
+        cut_s, repeated = self._utterance.restart(self._pacing.handed_s)
+        self.stats.repeated_chars += repeated
+        self.stats.audio_s = cut_s
+        kept: deque[TurnEvent] = deque()
+        for event in self._out:
+            if isinstance(event, Audio) and event.at_s + self.format.seconds(len(event.data)) > cut_s:
+                n_bytes = self.format.bytes_for(max(0.0, cut_s - event.at_s))
+                if n_bytes:
+                    kept.append(Audio(event.data[:n_bytes], event.at_s))
+            elif not (isinstance(event, Said) and event.at_s >= cut_s):
+                kept.append(event)
+        self._out = kept
+        name = endpoint.name or endpoint.dialect.name
+        self._emit(Notice(NoticeKind.FAILED_OVER, f"{name} goes on; {repeated} characters are said again"))
 
     # What comes from the endpoint. Called by the connection's reader: never waits
 
@@ -526,6 +571,10 @@ class Turn:
 
     def _since_start(self) -> float:
         return self._loop.time() - self._started_at
+
+
+def _ignore(event: messages.Event) -> None:
+    """The listener of a place that has been left."""
 
 
 class Conversation:

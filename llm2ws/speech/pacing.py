@@ -75,7 +75,7 @@ class Pacing:
         self.pace = pace
         self._ahead_s = ahead_s
         self._dry_s = dry_s
-        self._handed_s = 0.0
+        self.handed_s = 0.0  # audio that has gone to whoever takes it
         self._first_handed_at: float | None = None
         self._played: tuple[float, float] | None = None  # position reported, and when
         self._flushed_at: deque[float] = deque()  # unanswered flushes
@@ -89,7 +89,7 @@ class Pacing:
         """So much audio has gone to whoever takes it."""
         if self._first_handed_at is None:
             self._first_handed_at = now
-        self._handed_s += seconds
+        self.handed_s += seconds
 
     def played(self, position_s: float, now: float) -> None:
         """The listener is known to be at this position."""
@@ -127,12 +127,12 @@ class Pacing:
     def played_s(self, now: float) -> float:
         """How much has been heard: as reported, else as much as can have been since the first audio was handed out."""
         if self._played is not None:
-            return min(self._played[0], self._handed_s)
+            return min(self._played[0], self.handed_s)
         if self._first_handed_at is None:
             return 0.0
         if self.pace is Pace.NONE:
-            return self._handed_s
-        return min(self._handed_s, now - self._first_handed_at)
+            return self.handed_s
+        return min(self.handed_s, now - self._first_handed_at)
 
     def buffered_s(self, utterance: Utterance, now: float) -> float:
         """Seconds of audio that the listener has not heard and will get without another Flush, open text left out."""

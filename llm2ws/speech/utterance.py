@@ -189,6 +189,11 @@ class Utterance:
         return sum(group.flushed and not group.acked for group in self._groups)
 
     @property
+    def between_groups(self) -> bool:
+        """No flush is on its way: speech can go on over another connection."""
+        return not self.flushes
+
+    @property
     def first_group(self) -> bool:
         """Nothing has been flushed yet: the listener hears nothing."""
         return not self._stretches and not any(group.closed for group in self._groups)
@@ -308,6 +313,29 @@ class Utterance:
                 group.said, group.closed, group.flushed, group.acked = len(group.texts), True, True, True
         self._release_acked()
         return True
+
+    def restart(self, handed_s: float) -> tuple[float, int]:
+        """After `lost`: another voice goes on, from the start of the text that was being heard.
+
+        `handed_s`: how much audio has left for the listener. Gives up to where released audio stays valid, in seconds, and
+        how many characters are heard again.
+        """
+        group = self._groups[0] if self._groups else None
+        if group is None or not group.announced:
+            return self.released_s, 0
+        before = sum(len(text.text) for text in group.texts[: group.announced - 1])
+        begins_s = min(group.start_s + before * self.seconds_per_char, self.released_s)
+        cut_s = max(handed_s, begins_s)
+        if group.announced > 1:
+            done = _Group(group.texts[: group.announced - 1], chars=before, acked=True, start_s=group.start_s)
+            done.received = self._format.bytes_for(begins_s - group.start_s)
+            self._stretches.append(self._stretch(done))
+        repeated = len(group.texts[group.announced - 1].text) if handed_s > begins_s else 0
+        del group.texts[: group.announced - 1]
+        group.chars -= before
+        group.announced, group.received, group.heard, group.repeat = 0, 0, None, None
+        self._released = self._format.bytes_for(cut_s)
+        return cut_s, repeated
 
     @property
     def repeating(self) -> bool:
