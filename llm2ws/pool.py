@@ -160,13 +160,15 @@ class Pool:
                 if connection.audio_came:
                     self._breaker(endpoint).succeeded()
                 return connection.lease(listener)
-            if not any(connection.clearing for connection in shelf.connections):
+            clearing = any(connection.clearing for connection in shelf.connections)
+            if not clearing:
                 async with shelf.opening:
                     if any(connection.places for connection in shelf.connections):
                         continue  # opened by another turn, which then had no use for it
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
                         return opened.lease(listener)
-            await self._wait(give_up_at, endpoint)
+            # A connection that is clearing is free, or gone, in a moment.
+            await self._wait(loop.time() + self._wait_s if clearing else give_up_at, endpoint)
 
     async def _wait(self, until: float, endpoint: Endpoint) -> None:
         """Until something becomes free. Raises ConnectFailed when nothing does in time."""
