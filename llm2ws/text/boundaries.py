@@ -16,6 +16,7 @@ from .fragments import Boundary, Hold
 __all__ = [
     "CANDIDATE",
     "CANDIDATE_FIRST",
+    "NEWLINE",
     "SPEAKABLE",
     "WORD_END",
     "Line",
@@ -53,8 +54,9 @@ _ENDS_THERE: Final = {";": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), ":": re.c
 _ANYWHERE: Final = f"{_STOPS}{_SURE}\n<\\\\"
 _PLAIN: Final = frozenset(_STOPS + _SURE + "\n<\\")
 _BEFORE_SPACE: Final = f";:{_THAI}{_EMOJI}"
-CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=\\s))")
-CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?=\\s))")
+CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?= ))")
+CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?= ))")
+NEWLINE: Final = re.compile("\n")
 # For the policy WORD: before white space; after CJK punctuation.
 WORD_END: Final = re.compile(
     f"(?<=\\S)(?=\\s)|(?<=[{_SURE}{_CLAUSE_WIDE}」』）】》])(?=[^\\s{_SURE}{_CLAUSE_WIDE}{_CLOSERS}{_STOPS}])"

@@ -8,6 +8,7 @@ from .abbreviations import words_of
 from .boundaries import (
     CANDIDATE,
     CANDIDATE_FIRST,
+    NEWLINE,
     SPEAKABLE,
     WORD_END,
     Line,
@@ -36,19 +37,22 @@ _CLAUSE_CHARS = frozenset(",;:—–،؛，、；：၊፣፥፤՝")
 _RELEASE_FLOOR = 12  # characters
 
 
-class _Run:
-    """A stretch of the buffer and the span of the model's text behind it."""
+class _Run(NamedTuple):
+    """A stretch of the buffer, up to the next one, and the span of the model's text behind it."""
 
-    __slots__ = ("at", "end", "size", "start")
+    at: int  # negative once its beginning has been sent
+    start: int
+    end: int | None  # None: each character stands for the one at the same place
 
-    def __init__(self, at: int, size: int, start: int, end: int) -> None:
-        self.at, self.size, self.start, self.end = at, size, start, end
-
-    def source(self, place: int, *, at_start: bool = False) -> int:
-        """The place in the model's text behind a place in the buffer. A run that is not divisible belongs to the fragment it begins in."""
-        if self.end - self.start == self.size:
+    def source_start(self, place: int) -> int:
+        """Where a fragment that begins at this place of the buffer begins in the model's text."""
+        if self.end is None:
             return self.start + place - self.at
-        return self.start if at_start and place == self.at else self.end
+        return self.start if place == self.at else self.end
+
+    def source_end(self, place: int) -> int:
+        """Where one that ends there ends. An undivided span belongs to the fragment that holds its beginning."""
+        return self.start + place - self.at if self.end is None else self.end
 
 
 class Fragmenter:
@@ -74,6 +78,8 @@ class Fragmenter:
     def _reset(self) -> None:
         self._text = ""  # what has not been sent
         self._runs: list[_Run] = []
+        self._source = -1  # the model's text continues here if the last run goes on; -1 if it cannot
+        self._idle = self._policy is Policy.SENTENCE  # no candidate stands open, none but the usual ones count
         self._scan = 0  # nothing before this place is looked at again
         self._index = 0
         self._waiting: Verdict | None = None
@@ -88,24 +94,17 @@ class Fragmenter:
         text, start, end = piece
         if not text:
             return []
-        size = len(text)
-        runs = self._runs
-        if runs and start == (last := runs[-1]).end and end - start == size and last.end - last.start == last.size:
-            last.end = end
-            last.size += size
+        if start == self._source and end - start == len(text):
+            self._source = end
         else:
-            runs.append(_Run(len(self._text), size, start, end))
-        self._text += text
-        if (
-            self._sentences
-            and self._waiting is None
-            and not self._clause_first
-            and len(self._text) <= self._max_chars
-            and CANDIDATE.search(self._text, self._scan) is None
-        ):
-            self._scan = max(self._scan, len(self._text) - 1)
+            whole = end - start == len(text)
+            self._runs.append(_Run(len(self._text), start, None if whole else end))
+            self._source = end if whole else -1
+        self._text = held = self._text + text
+        if self._idle and len(held) <= self._max_chars and CANDIDATE.search(held, self._scan) is None:
+            self._scan = max(self._scan, len(held) - 1)
             return []
-        return self._take(self._cuts())
+        return self._take(self._cuts(len(held)))
 
     def finish(self) -> list[Fragment]:
         """The rest, at the end of the turn. Then ready for another turn, whose fragments count from 0 again."""
@@ -114,7 +113,7 @@ class Fragmenter:
         fragments: list[Fragment] = []
         if self._sentences and size:
             self._text += "\n"  # so that whatever waits for more is decided
-            cuts = [cut for cut in self._cuts() if cut.at < size]
+            cuts = [cut for cut in self._cuts(rest) if cut.at < size]
             self._text = self._text[:-1]
             fragments = self._take(cuts)
             rest = len(self._text)
@@ -144,20 +143,20 @@ class Fragmenter:
             return []
         self._waiting = None
         self._clause_first = False
+        self._idle = not self._fence
         self._scan = max(self._scan, cut.at)
         return self._take([cut])
 
     # --- where to cut ----------------------------------------------------------------------------------------------
 
-    def _cuts(self) -> list[_Cut]:
-        """All cuts that the unsent text allows now."""
-        text, size, start, at = self._text, len(self._text), 0, self._scan
+    def _cuts(self, size: int) -> list[_Cut]:
+        """All cuts that the first `size` characters of the unsent text allow now; what is beyond may be looked at."""
+        text, start, at = self._text, 0, self._scan
         cuts: list[_Cut] = []
         while True:
             limit = start + (self._first_max if self._clause_first else self._max_chars)
-            end = min(size, limit)
-            found, verdict = self._search(text, start, at, end)
-            at = max(at, end - 1) if found < 0 else found  # the last character may be one that counts only before white space
+            end = min(len(text), limit)
+            at, verdict = self._search(text, start, at, end)
             if verdict is not None and verdict.boundary is not None:
                 cut = _Cut(verdict.at, verdict.boundary, verdict.why)
                 at = max(at + 1, cut.at)
@@ -169,26 +168,22 @@ class Fragmenter:
                 self._fresh = False
             else:
                 self._scan, self._waiting = at, verdict
+                self._idle = self._sentences and verdict is None and not self._clause_first and not self._fence
                 return cuts
             cuts.append(cut)
             start = cut.at
             self._clause_first = False
 
     def _search(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
-        """The next candidate that is not a NO, and its verdict; (-1, None) if there is none."""
+        """The next candidate that is not a NO, and its verdict; or where to go on, and None."""
         if not self._sentences:
             return self._search_word(text, start, at, end)
         pattern = CANDIDATE_FIRST if self._clause_first else CANDIDATE
         while True:
-            if self._fence:
-                at = text.find("\n", at, end)
-                if at < 0:
-                    return -1, None
-            else:
-                found = pattern.search(text, at, end)
-                if found is None:
-                    return -1, None
-                at = found.start()
+            found = (NEWLINE if self._fence else pattern).search(text, at, end)
+            if found is None:
+                return max(at, end - 1), None  # the last character may be one that counts only before white space
+            at = found.start()
             verdict = self._judge(text, start, at, end)
             if verdict.hold is not None or verdict.boundary is not None:
                 return at, verdict
@@ -196,10 +191,10 @@ class Fragmenter:
 
     def _search_word(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
         if self._policy is Policy.TOKEN:
-            return (start, Verdict(end, Boundary.WORD, None, "a token")) if start < end else (-1, None)
+            return start, Verdict(end, Boundary.WORD, None, "a token") if start < end else None
         found = WORD_END.search(text, max(at, start + 1), end)
         if found is None:
-            return -1, None
+            return end, None
         return found.start(), Verdict(found.start(), Boundary.WORD, None, "white space")
 
     def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
@@ -237,33 +232,25 @@ class Fragmenter:
         """Send the text up to the last cut."""
         if not cuts:
             return []
-        fragments, begin, runs, n = [], 0, self._runs, 0
+        text, runs, begin, n, last = self._text, self._runs, 0, 0, len(self._runs) - 1
+        fragments: list[Fragment] = []
         for place, boundary, why in cuts:
-            while runs[n].at + runs[n].size <= begin:
+            while n < last and runs[n + 1].at <= begin:
                 n += 1
-            first = runs[n]
-            while runs[n].at + runs[n].size < place:
+            start = runs[n].source_start(begin)
+            while n < last and runs[n + 1].at < place:
                 n += 1
-            fragments.append(
-                Fragment(
-                    self._index,
-                    self._text[begin:place],
-                    first.source(begin, at_start=True),
-                    runs[n].source(place),
-                    boundary,
-                    why,
-                )
-            )
+            fragments.append(Fragment(self._index, text[begin:place], start, runs[n].source_end(place), boundary, why))
             self._index += 1
             begin = place
         if self._line < begin and self._kind is None:
-            self._kind = line_kind(self._text, self._line, begin)
-        self._text = self._text[begin:]
+            self._kind = line_kind(text, self._line, begin)
+        self._text = text[begin:]
         self._scan -= begin
         self._line -= begin
         if self._waiting is not None:
             self._waiting = self._waiting._replace(at=self._waiting.at - begin)
-        self._runs = [run for run in runs[n:] if run.at + run.size > begin]
-        for run in self._runs:
-            run.at -= begin
+        self._runs = [_Run(at - begin, start, end) for at, start, end in runs[n:]]
+        if not self._text:
+            self._runs, self._source = [], -1
         return fragments
