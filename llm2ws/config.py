@@ -22,7 +22,20 @@ from msgspec import Meta
 
 from .errors import ConfigError
 
-__all__ = ["Llm", "Loaded", "Play", "Secret", "Settings", "Speech", "SpeechLimits", "Text", "describe", "load", "sample"]
+__all__ = [
+    "Llm",
+    "Loaded",
+    "Play",
+    "Secret",
+    "Settings",
+    "Speech",
+    "SpeechLimits",
+    "Text",
+    "describe",
+    "load",
+    "read_key",
+    "sample",
+]
 
 PREFIX = "LLM2WS_"
 # Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
@@ -110,6 +123,9 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     max_chars: Annotated[int, Meta(ge=20, description="the longest fragment")] = 300
     first_min_chars: Annotated[int, Meta(ge=1, description="the shortest first fragment: shorter is heard sooner")] = 20
     first_max_chars: Annotated[int, Meta(ge=20, description="the longest first fragment")] = 120
+    code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
+        "The code is on your screen."
+    )
 
 
 class Play(msgspec.Struct, frozen=True, kw_only=True):
@@ -353,6 +369,19 @@ def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) 
                 del entry[key]
                 notes.append(f"{'.'.join(path)} is from .env: it is not given the key from {where}")
     return tuple(notes)
+
+
+def read_key(path: str) -> str:
+    """The key that a file holds alone. Raises ConfigError when it cannot be read."""
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"key file {path}: {getattr(exc, 'strerror', None) or 'not text'}", hint="name a file that holds the key"
+        ) from None
+    if not key or not key.isprintable():
+        raise ConfigError(f"key file {path}: not one line of text", hint="write the key into it, and nothing else")
+    return key
 
 
 # --- for people -------------------------------------------------------------------------------------------------------------

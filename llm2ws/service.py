@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
 from .audio import AudioFormat, Encoding
-from .config import VENDORS, Llm, Secret, Settings, Speech, Text
+from .config import VENDORS, Llm, Secret, Settings, Speech, Text, read_key
 from .connection import client_tls
 from .errors import ConfigError
 from .pool import Endpoint, Pool
@@ -22,6 +21,7 @@ from .sources.text import echo
 from .speech import DIALECTS
 from .speech.dialect import Limits, Setup
 from .speech.pacing import Pace
+from .text.cleaner import Cleaner
 from .text.fragmenter import Fragmenter
 from .text.fragments import Policy
 from .turn import SLOW_CONSUMER_S, Conversation
@@ -33,6 +33,7 @@ __all__ = [
     "audio_format",
     "choose_llm",
     "choose_speech",
+    "cleaner",
     "connect",
     "fragmenter",
     "local_endpoint",
@@ -92,7 +93,7 @@ async def connect(
 
 
 def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
-    """The endpoint that is meant, and its name. `wanted`: a name in the settings, a dialect, "local", a URL, "" for the default.
+    """The endpoint that is meant, and its name. `wanted`: a name in the settings, a dialect, "local", a URL, "" for the usual.
 
     Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
     """
@@ -138,6 +139,11 @@ def audio_format(entry: Speech) -> AudioFormat:
     return AudioFormat(encoding, entry.sample_rate_hz or (24_000 if encoding is Encoding.LINEAR16 else 8_000))
 
 
+def cleaner(text: Text) -> Cleaner:
+    """One for a turn, as the settings want it."""
+    return Cleaner(code_phrase=text.code_phrase)
+
+
 def fragmenter(text: Text, policy: Policy) -> Fragmenter:
     """One for a turn, as the settings want it."""
     return Fragmenter(
@@ -161,7 +167,7 @@ async def open_speech(
 ) -> AsyncIterator[Conversation]:
     """A conversation with an endpoint that `choose_speech` gave. `slow_consumer_s`: inf for whoever may take all their time."""
     async with AsyncExitStack() as stack:
-        url, key, voice, local = entry.url, _key(f"speech.{name}", entry), entry.voice, entry.dialect == LOCAL
+        url, key, voice, local = entry.url, _key(entry), entry.voice, entry.dialect == LOCAL
         if local:
             url, key = await stack.enter_async_context(local_endpoint())
             voice = voice or "en-us"
@@ -184,22 +190,14 @@ async def open_speech(
             [endpoint],
             policy=Policy(text.policy) if text.policy else None,
             pace=pace,
+            cleaner=partial(cleaner, text),
             fragmenter=partial(fragmenter, text),
             slow_consumer_s=slow_consumer_s,
         )
 
 
-def _key(where: str, entry: Speech) -> str:
-    if not entry.api_key_file or entry.api_key:
-        return entry.api_key.reveal()
-    try:
-        key = Path(entry.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        why = getattr(exc, "strerror", None) or "not text"
-        raise ConfigError(f"{where}.api_key_file: {entry.api_key_file}: {why}", hint="name a file that holds the key") from None
-    if not key.isprintable() or not key:
-        raise ConfigError(f"{where}.api_key_file: {entry.api_key_file}: not one line of text", hint="it holds the key alone")
-    return key
+def _key(entry: Speech) -> str:
+    return read_key(entry.api_key_file) if entry.api_key_file and not entry.api_key else entry.api_key.reveal()
 
 
 @asynccontextmanager

@@ -99,9 +99,14 @@ class Player:
         assert self._output is not None
         try:
             if kind is None:
-                await self._output.drain()
+                await self.drain()
         finally:
             await self._output.close()
+
+    async def drain(self) -> None:
+        """Wait until all that was written has been heard."""
+        assert self._output is not None
+        await self._output.drain()
 
     @property
     def name(self) -> str:

@@ -1,0 +1,311 @@
+"""The command line: what is asked for, the call, what is shown, the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from .errors import ConfigError, Llm2wsError, SinkError, SourceError
+from .say import Asked, decoded, emit, note, say, stdout_error
+
+if TYPE_CHECKING:
+    from .text.cleaner import Cleaner
+    from .text.fragmenter import Fragmenter
+    from .text.fragments import Fragment
+
+__all__ = ["main"]
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    a bug of llm2ws
+  2    usage or settings
+  3    the LLM or another source of text; what it gave has been spoken
+  4    the speech endpoint
+  5    the output: a file, a pipe whose reader has gone, the sound device
+  130  interrupted: Ctrl+C or SIGTERM; a second one does not wait"""
+_BUG, _USAGE, _SOURCE, _SPEECH, _OUTPUT, _INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+_LISTEN = "127.0.0.1:8766"
+_GRACE_S = 2.0  # for the speech server to finish what has been asked of it
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command with these arguments, the process's own by default. Gives the exit code."""
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8
+    try:
+        code = command.main(args, prog_name="llm2ws", standalone_mode=False)
+        sys.stdout and sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except BaseException as exc:  # noqa: BLE001 - the end of the line: all errors become one line and a code
+        return _failed(_lone(exc))
+
+
+def _lone(exc: BaseException) -> BaseException:
+    """The error that matters: that of a group of one, else the first of ours."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = next((one for one in exc.exceptions if isinstance(one, Llm2wsError)), exc.exceptions[0])
+    return exc
+
+
+def _failed(exc: BaseException) -> int:
+    """Say what was wrong. Gives the exit code."""
+    if os.environ.get("LLM2WS_DEBUG"):
+        import traceback
+
+        traceback.print_exception(exc)
+    match exc:
+        case click.ClickException():
+            message = " ".join(exc.format_message().split())
+            path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "llm2ws"
+            return _complain(f"{message} See {path} --help", _USAGE)
+        case BrokenPipeError():
+            return _complain(str(stdout_error(exc)), _OUTPUT)
+        case SystemExit(code=int(code)):
+            return code
+        case ConfigError():
+            return _complain(str(exc), _USAGE)
+        case SourceError():
+            return _complain(str(exc), _SOURCE)
+        case SinkError():
+            return _complain(str(exc), _OUTPUT)
+        case Llm2wsError():
+            return _complain(str(exc), _SPEECH)
+        case _:
+            where = _place(exc)
+            hint = "please report it with the output of LLM2WS_DEBUG=1 and the same command"
+            return _complain(f"a bug of llm2ws: {type(exc).__name__} in {where}: {hint}", _BUG)
+
+
+def _place(exc: BaseException) -> str:
+    trace = exc.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
+
+
+def _complain(message: str, code: int) -> int:
+    note(message)
+    return code
+
+
+def _run(work: Callable[[], Coroutine[object, object, int]], *, fast: bool = False) -> int:
+    """Run until it ends, or until the first Ctrl+C or SIGTERM has been dealt with; the second does not wait."""
+    interrupted = False
+
+    async def run() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            task.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+                signal.signal(number, lambda *_: os._exit(_INTERRUPTED))
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if not interrupted:
+                raise
+            return _INTERRUPTED
+
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if fast:
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(run())
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------------
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
+    if value:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"llm2ws {version('llm2ws')}")
+        except PackageNotFoundError:
+            print("llm2ws, run from a checkout")
+        ctx.exit()
+
+
+@click.group(name="llm2ws", epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def command() -> None:
+    """LLM stream in, speech out: speaks text while it is being written."""
+
+
+_config = click.option("--config", metavar="FILE", help="Settings, instead of the usual files.")
+_policy = click.option(
+    "--policy", type=click.Choice(["token", "word", "clause-first", "sentence"]), help="How far text is cut."
+)
+
+
+@command.command("say", epilog=EXIT_CODES)
+@click.argument("prompt")
+@click.option("--llm", default="", metavar="NAME", help="What answers: a name in the settings or a kind. Default: echo.")
+@click.option("--speech", default="", metavar="NAME|URL", help="What speaks: a name, local, deepgram or a ws:// address.")
+@click.option("--voice", metavar="NAME", help="The voice, in the endpoint's words.")
+@click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")
+@click.option("--play/--no-play", default=None, help="Play it. Default: yes without -o, no with it.")
+@click.option("--encoding", type=click.Choice(["linear16", "mulaw", "alaw"]), help="How a sample is written.")
+@click.option("--rate", type=click.IntRange(min=1), metavar="HZ", help="Samples a second.")
+@_policy
+@click.option("--json", "as_json", is_flag=True, help="What happens on stdout, a JSON object a line, instead of the words.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens on the way.")
+@_config
+def _say(**options: object) -> int:
+    """Speak the answer to PROMPT while it is being written; with -, speak standard input as it comes."""
+    asked = Asked(**options)  # type: ignore[arg-type]  # click has checked them
+    try:
+        return _run(lambda: say(asked))
+    except BaseException as exc:
+        if asked.as_json and isinstance(error := _lone(exc), Llm2wsError):
+            emit({"event": "error", "error": type(error).__name__, "what": error.what, "hint": error.hint})
+        raise
+
+
+@command.command("speech-server", epilog=EXIT_CODES)
+@click.option("--listen", default=_LISTEN, show_default=True, metavar="HOST:PORT", help="Where; port 0 takes a free one.")
+@click.option("--key-file", type=click.Path(dir_okay=False), metavar="FILE", help="A key that clients must present.")
+@click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
+@click.option("--limits/--no-limits", default=False, help="Keep Deepgram's limits: 2,400 characters, 20 flushes a minute.")
+@click.option("--max-connections", type=click.IntRange(min=1), metavar="N", help="Answer further ones with 429.")
+@click.option("--first-byte-s", type=click.FloatRange(min=0), default=0.0, help="From Flush to the first audio, in seconds.")
+@click.option("--pace", type=click.FloatRange(min=0, min_open=True), help="Multiple of real time. Default: as fast as it can.")
+@click.option("--frame-ms", type=click.IntRange(20, 100), default=40, show_default=True, help="Audio in a message.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
+def speech_server(
+    *,
+    listen: str,
+    key_file: str | None,
+    insecure: bool,
+    limits: bool,
+    max_connections: int | None,
+    first_byte_s: float,
+    pace: float | None,
+    frame_ms: int,
+    verbose: bool,
+) -> int:
+    """Serve speech that needs no key and no network, in Deepgram's Speak v1 protocol."""
+    from .config import read_key
+    from .log import configure
+
+    configure("info" if verbose else "warning")
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"--listen {listen}: not an address", hint=f"write HOST:PORT, such as {_LISTEN}")
+    key = read_key(key_file) if key_file else None
+
+    async def serve() -> int:
+        from .localspeech.engine import Engine
+        from .localspeech.server import SpeechServer
+        from .speech.deepgram_server import DEEPGRAM_LIMITS
+
+        server = SpeechServer(
+            engine := Engine(),
+            host=host.strip("[]"),
+            port=int(port),
+            key=key,
+            insecure=insecure,
+            limits=DEEPGRAM_LIMITS if limits else None,
+            max_connections=max_connections,
+            first_byte_s=first_byte_s,
+            pace=pace,
+            frame_ms=frame_ms,
+        )
+        async with engine, server:
+            note(f"listening on {server.url} ({'with' if key else 'without'} a key)")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await server.stop(grace_s=_GRACE_S)
+                raise
+        return 0
+
+    code = _run(serve, fast=True)
+    return 0 if code == _INTERRUPTED else code  # that is how a server ends
+
+
+@command.command()
+@click.argument("text", required=False)
+@click.option("-f", "--file", type=click.File("rb"), help="Read the text from a file.")
+@click.option("--language", default="", help="Whose abbreviations are known, such as de.")
+@_policy
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@_config
+def explain(
+    *, text: str | None, file: IO[bytes] | None, language: str, policy: str | None, as_json: bool, config: str | None
+) -> int:
+    """Show where TEXT is cut, and why, and what was waited for; without TEXT or with -, standard input."""
+    from .config import load
+    from .service import cleaner, fragmenter
+    from .text.fragments import Policy
+
+    flags: dict[tuple[str, ...], object] = {("text", "language"): language} if language else {}
+    if policy:
+        flags["text", "policy"] = policy
+    settings = load(flags=flags, config=config, folder=".").settings.text
+    if text is None or text == "-":
+        if file is None and sys.stdin is None:
+            raise ConfigError("standard input is closed", hint="give a text")
+        text = (file or sys.stdin.buffer).read().decode("utf-8", "replace")
+    cutter = fragmenter(settings, Policy(settings.policy or Policy.CLAUSE_FIRST))
+    for cut, held in _cuts(decoded(text), cleaner(settings), cutter):
+        if as_json:
+            known = {
+                "index": cut.index,
+                "boundary": cut.boundary,
+                "why": cut.why,
+                "span": [cut.start, cut.end],
+                "text": cut.text,
+            }
+            emit(known | {"held": [{"after": after, "why": why} for after, why in held]})
+        else:
+            print(f"{cut.index:3} {cut.boundary:9} {_quoted(cut.text)}  {cut.start}-{cut.end}: {cut.why}")
+            for after, why in held:
+                print(f"    held      after {_quoted(after)}: {why}")
+    return 0
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _cuts(text: str, clean: Cleaner, cutter: Fragmenter) -> Iterator[tuple[Fragment, list[tuple[str, str]]]]:
+    """Each fragment, and the places at which more had to be seen first: the text before them, and why."""
+    held: list[tuple[str, str]] = []
+    for token in re.finditer(r"\s*\S{1,6}|\s+", text):  # of the size in which models write
+        for piece in clean.feed(token[0]):
+            for fragment in cutter.feed(piece):
+                yield fragment, held
+                held = []
+        for hold, why in (clean.holding, cutter.holding):
+            if hold != "nothing" and (not held or held[-1][1] != why):
+                held.append((text[max(0, token.end() - 20) : token.end()], why))
+    for fragment in [fragment for piece in clean.finish() for fragment in cutter.feed(piece)] + cutter.finish():
+        yield fragment, held
+        held = []

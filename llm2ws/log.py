@@ -1,0 +1,92 @@
+"""Logs: one line each on standard error, for people on a terminal, as JSON elsewhere.
+
+Modules log through the standard library. What is written here is llm2ws's own at the level that was asked for, and of other
+libraries warnings only: at DEBUG they write headers with keys, and texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from structlog.types import Processor
+
+__all__ = ["configure", "turn_id"]
+
+_turn: ContextVar[str] = ContextVar("turn", default="")
+
+
+@contextlib.contextmanager
+def turn_id(turn: str) -> Iterator[None]:
+    """Every line that is logged within, and by tasks that are started within, carries this id."""
+    token = _turn.set(turn)
+    try:
+        yield
+    finally:
+        _turn.reset(token)
+
+
+def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] | None = None) -> None:  # noqa: A002 - as in the settings
+    """Write logs to `stream`, standard error by default. `format`: "console", "json", or "auto" for console on a terminal.
+
+    May be called again: the last call counts.
+    """
+    out = sys.stderr if stream is None else stream
+    as_json = format == "json" or (format == "auto" and not out.isatty())
+    handler = logging.StreamHandler(out)
+    handler.setLevel(level.upper())  # some loggers have a level of their own
+    handler.addFilter(_add_turn)
+    handler.setFormatter(_Lazy(as_json=as_json, colours=out.isatty()))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old.formatter, _Lazy)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("llm2ws").setLevel(level.upper())
+
+
+def _add_turn(record: logging.LogRecord) -> bool:
+    record.turn = _turn.get()
+    return True
+
+
+class _Lazy(logging.Formatter):
+    """Loads structlog at the first line: it takes longer to import than all that `say` needs to speak."""
+
+    def __init__(self, *, as_json: bool, colours: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._colours = colours
+        self._formatter: logging.Formatter | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._formatter is None:
+            self._formatter = _structlog_formatter(as_json=self._as_json, colours=self._colours)
+        return self._formatter.format(record)
+
+
+def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:
+    from structlog import dev, processors, stdlib
+
+    def turn(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        if value := getattr(event["_record"], "turn", ""):
+            event["turn"] = value
+        return event
+
+    shared: list[Processor] = [
+        turn,
+        stdlib.add_log_level,
+        stdlib.add_logger_name,
+        processors.TimeStamper(fmt="iso", utc=as_json),
+        stdlib.ProcessorFormatter.remove_processors_meta,
+    ]
+    if as_json:
+        return stdlib.ProcessorFormatter(processors=[*shared, processors.format_exc_info, processors.JSONRenderer()])
+    # Plain: the pretty tracebacks show local variables, keys among them.
+    console = dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=dev.plain_traceback)
+    return stdlib.ProcessorFormatter(processors=[*shared, console])
