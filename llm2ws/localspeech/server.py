@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
@@ -63,8 +64,8 @@ class SpeechServer:
         frame_ms: int = 40,
         stall_s: float = 60.0,
     ) -> None:
-        if key == "":
-            raise ConfigError("the speech endpoint's key is empty", hint="give a key, or none at all")
+        if key is not None and not re.fullmatch("[!-~]+", key):  # what a header carries
+            raise ConfigError("the speech endpoint's key is empty, or not plain ASCII without blanks", hint="give another")
         if key is None and not insecure and not _is_loopback(host):
             raise ConfigError(
                 f"the speech endpoint would serve anyone who reaches {host}:{port}",
@@ -156,18 +157,18 @@ class SpeechServer:
         subprotocols = _subprotocols(request)
         if self._key is not None:
             given = deepgram.credential(request.headers.get("Authorization"), subprotocols)
-            if given is None or not hmac.compare_digest(given.encode(), self._key.encode()):
+            if given is None or not hmac.compare_digest(given.encode(errors="surrogateescape"), self._key.encode()):
                 return deepgram.INVALID_AUTH
-        elif (origin := request.headers.get("Origin")) and not _is_loopback(urlsplit(origin).hostname or ""):
+        elif (origin := request.headers.get("Origin")) and not _is_local_page(origin):
             return _FOREIGN_ORIGIN
-        wanted = deepgram.parse_query(urlsplit(request.path).query)
+        wanted = deepgram.parse_query(request.path.partition("?")[2])
         if isinstance(wanted, Refusal):
             return wanted
         voice = self.engine.voice(wanted.model)
         return (wanted, voice) if voice else deepgram.NO_SUCH_MODEL
 
     def _refuse(self, ws: ServerConnection, request: Request) -> Response | None:
-        if urlsplit(request.path).path != deepgram.PATH:
+        if request.path.partition("?")[0] != deepgram.PATH:
             return ws.respond(HTTPStatus.NOT_FOUND, f"There is only {deepgram.PATH} here.\n")
         admitted = self._admit(request)
         if not isinstance(admitted, Refusal):
@@ -367,6 +368,13 @@ async def _close(ws: ServerConnection, how: Violation) -> None:
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_local_page(origin: str) -> bool:
+    try:
+        return _is_loopback(urlsplit(origin).hostname or "")
     except ValueError:
         return False
 

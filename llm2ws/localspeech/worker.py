@@ -37,6 +37,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -101,8 +102,7 @@ class Utterance:
 
     def __init__(self, number: int, text: str, *, voice: str, wpm: int, pitch: int, rate_hz: int) -> None:
         self.number = number
-        # A NUL ends a C string and a lone surrogate has no UTF-8; a space in their place keeps all positions right.
-        self.text = re.sub("[\0\ud800-\udfff]", " ", text)
+        self.text = speakable(text)
         self.sound = (voice, wpm, pitch)
         self.rate_hz = rate_hz
         self.position = 0  # characters rendered
@@ -138,7 +138,7 @@ class Speaker:
             return
         if utterance.has_words:
             self.send_audio(b"", last=True)
-        del self.live[utterance.number]
+        self.live.pop(utterance.number, None)  # the reader may have just dropped it
         send(self.out, "e", utterance.number)
 
     def prepare(self, utterance: Utterance) -> None:
@@ -193,6 +193,16 @@ class Speaker:
         audio = resampler.resample_chunk(np.frombuffer(pcm, dtype=np.int16), last=last)
         if len(audio):
             send(self.out, "a", self.utterance.number, audio.tobytes())
+
+
+def speakable(text: str) -> str:
+    """The text without what the library cannot take; what is replaced keeps its length, so that all positions stay right.
+
+    A NUL ends a C string, and a lone surrogate has no UTF-8. The library (1.52) makes one word of `U.S.A.`, in a buffer of
+    160 bytes whose end it does not watch: every twentieth such dot without a space becomes one.
+    """
+    text = re.sub("[\0\ud800-\udfff]", " ", text)
+    return re.sub(r"(?:[^\s.]{0,3}\.){20}", lambda run: run[0][:-1] + " ", text)
 
 
 def until_end(events: ctypes._Pointer[Event]) -> Iterator[Event]:
@@ -288,7 +298,7 @@ def set_limits() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # 0 does not stop a core that is piped to a program; 1 byte does
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
@@ -348,4 +358,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)  # an ordinary exit waits for the reader's lock on standard input

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import itertools
 import math
 import os
@@ -149,6 +150,28 @@ async def test_five_hundred_random_texts(engine: Engine) -> None:
             for _ in range(500)
         ]
     assert sum(len(task.result()) > 0 for task in tasks) > 300
+    assert engine.pid == pid
+
+
+@pytest.mark.parametrize("unit", ["I.", "é.", "漢.", "x.y", ".", "9", "e\u0301.", "\n"])
+async def test_a_text_that_repeats_itself_without_end(engine: Engine, unit: str) -> None:
+    pid = engine.pid
+    with engine.say(unit * 1000, voice=ENGLISH, fmt=AudioFormat(Encoding.LINEAR16, 8000)) as utterance:
+        with contextlib.suppress(StopAsyncIteration):
+            for _ in range(10):
+                await anext(utterance)
+    assert await heard(engine.say("Still there.", voice=ENGLISH, fmt=PLAIN))
+    assert engine.pid == pid
+
+
+async def test_a_text_may_be_dropped_at_any_moment(engine: Engine) -> None:
+    pid = engine.pid
+    for n in range(300):
+        with engine.say("Short.", voice=ENGLISH, fmt=PLAIN) as utterance:
+            with contextlib.suppress(StopAsyncIteration):
+                for _ in range(n % 7):
+                    await anext(utterance)
+    assert await heard(engine.say("Still there.", voice=ENGLISH, fmt=PLAIN))
     assert engine.pid == pid
 
 

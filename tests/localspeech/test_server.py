@@ -152,6 +152,28 @@ async def test_a_page_of_another_site_may_not_use_an_open_endpoint(server: Speec
         pass
 
 
+async def test_a_malformed_request_is_no_error_of_the_server(engine: Engine) -> None:
+    async with SpeechServer(engine, key="key") as server, asyncio.timeout(10):
+
+        async def status(path: bytes, *headers: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection(*server.address)
+            fields = (b"Host: localhost", b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13")
+            key = b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="
+            writer.write(b"\r\n".join((b"GET " + path + b" HTTP/1.1", *fields, key, *headers, b"\r\n")))
+            line = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            return line.split()[1]
+
+        right = b"Authorization: Token key"
+        assert await status(b"/v1/speak", right) == b"101"
+        assert await status(b"/v1/speak", b"Authorization: Token Schl\xff") == b"401"
+        assert await status(b"//[", right) == b"404"
+        assert await status(b"/v1/speak?model=%ff%00", right) == b"400"
+    async with SpeechServer(engine) as server, asyncio.timeout(10):
+        assert await status(b"/v1/speak", b"Origin: http://[") == b"403"
+
+
 async def test_too_many_connections(engine: Engine) -> None:
     async with SpeechServer(engine, max_connections=1) as server:
         async with client(server):
@@ -481,7 +503,9 @@ async def test_a_wide_open_endpoint_can_be_asked_for(engine: Engine) -> None:
         assert json.loads(await ws.recv())["type"] == "Metadata"
 
 
-@pytest.mark.parametrize("options", [{"key": ""}, {"pace": 0.0}, {"pace": -1.0}, {"frame_ms": 10}, {"frame_ms": 200}])
+@pytest.mark.parametrize(
+    "options", [{"key": ""}, {"key": "a b"}, {"key": "ä"}, {"pace": 0.0}, {"pace": -1.0}, {"frame_ms": 10}, {"frame_ms": 200}]
+)
 async def test_settings_that_make_no_sense(engine: Engine, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         SpeechServer(engine, **options)
