@@ -87,14 +87,23 @@ class _Shelf:
 
 
 class Pool:
-    """Connections that are spoken over, opened when they are needed and closed when the pool is left."""
+    """Connections that are spoken over, opened when they are needed and closed when the pool is left.
+
+    `replicas`: how many processes share the endpoints' limits on connections.
+    """
 
     def __init__(
-        self, *, connect_s: float = CONNECT_S, wait_s: float = WAIT_S, jitter: Callable[[], float] = random.random
+        self,
+        *,
+        replicas: int = 1,
+        connect_s: float = CONNECT_S,
+        wait_s: float = WAIT_S,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.opened = 0  # connections, ever
         self._connect_s = connect_s
         self._wait_s = wait_s
+        self._replicas = replicas
         self._jitter = jitter
         self._shelves: dict[Endpoint, _Shelf] = {}
         self._breakers: dict[Endpoint, Breaker] = {}
@@ -119,11 +128,16 @@ class Pool:
         await self._tasks.__aexit__(None, None, None)
 
     async def lease(
-        self, endpoints: Sequence[Endpoint], listener: Listener, *, last: Connection | None = None
+        self,
+        endpoints: Sequence[Endpoint],
+        listener: Listener,
+        *,
+        last: Connection | None = None,
+        avoid: Connection | None = None,
     ) -> tuple[Slot, Endpoint]:
         """A place for one turn at the first of `endpoints` that can be had, and which one that is.
 
-        `last`: the connection to prefer. Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
+        `last`: the connection to prefer. `avoid`: the one not to take. Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
         """
         now = asyncio.get_running_loop().time
         allowed = [endpoint for endpoint in endpoints if self._breaker(endpoint).allows(now())]
@@ -132,10 +146,10 @@ class Pool:
         for endpoint in order[:-1]:
             try:
                 # Another one is there, so this one is not waited for.
-                return await self._lease(endpoint, listener, last, retry=False), endpoint
+                return await self._lease(endpoint, listener, last, avoid, retry=False), endpoint
             except ConnectFailed:
                 continue
-        return await self._lease(order[-1], listener, last, retry=True), order[-1]
+        return await self._lease(order[-1], listener, last, avoid, retry=True), order[-1]
 
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
@@ -148,13 +162,15 @@ class Pool:
         """How many connections are open under an endpoint's name."""
         return self._quota.used(name)
 
-    async def _lease(self, endpoint: Endpoint, listener: Listener, last: Connection | None, *, retry: bool) -> Slot:
+    async def _lease(
+        self, endpoint: Endpoint, listener: Listener, last: Connection | None, avoid: Connection | None, *, retry: bool
+    ) -> Slot:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + (self._wait_s if retry else 0.0)
         shelf = self._shelf(endpoint)
         while True:
             self._close_spent(shelf)
-            free = [connection for connection in shelf.connections if connection.places]
+            free = [connection for connection in shelf.connections if connection.places and connection is not avoid]
             if free:
                 connection = last if last in free else free[-1]
                 if connection.audio_came:
@@ -163,7 +179,7 @@ class Pool:
             clearing = any(connection.clearing for connection in shelf.connections)
             if not clearing:
                 async with shelf.opening:
-                    if any(connection.places for connection in shelf.connections):
+                    if any(connection.places for connection in shelf.connections if connection is not avoid):
                         continue  # opened by another turn, which then had no use for it
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
                         return opened.lease(listener)
@@ -184,7 +200,8 @@ class Pool:
         """A new connection; None when no more are allowed now."""
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
-        if not self._quota.acquire(endpoint.name, endpoint.connections):
+        limit = endpoint.connections
+        if not self._quota.acquire(endpoint.name, limit if limit is None else max(1, limit // self._replicas)):
             self._close_an_idle_one(endpoint)
             return None
         loop = asyncio.get_running_loop()

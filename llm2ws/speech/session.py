@@ -48,6 +48,11 @@ from .messages import (
 __all__ = ["Counts", "Session", "State"]
 
 
+# An endpoint may render a whole text before it sends the first byte; the slowest do that some seven times faster than speech.
+SECONDS_PER_OWED_CHAR = 0.01
+PROMPT_CHARS = 100  # a sentence: no more patience for less
+
+
 class State(StrEnum):
     OPEN = "open"
     ENDING = "ending"
@@ -120,6 +125,7 @@ class Session:
         self._audio_since_ack = False
         self._outgoing: list[str | bytes] = []
         self._waiting_since: float | None = None  # for the endpoint's next sign of life
+        self._owed_chars = 0  # sent since the endpoint last owed nothing
         self._last_sent = now
         self._retired = False
         self._closed = False
@@ -141,6 +147,7 @@ class Session:
             turn.begun = True
             self._send(Begin(ref), now)
         turn.unflushed = True
+        self._owed_chars += len(text)
         self._governor.spoke(len(text), now)
         self._send(Speak(ref, text), now)
 
@@ -189,7 +196,7 @@ class Session:
         events: list[Event] = []
         for event in self.dialect.decode(message):
             events += self._receive(event, now)
-        self._waiting_since = now if self._awaited else None
+        self._rest(now)
         return events
 
     def receive_close(self, code: int, reason: str) -> Failed:
@@ -204,7 +211,7 @@ class Session:
         """When `tick` wants to be called, None for never."""
         times = [turn.cancelled_at + self._clear_s for turn in self._turns.values() if turn.state is State.CLEARING]
         if self._waiting_since is not None:
-            times.append(self._waiting_since + self._silence_s)
+            times.append(self._waiting_since + self._patience_s)
         if self._traits.keepalive_s is not None and not self._closed:
             times.append(self._last_sent + self._traits.keepalive_s)
         return min(times, default=None)
@@ -217,8 +224,8 @@ class Session:
         for turn in self._turns.values():
             if turn.state is State.CLEARING and now >= turn.cancelled_at + self._clear_s:
                 return [Failed(Scope.LINK, "the endpoint did not confirm an interruption in time", retry_s=0.0)]
-        if self._waiting_since is not None and now >= self._waiting_since + self._silence_s:
-            what = f"the endpoint has sent nothing for {self._silence_s:g} s though text was to be spoken"
+        if self._waiting_since is not None and now >= self._waiting_since + self._patience_s:
+            what = f"the endpoint has sent nothing for {now - self._waiting_since:.3g} s though text was to be spoken"
             return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
         return []
 
@@ -281,6 +288,18 @@ class Session:
         if self._flushes or self._traits.ends_with_flush_ack:
             return bool(self._flushes)
         return any(turn.state is State.ENDING for turn in self._turns.values())
+
+    def _rest(self, now: float) -> None:
+        """A sign of life came, or a turn ended: wait on only while the endpoint owes us something."""
+        if self._awaited:
+            self._waiting_since = now
+        else:
+            self._waiting_since, self._owed_chars = None, 0
+
+    @property
+    def _patience_s(self) -> float:
+        """How long the endpoint may be silent while it owes audio: the more text it was given, the longer."""
+        return self._silence_s + SECONDS_PER_OWED_CHAR * max(0, self._owed_chars - PROMPT_CHARS)
 
     def _receive(self, event: Event, now: float) -> list[Event]:
         match event:
@@ -385,7 +404,7 @@ class Session:
         turn.state = State.DONE
         del self._turns[turn.ref]
         self._flushes = deque(ref for ref in self._flushes if ref != turn.ref)
-        if not self._awaited:
-            self._waiting_since = None
+        if self._waiting_since is not None:
+            self._rest(self._waiting_since)
         self._audio_since_ack = False
         return [event]
