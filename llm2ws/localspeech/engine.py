@@ -334,16 +334,20 @@ async def _read_frame(process: asyncio.subprocess.Process) -> tuple[str, int, by
 async def _stop(process: asyncio.subprocess.Process) -> None:
     """End the process, by the end of its input, else by force."""
     assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.close()
     try:
         async with asyncio.timeout(_STOP_S):
-            while await process.stdout.read(1 << 16):  # newer Pythons end wait() only when the pipe has been read
-                pass
-            await process.wait()
+            await _ended(process)
     except TimeoutError:
         process.kill()
-        await process.wait()
+        await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    assert process.stdout is not None
+    while await process.stdout.read(1 << 16):  # newer Pythons end wait() only when the pipe has been read
+        pass
+    await process.wait()
 
 
 def _manner(returncode: int | None) -> str:
