@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         SpeechError,
     )
     from .service import connect
+    from .sinks.device import Player
+    from .sinks.raw import RawFile
+    from .sinks.wav import WavFile
     from .sources.anthropic import anthropic_messages
     from .sources.aside import Aside
     from .sources.inlet import Inlet
@@ -34,10 +37,13 @@ _HOME = {
     "Inlet": "sources.inlet",
     "Llm2wsError": "errors",
     "Outcome": "turn",
+    "Player": "sinks.device",
+    "RawFile": "sinks.raw",
     "SinkError": "errors",
     "SourceError": "errors",
     "SpeechError": "errors",
     "Turn": "turn",
+    "WavFile": "sinks.wav",
     "anthropic_messages": "sources.anthropic",
     "connect": "service",
     "echo": "sources.text",
@@ -55,10 +61,13 @@ __all__ = [
     "Inlet",
     "Llm2wsError",
     "Outcome",
+    "Player",
+    "RawFile",
     "SinkError",
     "SourceError",
     "SpeechError",
     "Turn",
+    "WavFile",
     "anthropic_messages",
     "connect",
     "echo",

@@ -102,6 +102,8 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
     silence_s: Annotated[float, Meta(gt=0, description="how long it may be silent while it owes audio")] = 10.0
     connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
+    connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
+    failover: Annotated[tuple[str, ...], Meta(description="names of the endpoints that take over when it fails")] = ()
     limits: SpeechLimits = SpeechLimits()
 
 
@@ -304,6 +306,8 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
     known = _fields_at(path[:-1])
     if known is None or path[-1] not in known:
         raise ConfigError(f"{layer.origin}: {name}: no such setting", hint=_nearest(path, layer))
+    if layer.words and typing.get_origin(_bare(known[path[-1]])) is tuple:
+        value = [part.strip() for part in str(value).split(",")]
     try:
         return msgspec.convert(value, known[path[-1]], strict=not layer.words, dec_hook=_secret)
     except msgspec.ValidationError as exc:

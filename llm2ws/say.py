@@ -70,6 +70,7 @@ async def say(asked: Asked) -> int:
     report = _Report(asked)
     for line in (*notes, f"{who}, {_speaker(name, entry)} speaks ({fmt})"):
         report.note(line)
+    report.event("start", speech=name, encoding=fmt.encoding, sample_rate_hz=fmt.sample_rate_hz)
 
     async with AsyncExitStack() as stack:
         stack.enter_context(turn_id(os.urandom(4).hex()))
@@ -83,7 +84,7 @@ async def say(asked: Asked) -> int:
             report.player = await stack.enter_async_context(player)
             sinks.append(player)
         pace = Pace.LISTENER if report.audible else Pace.NONE
-        opened = service.open_speech(name, entry, settings.text, pace=pace, slow_consumer_s=float("inf"))
+        opened = service.open_speech(settings, name, entry, pace=pace, slow_consumer_s=float("inf"))
         conversation = await stack.enter_async_context(opened)
         stack.enter_context(report)
         failed = await _turn(conversation.turn(source), sinks, report)

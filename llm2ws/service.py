@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat, Encoding
 from .config import VENDORS, Llm, Secret, Settings, Speech, Text, read_key
-from .connection import client_tls
 from .errors import ConfigError
-from .pool import Endpoint, Pool
 from .sources.aside import Aside
 from .sources.text import echo
 from .speech import DIALECTS
 from .speech.dialect import Limits, Setup
 from .speech.pacing import Pace
-from .text.cleaner import Cleaner
-from .text.fragmenter import Fragmenter
 from .text.fragments import Policy
-from .turn import SLOW_CONSUMER_S, Conversation
+
+if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoint's process starts
+    from .pool import Endpoint
+    from .text.cleaner import Cleaner
+    from .text.fragmenter import Fragmenter
+    from .turn import Conversation
 
 __all__ = [
     "KINDS",
@@ -76,7 +80,7 @@ async def connect(
     """
     keys = {path[1]: Speech(api_key=Secret(os.environ[name])) for name, path in VENDORS.items() if os.environ.get(name)}
     name, entry = choose_speech(Settings(speech=keys), endpoint)
-    entry = msgspec.structs.replace(
+    entry = replace(
         entry,
         dialect=dialect or entry.dialect,
         voice=voice,
@@ -87,8 +91,8 @@ async def connect(
         ca_file=ca_file or "",
         silence_s=silence_s,
     )
-    text = Text(policy=policy.value if policy else "")
-    async with open_speech(name, entry, text, pace=pace, limits=limits) as conversation:
+    settings = Settings(text=Text(policy=policy.value if policy else ""))
+    async with open_speech(settings, name, entry, pace=pace, limits=limits) as conversation:
         yield conversation
 
 
@@ -111,8 +115,8 @@ def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
         raise ConfigError(f"speech.{name}.dialect: {dialect!r} is not known", hint=f"give one of {known}")
     vendor = settings.speech.get(dialect)
     if vendor and not (entry.url or entry.api_key or entry.api_key_file):
-        entry = msgspec.structs.replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
-    return name, msgspec.structs.replace(entry, dialect=dialect)
+        entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
+    return name, replace(entry, dialect=dialect)
 
 
 def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
@@ -126,7 +130,7 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     if kind not in KINDS:
         known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
-    return name, msgspec.structs.replace(llm, kind=kind)
+    return name, replace(llm, kind=kind)
 
 
 def answer(llm: Llm, prompt: str) -> AsyncIterator[str | Aside]:
@@ -141,11 +145,15 @@ def audio_format(entry: Speech) -> AudioFormat:
 
 def cleaner(text: Text) -> Cleaner:
     """One for a turn, as the settings want it."""
+    from .text.cleaner import Cleaner
+
     return Cleaner(code_phrase=text.code_phrase)
 
 
 def fragmenter(text: Text, policy: Policy) -> Fragmenter:
     """One for a turn, as the settings want it."""
+    from .text.fragmenter import Fragmenter
+
     return Fragmenter(
         policy,
         language=text.language or None,
@@ -157,43 +165,62 @@ def fragmenter(text: Text, policy: Policy) -> Fragmenter:
 
 @asynccontextmanager
 async def open_speech(
+    settings: Settings,
     name: str,
     entry: Speech,
-    text: Text = Text(),
     *,
     pace: Pace = Pace.NONE,
     limits: Limits | None = None,
-    slow_consumer_s: float = SLOW_CONSUMER_S,
+    slow_consumer_s: float = 60.0,
 ) -> AsyncIterator[Conversation]:
-    """A conversation with an endpoint that `choose_speech` gave. `slow_consumer_s`: inf for whoever may take all their time."""
+    """A conversation with an endpoint that `choose_speech` gave, and with those that take over when it fails.
+
+    `slow_consumer_s`: inf for whoever may take all their time. Raises ConfigError for what cannot be asked for.
+    """
+    chain = [(name, entry), *(choose_speech(settings, other) for other in entry.failover)]
+    text = settings.text
     async with AsyncExitStack() as stack:
-        url, key, voice, local = entry.url, _key(entry), entry.voice, entry.dialect == LOCAL
-        if local:
-            url, key = await stack.enter_async_context(local_endpoint())
-            voice = voice or "en-us"
-        elif not url and not key:
-            variable = next((variable for variable, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
-            raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
-        setup = Setup(url, voice, audio_format(entry), key, entry.speed)
-        dialect = DIALECTS["deepgram" if local else entry.dialect](setup)
-        given = {field: value for field, value in msgspec.structs.asdict(entry.limits).items() if value is not None}
-        endpoint = Endpoint(
-            dialect,
-            name,
-            tls=client_tls(entry.ca_file) if entry.ca_file else None,
-            limits=limits or replace(_LOCAL_LIMITS if local else dialect.limits, **given),
-            silence_s=entry.silence_s,
-        )
-        pool = await stack.enter_async_context(Pool(connect_s=entry.connect_s))
+        endpoints = [
+            # One format for all, so that each can go on where another stopped.
+            await _endpoint(stack, one, replace(of, encoding=entry.encoding, sample_rate_hz=entry.sample_rate_hz), limits)
+            for one, of in chain
+        ]
+        from .pool import Pool  # after the embedded endpoint, which loads them while it starts
+        from .turn import Conversation
+
         yield Conversation(
-            pool,
-            [endpoint],
+            await stack.enter_async_context(Pool(connect_s=entry.connect_s)),
+            endpoints,
             policy=Policy(text.policy) if text.policy else None,
             pace=pace,
             cleaner=partial(cleaner, text),
             fragmenter=partial(fragmenter, text),
             slow_consumer_s=slow_consumer_s,
         )
+
+
+async def _endpoint(stack: AsyncExitStack, name: str, entry: Speech, limits: Limits | None) -> Endpoint:
+    local = entry.dialect == LOCAL
+    url, key, voice = entry.url, _key(entry), entry.voice
+    if local:
+        url, key = await stack.enter_async_context(local_endpoint())
+        voice = voice or "en-us"
+    elif not url and not key:
+        variable = next((variable for variable, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
+        raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
+    from .connection import client_tls
+    from .pool import Endpoint
+
+    dialect = DIALECTS["deepgram" if local else entry.dialect](Setup(url, voice, audio_format(entry), key, entry.speed))
+    given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
+    return Endpoint(
+        dialect,
+        name,
+        connections=entry.connections,
+        limits=limits or dataclasses.replace(_LOCAL_LIMITS if local else dialect.limits, **given),
+        tls=client_tls(entry.ca_file) if entry.ca_file else None,
+        silence_s=entry.silence_s,
+    )
 
 
 def _key(entry: Speech) -> str:
@@ -207,8 +234,16 @@ async def local_endpoint() -> AsyncIterator[tuple[str, str]]:
     Raises ConfigError when a part of it is not installed.
     """
     from .localspeech.engine import Engine
-    from .localspeech.server import SpeechServer
 
-    key = secrets.token_urlsafe(24)
-    async with Engine() as engine, SpeechServer(engine, key=key) as server:
+    async with AsyncExitStack() as stack:
+        # While its process starts there is time to load what the turn will need.
+        loading = asyncio.create_task(asyncio.to_thread(import_module, ".turn", __package__))
+        try:
+            engine = await stack.enter_async_context(Engine())
+        finally:
+            await loading
+        from .localspeech.server import SpeechServer
+
+        key = secrets.token_urlsafe(24)
+        server = await stack.enter_async_context(SpeechServer(engine, key=key))
         yield server.url, key

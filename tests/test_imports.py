@@ -41,7 +41,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": ("errors", "audio", "speech", "localspeech"),
     "service": (*_SERVICE, "metrics", "log"),
     "server": ("errors", "audio", "speech", "turn", "service", "metrics", "log"),
-    "cli": (*_SERVICE, "metrics", "log", "service", "server"),
+    "cli": (*_SERVICE, "metrics", "log", "service", "server", "say"),
+    "say": (*_SERVICE, "metrics", "log", "service"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
