@@ -88,11 +88,12 @@ async def script(*steps: object, on_close: Callable[[], object] | None = None) -
 class Coding:
     """How text becomes 16-bit samples.
 
-    A character is `char_samples` samples whose value is its code point, with the sign changing from one to the next, so that
-    "ll" is not one long l. White space is zeros: `sentence_pause_s` after . ! or ?, else `word_pause_s`. Code points from
-    0x7FFF on are all spoken as 0x7FFF.
-    No two renderings are alike: the speech under one Flush begins with up to `lead_in_s` of zeros, and each word is drawn out
-    or shortened by the share `stretch`, or left as it is.
+    A character is `char_samples` samples whose value is its code point, with the sign changing from one to the next within a
+    word, so that "ll" is not one long l. White space is zeros: `sentence_pause_s` after . ! or ?, else `word_pause_s`. Code
+    points from 0x7FFF on are all spoken as 0x7FFF.
+    The speech under one Flush begins with up to `lead_in_s` of zeros, and each word is drawn out or shortened by the share
+    `stretch`, or left as it is: both at random, so that a repeat is never quite the same. With a `stretch` of 0 it is, but for
+    its lead-in.
     """
 
     char_samples: int = 24
@@ -117,9 +118,11 @@ class Renderer:
         coding, pcm = self._coding, bytearray()
         if self._last.isspace():
             pcm += self._zeros(self._random.uniform(0, coding.lead_in_s))
+            self._sign = 1
         for part in re.findall(r"\s+|\S+", text):
             if part.isspace():
                 pcm += self._zeros(coding.sentence_pause_s if self._last in ".!?" else coding.word_pause_s)
+                self._sign = 1
             else:
                 n = round(coding.char_samples * (1 + self._random.choice((-1, 0, 1)) * coding.stretch))
                 for char in part:

@@ -65,7 +65,9 @@ class _Group:
 class Utterance:
     """Fragments in; texts to send out. Audio in; audio in order out.
 
-    `exact`: texts are sent as they are (policy TOKEN); else each that ends a word ends in one space.
+    `exact`: texts are sent as they are (policy TOKEN); else each that ends a word ends in one space. `max_chars`: no text is
+    longer, None for any length. `group_s`: no group is longer, in estimated seconds of speech; inf where nothing but the end
+    of the turn is acknowledged.
     """
 
     def __init__(
@@ -75,15 +77,19 @@ class Utterance:
         exact: bool = False,
         seconds_per_char: float = SECONDS_PER_CHAR,
         resume: Resume = Resume.SEAM,
+        max_chars: int | None = None,
+        group_s: float = GROUP_S,
     ) -> None:
         self.seconds_per_char = seconds_per_char
         self.left_out_chars = 0  # of groups whose rest was given up (Resume.NEXT_GROUP)
-        self.unspeakable_chars = 0  # left at the end, without a letter or digit: never sent
+        self.unspeakable_chars = 0  # without a letter or digit, and with no neighbour to go with: never sent
         self.finished = False
         self.said_chars = 0
         self._format = fmt
         self._exact = exact
         self._resume = resume
+        self._max_chars = max_chars
+        self._group_s = group_s
         self._backlog: deque[_Text] = deque()
         self._backlog_chars = 0
         self._carry: _Text | None = None  # without letter or digit: goes in front of the next text
@@ -98,14 +104,13 @@ class Utterance:
         """Take a fragment. Nothing of it is lost but what cannot be spoken at the very end."""
         text = _Text(self._sendable(fragment), fragment.start, fragment.end)
         if self._carry is not None:
-            text = _Text(self._carry.text + text.text, self._carry.start, text.end)
-            self._carry = None
-        if any(map(str.isalnum, text.text)):
+            text, self._carry = self._join_texts(self._carry, text), None
+        if _speakable(text):
             self._push(text)
         elif self._backlog:
             last = self._backlog.pop()
             self._backlog_chars -= len(last.text)
-            self._push(_Text(last.text + text.text, last.start, text.end))
+            self._push(self._join_texts(last, text))
         else:
             self._carry = text
 
@@ -114,15 +119,27 @@ class Utterance:
         self.finished = True
         if self._carry is not None:
             group = self._current()
-            if group is not None and group.texts:  # its Flush is still to come, so it may be sent
+            if group is not None and group.texts and not group.closed:  # its Flush is still to come, so it may be sent
                 self._push(self._carry)
             else:
-                self.unspeakable_chars += len(self._carry.text.strip())
+                self._leave_out(self._carry)
             self._carry = None
 
     def _push(self, text: _Text) -> None:
-        self._backlog.append(text)
-        self._backlog_chars += len(text.text)
+        for part in _parts(text, self._max_chars):
+            self._backlog.append(part)
+            self._backlog_chars += len(part.text)
+
+    def _join_texts(self, first: _Text, second: _Text) -> _Text:
+        """Both as one; only the speakable one if they would be too long."""
+        if self._max_chars is None or len(first.text) + len(second.text) <= self._max_chars:
+            return _Text(first.text + second.text, first.start, second.end)
+        kept, other = (first, second) if _speakable(first) else (second, first)
+        self._leave_out(other)
+        return kept
+
+    def _leave_out(self, text: _Text) -> None:
+        self.unspeakable_chars += len(text.text.strip())
 
     def _sendable(self, fragment: Fragment) -> str:
         text = _well_formed(fragment.text)
@@ -168,6 +185,11 @@ class Utterance:
         group = self._current()
         if group is not None:
             group.closed = group.flushed = True
+        if self.finished and not any(map(_speakable, self._backlog)):  # marks that came too late for this group
+            for text in self._backlog:
+                self._leave_out(text)
+            self._backlog.clear()
+            self._backlog_chars = 0
 
     @property
     def open_chars(self) -> int:
@@ -206,8 +228,8 @@ class Utterance:
     @property
     def all_said(self) -> bool:
         """There is no more text, and all of it has been sent (not necessarily flushed)."""
-        group = self._current()
-        return self.finished and not self._backlog and (group is None or group.said == len(group.texts))
+        said = all(group.said == len(group.texts) for group in self._groups)  # several may have to be said again
+        return self.finished and not self._backlog and said
 
     @property
     def complete(self) -> bool:
@@ -232,7 +254,7 @@ class Utterance:
         """Whether the next text would make it too long. A single text may be longer: it is not cut here."""
         if not self._backlog or not group.texts:
             return False
-        return (group.chars + len(self._backlog[0].text)) * self.seconds_per_char > GROUP_S
+        return (group.chars + len(self._backlog[0].text)) * self.seconds_per_char > self._group_s
 
     # Audio in
 
@@ -422,6 +444,26 @@ class Utterance:
             sayings.append(Saying(text.text, text.start, text.end, at_s))
             at_s += len(text.text) * share
         return Stretch(group.start_s, group.start_s + seconds, tuple(sayings))
+
+
+def _speakable(text: _Text) -> bool:
+    return any(map(str.isalnum, text.text))
+
+
+def _parts(text: _Text, max_chars: int | None) -> list[_Text]:
+    """The text in parts that are not too long, cut at spaces where there are any."""
+    if max_chars is None or len(text.text) <= max_chars:
+        return [text]
+    parts, at, whole = list[_Text](), 0, len(text.text)
+    share = (text.end - text.start) / whole
+    while at < whole:
+        cut = at + max_chars
+        if cut < whole:
+            cut = text.text.rfind(" ", at, cut) + 1 or cut
+        end = text.end if cut >= whole else text.start + round(cut * share)
+        parts.append(_Text(text.text[at:cut], text.start + round(at * share), end))
+        at = cut
+    return parts
 
 
 def _well_formed(text: str) -> str:
