@@ -22,7 +22,7 @@ from .errors import ConfigError, LocalProtocolError, SlowConsumerError, SourceEr
 from .pool import Endpoint, Pool
 from .sources.aside import Aside
 from .speech import messages
-from .speech.pacing import Pace, Pacing, pause_s
+from .speech.pacing import Pace, Pacing, Step, pause_s
 from .speech.seam import Seam
 from .speech.spoken import Heard, Saying, Spoken
 from .speech.utterance import Released, Resume, Utterance
@@ -34,6 +34,9 @@ __all__ = ["Audio", "Conversation", "Done", "Notice", "NoticeKind", "Outcome", "
 
 BACKLOG_CHARS = 20_000  # text read and not sent: beyond it the source is not read
 SLOW_CONSUMER_S = 60.0
+TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
+SPILL_AFTER_S = 1.0  # of waiting for a limit
+DELAY_S = 1.0  # of waiting, after which a person may be told
 CHECK_S = 0.12  # how often a flowing turn looks whether the listener is about to run dry
 
 Source = AsyncIterable[str | Aside]
@@ -49,6 +52,7 @@ class Outcome(StrEnum):
 
 
 class NoticeKind(StrEnum):
+    DELAYED = "delayed"  # a limit of the endpoint holds text back
     FAILED_OVER = "failed over"  # speech goes on at another endpoint, in another voice
     RESUMED = "resumed"  # the connection was lost; speech goes on over another
     SOURCE_FAILED = "source failed"  # what it gave is still being spoken
@@ -99,6 +103,7 @@ class TurnStats:
     fragments: int = 0
     flushes: int = 0
     refused_flushes: int = 0
+    delayed: bool = False  # by a limit of the endpoint
     resumed: int = 0
     repeated_chars: int = 0  # said again by another voice
     audio_s: float = 0.0
@@ -130,8 +135,10 @@ class _Voicing:
     pace: Pace
     cleaner: Callable[[], Cleaner]
     fragmenter: Callable[[Policy], Fragmenter]
-    resume: Resume = Resume.SEAM
-    slow_consumer_s: float = SLOW_CONSUMER_S
+    resume: Resume
+    spill: bool
+    slow_consumer_s: float
+    token_s: float
     floor: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -165,12 +172,15 @@ class Turn:
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
         self._last_token_at = 0.0
+        self._feeding = False  # the source is being read ...
+        self._held_back = False  # ... but not now: too much of its text waits
         self._out: deque[TurnEvent] = deque()
         self._ready = asyncio.Event()  # `_out` has something
         self._wake = asyncio.Event()  # the speaker has to look again
         self._room = asyncio.Event()  # the feeder may go on
         self._slot: Slot | None = None
         self._endpoint: Endpoint | None = None  # of `_slot`
+        self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
         self._source_error: SourceError | None = None
         self._error: BaseException | None = None
@@ -292,27 +302,35 @@ class Turn:
     # The feeder: source to utterance
 
     async def _feed(self) -> None:
+        silent = self._silent = asyncio.timeout(self._voicing.token_s)
         try:
             async with AsyncExitStack() as stack:
                 source = aiter(self._source)
                 if isinstance(source, _Closable):
                     await stack.enter_async_context(aclosing(source))
+                await stack.enter_async_context(silent)
+                self._feeding = True
+                stack.callback(setattr, self, "_feeding", False)
                 taken = 0
                 async for item in source:
                     self._take(item)
                     taken += 1
                     if self._utterance.backlog_chars > BACKLOG_CHARS:
-                        self._room.clear()
-                        await self._room.wait()
+                        await self._wait_for_room()
                     elif taken % 64 == 0:  # a source that never waits must not keep the loop to itself
                         await asyncio.sleep(0)
+        except TimeoutError as exc:
+            if silent.expired():
+                what = f"the source gave nothing for {self._voicing.token_s:g} s"
+                self._source_error = SourceError(what, hint="look at what writes the text; try again", retry=True)
+            else:
+                self._source_error = _source_failed(exc)
         except SourceError as exc:
             self._source_error = exc
         except LocalProtocolError:
             raise
         except Exception as exc:  # noqa: BLE001 - a user's generator may raise anything: the caller is told
-            self._source_error = SourceError(f"the source failed with {type(exc).__name__}")
-            self._source_error.__cause__ = exc
+            self._source_error = _source_failed(exc)
         if self._source_error is not None:
             self._emit(Notice(NoticeKind.SOURCE_FAILED, str(self._source_error)))
         self.stats.last_token_s = self._since_start()
@@ -320,6 +338,15 @@ class Turn:
         self._add(self._fragmenter.finish())
         self._utterance.finish()
         self._wake.set()
+
+    async def _wait_for_room(self) -> None:
+        """Text comes faster than it is spoken: do not read on for a while. The source is not to blame for that silence."""
+        self._held_back = True
+        self._silent.reschedule(None)
+        self._room.clear()
+        await self._room.wait()
+        self._silent.reschedule(self._loop.time() + self._voicing.token_s)
+        self._held_back = False
 
     def _take(self, item: str | Aside) -> None:
         if not isinstance(item, str):
@@ -362,6 +389,8 @@ class Turn:
         """
         now = self._loop.time()
         silent_s = now - self._last_token_at
+        if self._feeding and not self._held_back:
+            self._silent.reschedule(self._last_token_at + self._voicing.token_s)
         gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
         held = self._cleaner.holding
         if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
@@ -396,9 +425,9 @@ class Turn:
         except (SpeechError, ConfigError) as exc:
             self._lose(exc)
 
-    async def _lease(self) -> Slot:
+    async def _lease(self, avoid: Connection | None = None) -> Slot:
+        slot, endpoint = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection, avoid=avoid)
         self._lost_link = None
-        slot, endpoint = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection)
         self._slot, self.connection = slot, slot.connection
         if self.stats.connected_s is None:
             self.stats.connected_s = self._since_start()
@@ -418,17 +447,13 @@ class Turn:
             if ended and not self._utterance.open_chars:
                 await self._wake.wait()
                 continue
-            if not stay and not ended and slot.connection.spent and self._utterance.between_groups:
+            step = next_step(self._utterance, slot, now)
+            if not stay and not ended and self._utterance.between_groups and self._should_move(slot, step, now):
                 try:
-                    next_slot = await self._lease()
+                    return await self._move(slot)
                 except SpeechError:
                     stay = True  # this one is better than none
                     continue
-                slot.listener = _ignore
-                slot.cancel()  # of text that was sent and not flushed, which is said again over there
-                self._utterance.lost()
-                return next_slot
-            step = next_step(self._utterance, slot, now)
             match step.verb:
                 case "speak":
                     self._say(slot)
@@ -441,10 +466,45 @@ class Turn:
                         ended = True
                         slot.end()
                 case "wait":
+                    self._tell_delay(slot, now)
                     if step.wait_until < float("inf"):
                         self._arm(self._wake.set, step.wait_until)
                     await self._wake.wait()
         return None
+
+    def _should_move(self, slot: Slot, step: Step, now: float) -> bool:
+        """Whether the next group should be said over another connection: this one is old, or its characters are used up."""
+        if slot.connection.spent:
+            return True
+        text = self._utterance.peek()
+        if not self._voicing.spill or step.verb != "wait" or text is None or self._limit_wait_s(slot, now) < SPILL_AFTER_S:
+            return False
+        # Two connections take turns; when both are used up, the turn waits.
+        other = self._spilled_to
+        return other is None or other.ended is not None or other.session.speak_at(len(text), now) <= now
+
+    async def _move(self, slot: Slot) -> Slot:
+        """Take a place on another connection, then leave this one."""
+        left = slot.connection
+        self.connection = self._spilled_to
+        next_slot = await self._lease(avoid=left)
+        self._spilled_to = left
+        slot.listener = _ignore
+        slot.cancel()  # of text that was sent and not flushed, which is said again over there
+        self._utterance.lost()
+        return next_slot
+
+    def _limit_wait_s(self, slot: Slot, now: float) -> float:
+        """How long the endpoint's limit on characters holds back the next text."""
+        text = self._utterance.peek()
+        return 0.0 if text is None else slot.speak_at(len(text), now) - now
+
+    def _tell_delay(self, slot: Slot, now: float) -> None:
+        """Once in a turn, that a limit makes the listener wait."""
+        wait_s = self._limit_wait_s(slot, now)
+        if wait_s > DELAY_S and not self.stats.delayed:
+            self.stats.delayed = True
+            self._emit(Notice(NoticeKind.DELAYED, f"the endpoint's limit on characters holds text back for {wait_s:.0f} s"))
 
     def _say(self, slot: Slot) -> None:
         text = self._utterance.say()
@@ -573,6 +633,12 @@ class Turn:
         return self._loop.time() - self._started_at
 
 
+def _source_failed(exc: Exception) -> SourceError:
+    error = SourceError(f"the source failed with {type(exc).__name__}")
+    error.__cause__ = exc
+    return error
+
+
 def _ignore(event: messages.Event) -> None:
     """The listener of a place that has been left."""
 
@@ -581,6 +647,11 @@ class Conversation:
     """Turns that are spoken one after another over the same endpoint.
 
     A turn that is started while another is still speaking is read and cut ahead, and spoken after it.
+
+    `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoint's own.
+    `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
+    takes over while a limit on characters holds the first one back. `slow_consumer_s`: after so long without anybody taking
+    the audio a turn ends with SlowConsumerError. `token_s`: after so long without a word from it, a source has failed.
     """
 
     def __init__(
@@ -593,7 +664,9 @@ class Conversation:
         cleaner: Callable[[], Cleaner] = Cleaner,
         fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
         resume: Resume = Resume.SEAM,
+        spill: bool = False,
         slow_consumer_s: float = SLOW_CONSUMER_S,
+        token_s: float = TOKEN_S,
     ) -> None:
         self._pool = pool
         first = endpoints[0].dialect
@@ -601,7 +674,9 @@ class Conversation:
             if other.dialect.format != first.format:
                 what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
                 raise ConfigError(what, hint="endpoints that stand in for each other need one format")
-        self._voicing = _Voicing(tuple(endpoints), policy or first.policy, pace, cleaner, fragmenter, resume, slow_consumer_s)
+        self._voicing = _Voicing(
+            tuple(endpoints), policy or first.policy, pace, cleaner, fragmenter, resume, spill, slow_consumer_s, token_s
+        )
         self._last: Turn | None = None
 
     @property
