@@ -25,62 +25,97 @@ class Words(NamedTuple):
 
 
 _NEVER = {
-    "en": "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col gen lt sgt cpl pvt maj adm "
-    "brig comdr ens det insp fr bro sr. e.g i.e eg ie viz vs cf ca approx apt appt dept misc esp est incl excl resp seq al. op.cit "
-    "ibid.p mt ft fwd attn asst assoc assn tech univ dist mfg natl intl bldg rm ste tel ext fax w.r.t a.k.a aka n.b nb q.v c.f "
-    "r.i.p messr mlle mme hrs sq cu gal lbs oz tsp tbsp tbs pkg qty wt avg mph vol.s repr ret ed.s eds trans rec st =gen =hon =sun",
-    "de": "dr prof hr fr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr s.o s.u s.a "
-    "bzw bspw ggf evtl vgl ca inkl exkl sog gem gemäß lt zzt z.zt zz z.t zt bes insb insbes einschl ausschl abs.s mind max.s ehem gegr geb "
-    "gest verh allg jhd. entspr usf. bzgl betr bez u.v.m. o.dgl resp st hl mag dr.med med phil jur rer nat h.c dipl.-ing dt engl franz "
-    "lat griech span ital russ nördl südl östl westl tel abt hbf str.s nr.s frhr hll urspr zus zw rd stellv tägl wg mtl jährl "
-    "anm d.j d.m d.r k.k p.a a.d a.m. i.v kath ev ev.-luth evang röm bürgerl",
-    "fr": "m mm mme mmes mlle mlles me dr pr prof mgr st ste p.ex par.ex c.-à-d c.à.d env ex cf av apr j.-c chap.s fig.s éd boul bd "
-    "tél dir réf adj hab auj resp rép gal. cie. vs qqch qqn",
-    "es": "sr sra srta sres sras srtas d dª dña dr dra drs prof profa lic ing arq gral cnel tte cap sgto cmdte ud uds vd vds p.ej p.e ej "
-    "aprox cía. admón avda. avd. apdo dpto depto núm.s tel teléf izq dcha dcho pág.s máx.s mín.s excmo excma ilmo ilma mons rvdo fr sto sta "
-    "s.a.r s.m ee.uu. jr. vs prov atte",
-    "pt": "sr sra srs srta dr dra drs dras prof profa profs eng arq exmo exma sto sta d v.exa v.s p.ex ex aprox tel av.s r.s gen cel cap sgt "
-    "ten cor des min.s dep gov vol.s pág.s máx mín núm.s art.s mons pe depto dpto cx ltda. cia. obs ref",
-    "it": "sig sigg sigra sig.ra sig.na dott dott.ssa dr prof prof.ssa avv ing arch geom rag on sen mons p.es es ad.es cfr ca tel "
-    "fig.s pag.s art.s vol.s cap.s v.le p.zza c.so l.go sec gen col cap ten magg spett egr gent ecc. n.d.r d.c a.c",
-    "nl": "dhr mevr mw mr ir ing drs dr prof ds bijv b.v bv. d.w.z o.a m.b.t i.v.m t.a.v t.o.v m.n n.a.v i.p.v t/m incl excl ca resp "
-    "max.s min.s nl zgn zg evt jl. st vgl blz.s nr.s tel afd gem geb",
-    "sv": "bl.a t.ex dvs d.v.s s.k o.s.v. m.m. m.fl. ca resp t.o.m fr.o.m f.d f.n p.g.a st kl nr.s tel dr prof inkl exkl ev jfr bl max.s min.s",
-    "da": "bl.a f.eks fx dvs d.v.s ca hr fr dr prof m.m. m.fl. osv. pga p.g.a inkl ekskl evt jf kl nr.s tel mht m.h.t ifm i.f.m vedr st",
-    "pl": "p pan. dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul al. pl. os. nr.s str.s godz im jw "
-    "ww ds zob por. cd. itp. itd. r. w. pkt.s tel min. sek zł. gr.",
-    "cs": "p pan. dr prof doc ing mgr bc mudr judr phdr rndr např tj tzv tzn resp popř příp cca č.s str.s tel ul nám gen plk sv srov "
-    "mj atd. apod. obr.s kap.s odst.s r. stol",
-    "tr": "dr prof doç yrd öğr gör av alb gen org tğm yzb bnb sn hz ör örn bkz yy.s çev haz vb. vs. vd. md müd mah cad sok apt no.s tel ltd. şti. "
-    "a.ş. t.c m.ö m.s s.s age nö ecz opr uz arş bul bulv blv kr çvş astsb ord alm ing fr ar far lat yun krş",
-    "ru": "г гг. ул пр просп пер пл д стр.s кв корп обл р-н р.п пос с. дер оз им акад проф доц канд докт д-р г-н г-жа гр т.е т.н т.к т.о т.ч. "
-    "т.наз напр см ср рис.s табл.s гл.s п.s пп.s ст.s разд.s тел факс тыс млн млрд трлн руб. коп. долл. англ нем фр лат греч рус укр итал исп яп "
-    "кит араб тур лит св прп блж архиеп еп мин.s макс.s ок около. прим ред. изд. соч. род ум в.s б бул наб ш ж.-д т.s о-в о-ва и.о вр.и.о "
-    "т.п. т.д. др. пр. н.э. э. сокр букв устар разг собств тж бывш ген полк подполк майор. кап лейт серж совр назв",
-    "uk": "вул просп пров пл буд кв обл р-н м с. см напр т.зв т.зн т.к проф акад доц ім св рис.s табл.s гл.s ст.s тел тис млн млрд грн. англ нім фр лат грец рос "
-    "ред. вид. п.s пп.s о гр ін. та.ін. т.д. т.п. д-р п-н",
-    "bg": "г ул бул пл кв бл вх ап обл гр с. проф акад доц инж т.е т.нар напр вж ср рис.s табл.s гл.s стр.s чл.s ал.s тел хил млн млрд лв. англ нем фр лат гр.",
-    "el": "κ κα κος δρ καθ βλ π.χ δηλ κτλ. κ.λπ. κ.ά. αρ.s σελ.s τηλ π.μ. μ.μ. μ.χ π.χ. αγ οδ λεωφ στρ",
-    "hi": "डॉ डा. डा श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले",
+    "en": (
+        "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col "
+        "gen lt sgt cpl pvt maj adm brig comdr ens det insp fr bro e.g i.e eg ie viz vs cf ca approx apt appt dept "
+        "misc esp est incl excl resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext "
+        "w.r.t a.k.a aka n.b nb q.v c.f r.i.p messr mlle mme hrs sq cu lbs oz tsp tbsp tbs pkg qty wt avg mph repr "
+        "ret eds trans rec"
+    ),
+    "de": (
+        "dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr s.o "
+        "s.u s.a bzw bspw ggf evtl vgl ca inkl exkl sog gem gemäß lt zzt z.zt zz z.t zt bes insb insbes einschl "
+        "ausschl mind ehem gegr geb gest verh allg entspr bzgl betr bez o.dgl resp st mag dr.med med phil jur rer nat "
+        "h.c dipl.-ing dt engl franz lat griech span ital russ nördl südl östl westl tel abt hbf frhr hll urspr zus "
+        "zw rd stellv tägl wg mtl jährl anm d.j d.m k.k p.a a.d i.v kath ev ev.-luth evang röm bürgerl hl"
+    ),
+    "fr": (
+        "m mm mme mmes mlle mlles me dr pr prof mgr st ste p.ex par.ex c.-à-d c.à.d env ex cf av apr j.-c éd boul bd "
+        "tél dir réf adj hab auj resp rép vs qqch qqn"
+    ),
+    "es": (
+        "sr sra srta sres sras srtas d dª dña dr dra drs prof profa lic ing arq gral cnel tte cap sgto cmdte ud uds "
+        "vd vds p.ej p.e ej aprox admón apdo dpto depto tel teléf izq dcha dcho excmo excma ilmo ilma mons rvdo fr "
+        "sto sta s.a.r s.m vs prov atte"
+    ),
+    "pt": (
+        "sr sra srs srta dr dra drs dras prof profa profs eng arq exmo exma sto sta d v.exa v.s p.ex ex aprox tel r.s "
+        "gen cel cap sgt ten cor des dep gov máx mín mons pe depto dpto cx obs ref"
+    ),
+    "it": (
+        "sig sigg sigra sig.ra sig.na dott dott.ssa dr prof prof.ssa avv ing arch geom rag on sen mons p.es es ad.es "
+        "cfr ca tel v.le p.zza c.so l.go sec gen col cap ten magg spett egr gent n.d.r d.c a.c"
+    ),
+    "nl": (
+        "dhr mevr mw mr ir ing drs dr prof ds bijv b.v d.w.z o.a m.b.t i.v.m t.a.v t.o.v m.n n.a.v i.p.v t/m incl "
+        "excl ca resp nl zgn zg evt st vgl tel afd gem geb"
+    ),
+    "sv": "bl.a t.ex dvs d.v.s s.k ca resp t.o.m fr.o.m f.d f.n p.g.a st kl tel dr prof inkl exkl ev jfr bl",
+    "da": "bl.a f.eks fx dvs d.v.s ca hr fr dr prof pga p.g.a inkl ekskl evt jf kl tel mht m.h.t ifm i.f.m vedr st",
+    "pl": (
+        "p dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul godz im jw ww ds zob tel "
+        "sek"
+    ),
+    "cs": (
+        "p dr prof doc ing mgr bc mudr judr phdr rndr např tj tzv tzn resp popř příp cca č.s tel ul nám gen plk sv "
+        "srov mj stol"
+    ),
+    "tr": (
+        "dr prof doç yrd öğr gör av alb gen org tğm yzb bnb sn hz ör örn bkz çev haz md müd mah cad sok apt tel t.c "
+        "m.ö m.s s.s age nö ecz opr uz arş bul bulv blv kr çvş astsb ord alm ing fr ar far lat yun krş"
+    ),
+    "ru": (
+        "г ул пр просп пер пл д кв корп обл р-н р.п пос дер оз им акад проф доц канд докт д-р г-н г-жа гр т.е т.н т.к "
+        "т.о т.наз напр см ср п.s тел факс тыс млн млрд трлн англ нем фр лат греч рус укр итал исп яп кит араб тур "
+        "лит св прп блж архиеп еп ок прим род ум в.s б бул наб ш ж.-д т.s о-в о-ва и.о вр.и.о сокр букв устар разг "
+        "собств тж бывш ген полк подполк кап лейт серж совр назв"
+    ),
+    "uk": (
+        "вул просп пров пл буд кв обл р-н м см напр т.зв т.зн т.к проф акад доц ім св тел тис млн млрд англ нім фр "
+        "лат грец рос п.s о гр д-р п-н"
+    ),
+    "bg": "г ул бул пл кв бл вх ап обл гр проф акад доц инж т.е т.нар напр вж ср тел хил млн млрд англ нем фр лат",
+    "el": "κ κα κος δρ καθ βλ π.χ δηλ τηλ μ.χ αγ οδ λεωφ στρ",
+    "hi": "डॉ डा श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले",
     "ar": "د أ م ص ت ق هـ",
     "he": "ד״ר פרופ גב מר עמ רח טל",
-    "ro": "dl dna dra dr prof ing av str.s nr.s pag.s bl sc et ap jud mun op cca ex etc. d.hr î.hr gen col",
-    "hu": "dr prof ifj id özv stb. pl ún kb ill vö ld u.n.s sz.s kft. bt. rt. zrt. utca. ker tel",
-    "fi": "esim ks mm ns n prof tri hra rva nk ym. yms. jne. eaa. eKr jKr. klo os. puh s.s v.s vrt huom ko po",
-    "vi": "ts ths gs pgs bs ks ls ô v.v. tp q p tx tt",
-    "id": "dr drs dra prof ir h hj bpk sdr yth jl no.s tgl hlm.s dll. dsb. dst. pt cv tbk. s.d a.n u.p",
-    "ca": "sr sra srta dr dra prof p.ex núm.s pàg.s av tel aprox etc. st sta mn",
+    "ro": "dl dna dra dr prof ing av bl sc et ap jud mun op cca d.hr î.hr gen col",
+    "hu": "dr prof ifj id özv pl ún kb ill vö ld u.n.s ker tel",
+    "fi": "esim ks mm ns n prof tri hra rva nk ekr klo puh s.s v.s vrt huom ko po",
+    "vi": "ts ths gs pgs bs ks ls ô tp q p tx tt",
+    "id": "dr drs dra prof ir h hj bpk sdr yth jl tgl pt cv s.d a.n u.p",
+    "ca": "sr sra srta dr dra prof p.ex av tel aprox st sta mn",
 }
 
 _BEFORE_NUMBER = {
-    "en": "no nos nr fig figs eq eqs eqn tab sec secs sect ch chap chs vol vols p pp pg pgs par para art arts app ex exs ref refs "
-    "ver v ed item pt pts col rm rev ann n nn l ll op jan feb mar apr jun jul aug sep sept oct nov dec a.d b.c c rte hwy ph lot bk ser "
-    "mon tue tues wed thu thur thurs fri sat sun u.s.c ext",
-    "de": "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel plz anm jan feb mär apr jun jul aug sep sept okt nov dez "
-    "mo di mi do fr sa so max min mind u",
+    "en": (
+        "no nos nr fig figs eq eqs eqn tab sec secs sect ch chap chs vol vols p pp pg pgs par para art arts exs ref "
+        "refs ver v ed pt pts rm rev ann nn ll op jan feb mar apr jun jul aug sep sept oct nov dec a.d b.c c rte hwy "
+        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n°"
+    ),
+    "de": (
+        "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel anm jan feb mär apr jun jul aug "
+        "sep sept okt nov dez max min mind"
+    ),
     "fr": "n no nos art p pp chap fig vol t éd al ch av réf janv févr avr juil sept oct nov déc max min §",
-    "es": "n no núm nro n.º art arts p pp pág págs cap caps fig figs vol t c av máx mín ene feb mar abr may jun jul ago sept oct nov dic km",
-    "pt": "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out nov dez km",
+    "es": (
+        "n no núm nro n.º art arts p pp pág págs cap caps fig figs vol t c av máx mín ene feb mar abr may jun jul ago "
+        "sept oct nov dic km"
+    ),
+    "pt": (
+        "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out "
+        "nov dez km"
+    ),
     "it": "n nn art artt p pp pag pagg cap fig figg vol t gen feb mar apr mag giu lug ago set ott nov dic max min",
     "nl": "nr nrs art p pp blz fig hfst afb tab dl jan feb mrt apr jun jul aug sept okt nov dec max min",
     "sv": "nr s sid kap fig tab jan feb mars apr aug sept okt nov dec max min ca st",
@@ -101,14 +136,20 @@ _BEFORE_NUMBER = {
 }
 
 _MAY_END = {
-    "en": "inc ltd llc corp co cos bros plc pty jr sr esq ave av blvd rd ln dr. st. sq. pl hwy pkwy ct ph.d phd m.d b.a m.a b.s m.s b.sc m.sc ll.b j.d d.d.s "
-    "ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op cit et.al al jan feb apr jun jul aug sept oct nov dec "
-    "mon tue tues wed thu thur thurs fri hr min max ft in. cal calif conn fla ga ill ind kan ky la mass md mich minn mo mont nev okla ore pa tenn "
-    "tex va vt wash wis wyo ariz ark colo del govt dept. no. mgr pkg yr yrs mo. temp figs",
-    "de": "gmbh ag co kg e.v e.k gebr str bhf jh jhd jhdt jahrh mio mrd std sek min tsd kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd",
-    "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min sté éd",
+    "en": (
+        "inc ltd llc corp co bros plc pty jr sr esq ave av blvd rd ln pl hwy pkwy ct ph.d phd m.d b.a m.a b.s m.s "
+        "b.sc m.sc ll.b j.d d.d.s ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op "
+        "cit et.al al jan feb apr jun jul aug sept oct nov dec mon tue tues wed thu thur thurs fri hr max ft cal "
+        "calif conn fla ga ind ky md mich minn mont nev okla tenn tex va vt wis wyo ariz colo govt mgr pkg yr yrs st "
+        "mt"
+    ),
+    "de": (
+        "gmbh ag co kg e.v e.k gebr str bhf jh jhd jhdt jahrh mio mrd std sek min tsd kap abb aufl n.n d.ä d.j sen "
+        "jun bd hrsg jg zit ebd st"
+    ),
+    "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min éd",
     "es": "cía s.a s.l s.a.s ltda avda av ee.uu eeuu pág vol jr máx mín",
-    "pt": "cia ltda s.a s.a. av vol pág jr máx mín",
+    "pt": "cia ltda s.a av vol pág jr máx mín",
     "it": "s.p.a s.r.l srl spa pag vol fig",
     "nl": "b.v n.v blz",
     "pl": "sp z.o.o s.a r w ul",
@@ -135,7 +176,7 @@ _ENDS = {
     "da": "osv m.m m.fl o.l etc",
     "pl": "itd itp etc",
     "cs": "atd apod aj",
-    "tr": "vb vs vd vd.",
+    "tr": "vb vs vd",
     "ru": "т.д т.п др пр э н.э и.т.д",
     "uk": "т.д т.п ін",
     "bg": "др т.н",
@@ -149,54 +190,121 @@ _ENDS = {
 }
 
 _STARTERS = {
-    "en": "the a an this that these those it its he she they we you i there here his her their our my your who what when where why how which whose "
-    "if but and or so then however although though while because since after before in on at as for from to by with without during once until "
-    "is are was were do does did can could will would should may might must have has had let let's please yes no not now today yesterday tomorrow "
-    "also even still yet just only perhaps maybe all some many most few both each every another other such one two three it's he's she's they're "
-    "we're you're i'm i've i'll i'd that's there's here's what's who's don't didn't doesn't isn't wasn't can't won't unlike despite instead "
-    "according first second finally next last later meanwhile moreover furthermore therefore thus nevertheless nonetheless otherwise overall "
-    "sometimes usually often never always nobody everyone everybody someone something nothing everything people any none several about over under between "
-    "analysts officials experts researchers scientists critics see note ask try use make take go come get add",
-    "de": "der die das ein eine einer einem einen dies dieser diese dieses diesem es er sie wir ihr ich du man mein sein unser und aber oder doch denn "
-    "wenn als da dann danach dort hier heute gestern morgen nun jetzt auch noch nur so wie was wer wo warum wann weil obwohl während nach vor bei mit ohne "
-    "für von zu zum zur im in an am auf aus um durch unter über seit bis trotz wegen ist sind war waren hat haben hatte kann können wird werden bitte ja nein nicht "
-    "kein keine viele alle einige mehrere beide jeder jede jedes außerdem allerdings jedoch deshalb daher dabei dazu damit darum dafür insgesamt zuerst schließlich "
-    "später zwar ebenso sowohl weder seine ihre deren dessen welche welcher jene",
-    "fr": "le la les un une des l' ce cet cette ces il elle ils elles on nous vous je tu et mais ou donc or car si quand comme que qui quoi où pourquoi comment "
-    "dans en à au aux de du par pour avec sans sur sous après avant pendant depuis selon c'est c' son sa ses leur leurs mon ma mes notre votre aujourd'hui hier demain "
-    "ainsi alors puis ensuite enfin cependant toutefois néanmoins pourtant plusieurs certains tous toutes chaque d' j' n' s' y voici voilà oui non lors bien",
-    "es": "el la los las un una unos unas lo este esta estos estas ese esa eso esto aquel él ella ellos ellas yo tú usted nosotros y e pero o sino si cuando como que "
-    "quien qué quién dónde cómo cuándo cuál por para con sin en a al de del desde hasta según sobre tras durante entre su sus mi mis tu es son fue fueron era hay "
-    "ha han no sí ya también además sin embargo así entonces luego después antes hoy ayer mañana aquí allí todos todas cada muchos algunos otro otra se le les aunque mientras",
-    "pt": "o a os as um uma uns umas este esta estes estas esse essa isso isto aquele ele ela eles elas eu tu você nós e mas ou se quando como que quem qual onde porque "
-    "por para com sem em no na nos nas ao à de do da dos das desde até segundo sobre após durante entre seu sua seus suas meu minha é são foi foram era há não sim já também "
-    "além assim então depois antes hoje ontem amanhã aqui ali todos todas cada muitos alguns outro outra embora enquanto porém",
-    "it": "il lo la i gli le l' un uno una questo questa questi queste quello quella egli lui lei loro io tu noi voi e ed ma o se quando come che chi cosa dove perché "
-    "per con senza in nel nella a al alla di del della da dal su tra fra dopo prima durante secondo suo sua è sono era erano ha hanno non sì anche inoltre così allora poi "
-    "oggi ieri domani qui tutti ogni molti alcuni altro si c'è però mentre",
-    "nl": "de het een dit dat deze die hij zij ze wij we ik jij je u men en maar of want dus als toen wanneer omdat hoewel hoe wat wie waar waarom in op aan bij met zonder voor "
-    "van naar na door over onder tussen sinds tot is zijn was waren heeft hebben kan er hier daar nu ook nog niet geen alle veel sommige elke vandaag gisteren morgen daarna",
-    "sv": "den det de en ett han hon vi du jag man och men eller när om som på i av för med utan efter före under vad vem hur är var har inte också nu här där detta denna dessa",
-    "da": "den det de en et han hun vi du jeg man og men eller når hvis som på i af for med uden efter før under hvad hvem hvordan er var har ikke også nu her der dette denne disse",
-    "pl": "ten ta to te ci on ona ono oni my wy ja ty i a ale lub albo jeśli gdy kiedy jak co kto gdzie dlaczego w we na do z ze od po przez dla przed jest są był była nie tak "
-    "też także jednak potem teraz tutaj tam",
-    "cs": "ten ta to on ona ono my vy já ty a ale nebo když jak co kdo kde proč v ve na do z ze od po pro před je jsou byl byla ne ano také však potom nyní",
-    "tr": "bu şu o bir ben sen biz siz onlar ve ama fakat ancak çünkü eğer nasıl ne kim nerede neden için ile sonra önce şimdi bugün dün yarın evet hayır da de her bazı bütün tüm",
-    "ru": "он она оно они мы вы я ты это этот эта эти тот та те в во на с со к ко по из от до для при о об за под над без через после перед и а но или если когда как что кто "
-    "где почему зачем также однако поэтому затем потом сегодня вчера завтра здесь там все всё каждый многие некоторые его её их мой наш ваш не нет да уже ещё так есть был была были",
-    "uk": "він вона воно вони ми ви я ти це цей ця ці той та те у в на з із до від для при про за під над без через після перед і й а але або якщо коли як що хто де чому також однак тому потім",
-    "bg": "той тя то те ние вие аз ти това този тази тези в във на с със към по из от до за при и а но или ако когато как какво кой къде защо също обаче",
-    "el": "ο η το οι τα ένας μια ένα αυτός αυτή αυτό και αλλά ή αν όταν όπως που τι ποιος πού γιατί σε στο στη από με για μετά πριν δεν ναι όχι",
-    "id": "ini itu dia mereka kami kita saya anda dan tetapi atau jika ketika karena untuk di ke dari pada dengan tanpa setelah sebelum",
-    "ro": "un o el ea ei ele noi voi eu tu acest această și dar sau dacă când cum ce cine unde în la de pe cu fără după înainte nu da",
-    "hu": "a az egy ez ő ők mi ti én te és de vagy ha amikor hogy mi ki hol miért nem igen is",
+    "en": (
+        "the a an this that these those it its he she they we you i there here his her their our my your who what "
+        "when where why how which whose if but and or so then however although though while because since after "
+        "before in on at as for from to by with without during once until is are was were do does did can could will "
+        "would should may might must have has had let let's please yes no not now today yesterday tomorrow also even "
+        "still yet just only perhaps maybe all some many most few both each every another other such one two three "
+        "it's he's she's they're we're you're i'm i've i'll i'd that's there's here's what's who's don't didn't "
+        "doesn't isn't wasn't can't won't unlike despite instead according first second finally next last later "
+        "meanwhile moreover furthermore therefore thus nevertheless nonetheless otherwise overall sometimes usually "
+        "often never always nobody everyone everybody someone something nothing everything people any none several "
+        "about over under between analysts officials experts researchers scientists critics see note ask try use make "
+        "take go come get add"
+    ),
+    "de": (
+        "der die das ein eine einer einem einen dies dieser diese dieses diesem es er sie wir ihr ich du man mein "
+        "sein unser und aber oder doch denn wenn als da dann danach dort hier heute gestern morgen nun jetzt auch "
+        "noch nur so wie was wer wo warum wann weil obwohl während nach vor bei mit ohne für von zu zum zur im in an "
+        "am auf aus um durch unter über seit bis trotz wegen ist sind war waren hat haben hatte kann können wird "
+        "werden bitte ja nein nicht kein keine viele alle einige mehrere beide jeder jede jedes außerdem allerdings "
+        "jedoch deshalb daher dabei dazu damit darum dafür insgesamt zuerst schließlich später zwar ebenso sowohl "
+        "weder seine ihre deren dessen welche welcher jene"
+    ),
+    "fr": (
+        "le la les un une des l' ce cet cette ces il elle ils elles on nous vous je tu et mais ou donc or car si "
+        "quand comme que qui quoi où pourquoi comment dans en à au aux de du par pour avec sans sur sous après avant "
+        "pendant depuis selon c'est c' son sa ses leur leurs mon ma mes notre votre aujourd'hui hier demain ainsi "
+        "alors puis ensuite enfin cependant toutefois néanmoins pourtant plusieurs certains tous toutes chaque d' j' "
+        "n' s' y voici voilà oui non lors bien"
+    ),
+    "es": (
+        "el la los las un una unos unas lo este esta estos estas ese esa eso esto aquel él ella ellos ellas yo tú "
+        "usted nosotros y e pero o sino si cuando como que quien qué quién dónde cómo cuándo cuál por para con sin en "
+        "a al de del desde hasta según sobre tras durante entre su sus mi mis tu es son fue fueron era hay ha han no "
+        "sí ya también además embargo así entonces luego después antes hoy ayer mañana aquí allí todos todas cada "
+        "muchos algunos otro otra se le les aunque mientras"
+    ),
+    "pt": (
+        "o a os as um uma uns umas este esta estes estas esse essa isso isto aquele ele ela eles elas eu tu você nós "
+        "e mas ou se quando como que quem qual onde porque por para com sem em no na nos nas ao à de do da dos das "
+        "desde até segundo sobre após durante entre seu sua seus suas meu minha é são foi foram era há não sim já "
+        "também além assim então depois antes hoje ontem amanhã aqui ali todos todas cada muitos alguns outro outra "
+        "embora enquanto porém"
+    ),
+    "it": (
+        "il lo la i gli le l' un uno una questo questa questi queste quello quella egli lui lei loro io tu noi voi e "
+        "ed ma o se quando come che chi cosa dove perché per con senza in nel nella a al alla di del della da dal su "
+        "tra fra dopo prima durante secondo suo sua è sono era erano ha hanno non sì anche inoltre così allora poi "
+        "oggi ieri domani qui tutti ogni molti alcuni altro si c'è però mentre"
+    ),
+    "nl": (
+        "de het een dit dat deze die hij zij ze wij we ik jij je u men en maar of want dus als toen wanneer omdat "
+        "hoewel hoe wat wie waar waarom in op aan bij met zonder voor van naar na door over onder tussen sinds tot is "
+        "zijn was waren heeft hebben kan er hier daar nu ook nog niet geen alle veel sommige elke vandaag gisteren "
+        "morgen daarna"
+    ),
+    "sv": (
+        "den det de en ett han hon vi du jag man och men eller när om som på i av för med utan efter före under vad "
+        "vem hur är var har inte också nu här där detta denna dessa"
+    ),
+    "da": (
+        "den det de en et han hun vi du jeg man og men eller når hvis som på i af for med uden efter før under hvad "
+        "hvem hvordan er var har ikke også nu her der dette denne disse"
+    ),
+    "pl": (
+        "ten ta to te ci on ona ono oni my wy ja ty i a ale lub albo jeśli gdy kiedy jak co kto gdzie dlaczego w we "
+        "na do z ze od po przez dla przed jest są był była nie tak też także jednak potem teraz tutaj tam"
+    ),
+    "cs": (
+        "ten ta to on ona ono my vy já ty a ale nebo když jak co kdo kde proč v ve na do z ze od po pro před je jsou "
+        "byl byla ne ano také však potom nyní"
+    ),
+    "tr": (
+        "bu şu o bir ben sen biz siz onlar ve ama fakat ancak çünkü eğer nasıl ne kim nerede neden için ile sonra "
+        "önce şimdi bugün dün yarın evet hayır da de her bazı bütün tüm"
+    ),
+    "ru": (
+        "он она оно они мы вы я ты это этот эта эти тот та те в во на с со к ко по из от до для при о об за под над "
+        "без через после перед и а но или если когда как что кто где почему зачем также однако поэтому затем потом "
+        "сегодня вчера завтра здесь там все всё каждый многие некоторые его её их мой наш ваш не нет да уже ещё так "
+        "есть был была были"
+    ),
+    "uk": (
+        "він вона воно вони ми ви я ти це цей ця ці той та те у в на з із до від для при про за під над без через "
+        "після перед і й а але або якщо коли як що хто де чому також однак тому потім"
+    ),
+    "bg": (
+        "той тя то те ние вие аз ти това този тази тези в във на с със към по из от до за при и а но или ако когато "
+        "как какво кой къде защо също обаче"
+    ),
+    "el": (
+        "ο η το οι τα ένας μια ένα αυτός αυτή αυτό και αλλά ή αν όταν όπως που τι ποιος πού γιατί σε στο στη από με "
+        "για μετά πριν δεν ναι όχι"
+    ),
+    "id": (
+        "ini itu dia mereka kami kita saya anda dan tetapi atau jika ketika karena untuk di ke dari pada dengan tanpa "
+        "setelah sebelum"
+    ),
+    "ro": (
+        "un o el ea ei ele noi voi eu tu acest această și dar sau dacă când cum ce cine unde în la de pe cu fără după "
+        "înainte nu da"
+    ),
+    "hu": "a az egy ez ő ők mi ti én te és de vagy ha amikor hogy ki hol miért nem igen is",
     "fi": "se ne hän he me te minä sinä tämä nämä ja mutta tai jos kun miten mikä kuka missä miksi ei kyllä myös",
-    "ca": "el la els les un una aquest aquesta ell ella jo tu i però o si quan com que qui on per amb sense en a de no sí també",
+    "ca": (
+        "el la els les un una aquest aquesta ell ella jo tu i però o si quan com que qui on per amb sense en a de no "
+        "sí també"
+    ),
     "vi": "tôi bạn anh chị nó họ chúng đây đó và nhưng hoặc nếu khi vì",
 }
 
 _CONJUNCTIONS = {
-    "en": "and but or because which while where when who so that although though since unless until whereas if whether as than before after with without",
+    "en": (
+        "and but or because which while where when who so that although though since unless until whereas if whether "
+        "as than before after with without"
+    ),
     "de": "und aber oder weil dass denn sondern wenn ob obwohl während",
     "fr": "et mais ou car parce que qui donc lorsque quand si",
     "es": "y pero o porque que cuando donde aunque si",
@@ -220,21 +328,26 @@ _CONJUNCTIONS = {
 
 # Languages that write ordinals as a number and a full stop. The months and the usual nouns after them.
 _ORDINALS = {
-    "de": "januar jänner februar märz april mai juni juli august september oktober november dezember jan feb mrz apr jun jul aug sep sept okt nov dez "
-    "jahrhundert jahrhunderts jahrhunderte jh jhd jahrtausend weltkrieg weltkriegs klasse stock etage platz mal tag tages kapitel auflage runde spieltag minute bundesliga liga "
-    "lebensjahr geburtstag jahrestag kreisklasse armee division bezirk semester schuljahr jahr woche monat und bis",
+    "de": (
+        "januar jänner februar märz april mai juni juli august september oktober november dezember jan feb mrz apr "
+        "jun jul aug sep sept okt nov dez jahrhundert jahrhunderts jahrhunderte jh jhd jahrtausend weltkrieg "
+        "weltkriegs klasse stock etage platz mal tag tages kapitel auflage runde spieltag minute bundesliga liga "
+        "lebensjahr geburtstag jahrestag kreisklasse armee division bezirk semester schuljahr jahr woche monat und "
+        "bis"
+    ),
     "da": "januar februar marts april maj juni juli august september oktober november december",
     "no": "januar februar mars april mai juni juli august september oktober november desember",
-    "fi": "tammikuuta helmikuuta maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta syyskuuta lokakuuta marraskuuta joulukuuta",
+    "fi": (
+        "tammikuuta helmikuuta maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta syyskuuta lokakuuta "
+        "marraskuuta joulukuuta"
+    ),
     "cs": "ledna února března dubna května června července srpna září října listopadu prosince",
     "sk": "januára februára marca apríla mája júna júla augusta septembra októbra novembra decembra",
     "hr": "siječnja veljače ožujka travnja svibnja lipnja srpnja kolovoza rujna listopada studenog prosinca",
     "sr": "januara februara marta aprila maja juna jula avgusta septembra oktobra novembra decembra",
     "hu": "január február március április május június július augusztus szeptember október november december",
-    "tr": "yüzyıl yüzyılda yüzyılın yüzyılda sınıf kat dönem cilt bölüm madde dünya lig hafta gün ay yıl ordu kolordu",
+    "tr": "yüzyıl yüzyılda yüzyılın sınıf kat dönem cilt bölüm madde dünya lig hafta gün ay yıl ordu kolordu",
     "pl": "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia",
-    "lv": "",
-    "et": "",
 }
 
 _COMMON = frozenset(

@@ -23,6 +23,7 @@ __all__ = [
     "Verdict",
     "best_place",
     "is_grapheme_break",
+    "is_stop_of_script",
     "judge",
     "judge_clause",
     "judge_line",
@@ -53,9 +54,9 @@ _ENDS_THERE: Final = {";": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), ":": re.c
 # One character class first, so that the search is a plain scan.
 _ANYWHERE: Final = f"{_STOPS}{_SURE}\n<\\\\"
 _PLAIN: Final = frozenset(_STOPS + _SURE + "\n<\\")
-_BEFORE_SPACE: Final = f";:{_THAI}{_EMOJI}"
-CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?= ))")
-CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?= ))")
+_BEFORE_SPACE: Final = f";:){_THAI}{_EMOJI}"
+CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”\"]))")
+CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?=[ »”\"]))")
 NEWLINE: Final = re.compile("\n")
 # For the policy WORD: before white space; after CJK punctuation.
 WORD_END: Final = re.compile(
@@ -64,8 +65,9 @@ WORD_END: Final = re.compile(
 SPEAKABLE: Final = re.compile(r"[^\W_]")
 
 # What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
-_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*")
+_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}“‘*_~`{_EMOJI}]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*")
 _PAIRED = re.compile(f"[{_OPENERS}]")
+_FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
 _QUOTED = re.compile(f"[{_CLOSERS}]")
 _LEAD = re.compile(f"[{_OPENERS}]*")
 _EMOJI_GAP = re.compile(f"\\s*(?:[{_EMOJI}][{_EMOJI}\\s]*)?")
@@ -73,14 +75,18 @@ _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
 _LETTER = re.compile(r"[^\W\d_]")
 _WIDE = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]")
+_CASELESS = re.compile("[\u0590-\u10ff\u1200-\u139f\u1700-\u18af\u1950-\u1aaf\ua840-\uabff\uac00-\ud7a3]")
+_ARMENIAN = re.compile("[\u0561-\u0587]")
 _KANA = re.compile("[\u3041-\u309f]")
 # The word before a full stop, back to white space or an opening mark.
 _BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+\Z")
 _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
-_LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•][ \t]+)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
+_LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
 _LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
+_ITEM_MARK = re.compile(r"(?<=\s)[-*•⁃]?[ ]?([0-9]{1,3}|[b-z])\Z")
+_BULLETS = re.compile(r"[\s\-*•⁃]*")
 _VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
 _LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
 
@@ -141,10 +147,16 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
     char = text[at]
     if char in "<\\":
         return _protected(text, at, end)
+    if char == ")":
+        return _next_item(text, start, at) or _no(at + 1)
+    if char == "." and at > start and _ARMENIAN.match(text, at - 1):
+        return _no(at + 1)  # in Armenian it stands where others write a colon
     if char not in _PLAIN:
         if char not in _ENDS_THERE:
+            if text[at + 1] != " ":
+                return _no(at + 1)
             return _thai(text, start, at + 1, end) if "\u0e00" <= char <= "\u0eff" else _after_emoji(text, at + 1, end, words)
-        if at == 0 or not _ENDS_THERE[char].match(text, at - 1):
+        if not is_stop_of_script(text, at):
             return _no(at + 1)
     tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
     sure = char in _SURE or char in ";:" or (at > start and _WIDE.match(text, at - 1) is not None)
@@ -160,7 +172,12 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
             return _after_sure(text, at, tail, following)
         if char in "!?" and _WIDE.match(following):
             return _cut(tail, "a stop before CJK text")
+        if following == "[" and _FOOTNOTE.match(text, tail, end):
+            return _wait(tail, Hold.NOTHING, "a footnote mark is open")
         return _no(tail)
+    item = _next_item(text, start, at) if char == "." else None
+    if item is not None:
+        return item
     gap = _EMOJI_GAP.match(text, tail, end).end()  # type: ignore[union-attr]
     line = text.find("\n", tail, gap)
     if line >= 0:
@@ -172,6 +189,26 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
         doubt = char == "." and tail == at + 1 and _kind(text, start, at, words, origin) != "sure"
         return _wait(place, Hold.DOUBT if doubt else Hold.CAPITAL, "an abbreviation" if doubt else "a capital may follow")
     return _after_space(text, start, at, tail, gap, end, place, words, origin)
+
+
+def is_stop_of_script(text: str, at: int) -> bool:
+    """Whether the semicolon or colon at `at` follows a letter of a script that ends sentences with it."""
+    script = _ENDS_THERE.get(text[at])
+    return script is not None and at > 0 and script.match(text, at - 1) is not None
+
+
+def _next_item(text: str, start: int, at: int) -> Verdict | None:
+    """A list within a line, "1) this 2) that": the next number, written as the one at `start` was, begins an item."""
+    mark = _ITEM_MARK.search(text, max(start, at - 8), at)
+    if mark is None:
+        return None
+    label = mark[1]
+    before = str(int(label) - 1) if label.isdigit() else chr(ord(label) - 1)
+    first = _BULLETS.match(text, start).end()  # type: ignore[union-attr]
+    place = len(text[start : mark.start()].rstrip()) + start
+    if place <= first or not text.startswith(before + text[at], first):
+        return None
+    return _cut(place, "the next item of a list")
 
 
 def _after_sure(text: str, at: int, tail: int, following: str) -> Verdict:
@@ -203,6 +240,8 @@ def _after_space(
     first = text[lead]
     quoted = _QUOTED.search(text, at, tail) is not None
     if _is_lower(first):
+        if kind == "sure" and _CASELESS.match(text, at - 1):
+            return _cut(place, "a full stop of a script without capitals")
         return _before_lower(text, start, char, kind, quoted, lead, gap, end, place, words, origin)
     if first.isdigit():
         if kind == "number-follows" or kind in ("doubt", "ellipsis", "ordinal"):
@@ -214,6 +253,13 @@ def _after_space(
         return _cut(place, "a full stop before a symbol")
     if kind == "ends" and "(" in text[gap:lead]:
         return _no(gap)
+    if kind == "ellipsis" and text[at - 1 : at] == "[":
+        return _no(gap)  # an omission
+    if kind == "ellipsis" and first == "I":  # the pronoun is no sign of a new sentence
+        if lead + 1 >= end:
+            return _wait(place, Hold.NOTHING, "the next word tells")
+        if not text[lead + 1].isalpha():
+            return _no(gap)
     if kind in ("doubt", "ordinal"):
         word = _WORD.match(text, lead, end)
         if word is None or word.end() >= end:
@@ -263,7 +309,7 @@ def _kind(text: str, start: int, at: int, words: Words, origin: int) -> str:
     """What the word before the full stop at `at` is: sure, never, doubt, ordinal, ends, number-follows."""
     found = _BEFORE.search(text, max(start, at - 40), at)
     if found is None:
-        return "sure"
+        return "ellipsis" if text[at - 2 : at] == ". " else "sure"
     word = found[0].lower()
     if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
         return "never"
@@ -336,7 +382,7 @@ def _thai(text: str, start: int, at: int, end: int) -> Verdict:
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 _LINE_HEAD = re.compile(
-    r"[ \t\r>]*(?:(?P<fence>```+|~~~+)(?=[^`]*\Z)|(?P<closed>\#{1,6}[ \t]|\|)|(?P<item>(?:[-*+•‣◦▪–—]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])[ \t]))"
+    r"[ \t\r>]*(?:(?P<fence>```+|~~~+)|(?P<closed>\#{1,6}[ \t]|\|)|(?P<item>(?:[-*+•‣◦▪–—]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])[ \t]))"
 )
 _MAY_BE_HEAD = re.compile(r"[ \t\r>]*(?:[-*+•‣◦▪–—`~#]{1,6}|\(?\d{1,3}[.)]?|\(?[A-Za-z][.)]?)?\Z")
 _ENDED = re.compile(f"[{_STOPS}{_SURE}][{_CLOSERS}*_~`{_EMOJI}]*\\Z")
@@ -348,7 +394,8 @@ def line_kind(text: str, start: int, end: int) -> Line:
     head = _LINE_HEAD.match(text, start, end)
     if head is None:
         return Line(closed=False, item=False, fence="")
-    return Line(head["closed"] is not None or head["fence"] is not None, head["item"] is not None, (head["fence"] or "")[:3])
+    fence = "" if head["fence"] is None or "`" in text[head.end() : end] else head["fence"][:3]
+    return Line(head["closed"] is not None or fence != "", head["item"] is not None, fence)
 
 
 def judge_line(text: str, start: int, at: int, end: int, columns: int, line: Line, in_fence: bool) -> Verdict:
@@ -359,12 +406,19 @@ def judge_line(text: str, start: int, at: int, end: int, columns: int, line: Lin
     if in_fence or line.closed:
         return _cut(place, "a line that is one: heading, table row, code")
     last = text[place - 1]
+    ended = _ENDED.search(text, max(start, place - 12), place) is not None
+    following = _SPACE.match(text, at + 1, end).end()  # type: ignore[union-attr]
+    if columns < _SHORT_LINE and not line.item and not ended and last not in ":：" and text[at - 2 : at] != "  ":
+        head = _LETTER.search(text, start, place)
+        if head is not None and head[0].isupper():
+            if following >= end:
+                return _wait(place, Hold.SURE, "the next line tells")
+            if "\n" not in text[at + 1 : following] and _is_lower(text[following]):
+                return _no(at + 1)  # a line that began with a capital goes on without one
     if columns < _SHORT_LINE or columns > _LONG_LINE:
         return _cut(place, "the end of a line")
     if last in ":：" or text[at - 2 : at] == "  " or last == "\\":
         return _cut(place, "the end of a line")
-    ended = _ENDED.search(text, max(start, place - 12), place) is not None
-    following = _SPACE.match(text, at + 1, end).end()  # type: ignore[union-attr]
     if "\n" in text[at + 1 : following]:
         return _cut(place, "a blank line")
     if following >= end:

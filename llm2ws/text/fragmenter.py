@@ -14,6 +14,7 @@ from .boundaries import (
     Line,
     Verdict,
     best_place,
+    is_stop_of_script,
     judge,
     judge_clause,
     judge_line,
@@ -205,7 +206,7 @@ class Fragmenter:
         if self._clause_first:
             if char in "?!….":
                 verdict = judge_mark(text, start, at, end, self._first_min)
-            elif char in _CLAUSE_CHARS or char.isspace():
+            elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(text, at)):
                 verdict = judge_clause(text, start, at, end, self._words, self._first_min)
         if verdict is None:
             origin = self._line if self._line >= start else start if self._fresh else -1
