@@ -1,31 +1,63 @@
-"""Data of the Cleaner: what each construct of markdown, HTML and LaTeX looks like, whole and half arrived."""
+"""What markup looks like, as data: each construct of markdown, HTML and LaTeX, whole and half arrived.
+
+The Cleaner tries constructs in the order of the tables. `half` must match to the end of the buffer for as long as more text
+could change what `whole` says; that alone makes the result independent of how the text is chunked.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
+
+from .fragments import Hold
 
 __all__ = [
+    "BLOCKS",
     "BREAKING_TAGS",
+    "CJK",
     "EMOJI",
-    "FORMAT",
+    "HOST",
     "HTML_TAGS",
-    "INVISIBLE",
+    "INDENT",
+    "INLINE",
+    "IN_CODE",
+    "LITERALS",
     "RAW_TAGS",
+    "STARRED",
     "THINK_TAGS",
+    "UNSEEN",
+    "URL",
+    "Construct",
 ]
 
-THINK_TAGS: Final = frozenset({"analysis", "reasoning", "think", "thinking", "thought"})
+
+class Construct(NamedTuple):
+    """Markup that begins with certain characters."""
+
+    name: str  # of the function in constructs.py that takes it
+    first: str  # the characters it may begin with, after the indentation if it is a block
+    rule: str  # the fields of Rules that switch it
+    whole: re.Pattern[str]
+    half: re.Pattern[str]
+    why: str
+    bound: int = 300  # characters within which it must be whole
+    hold: Hold = Hold.DOUBT
+    paused: bool = False  # when the model pauses it is decided as at the end of the text
+
+
+def _construct(name: str, first: str, rule: str, whole: str, half: str, why: str, **more: int) -> Construct:
+    return Construct(name, first, rule, re.compile(whole), re.compile(half), why, **more)  # type: ignore[arg-type]
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+
+THINK_TAGS: Final = frozenset({"analysis", "reasoning", "think", "thinking", "thought", "thoughts"})
 
 # Elements whose content is not text.
-RAW_TAGS: Final = frozenset({"script", "style", "template", "svg"})
+RAW_TAGS: Final = frozenset({"script", "style", "svg", "template"})
 
-# Elements around which a line ends, and what is said there.
-BREAKING_TAGS: Final = {
-    "br": "\n",
-    "td": ", ",
-    "th": ", ",
-} | dict.fromkeys(
+# Elements at whose edges a line ends, and what is said there.
+BREAKING_TAGS: Final = {"br": "\n", "td": ", ", "th": ", "} | dict.fromkeys(
     (
         *("address", "article", "aside", "blockquote", "caption", "center", "dd", "details", "div", "dl", "dt", "figcaption"),
         *("figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "option"),
@@ -34,81 +66,238 @@ BREAKING_TAGS: Final = {
     "\n\n",
 )
 
-# Elements that are dropped even right behind a word; other names are there more likely a type: `List<int>`.
-HTML_TAGS: Final = (
-    frozenset(BREAKING_TAGS)
-    | RAW_TAGS
-    | frozenset(
-        (
-            *(
-                "a",
-                "abbr",
-                "audio",
-                "b",
-                "bdi",
-                "bdo",
-                "big",
-                "body",
-                "button",
-                "cite",
-                "code",
-                "col",
-                "colgroup",
-                "data",
-                "del",
-            ),
-            *(
-                "dfn",
-                "em",
-                "font",
-                "head",
-                "html",
-                "i",
-                "iframe",
-                "img",
-                "input",
-                "ins",
-                "kbd",
-                "label",
-                "link",
-                "mark",
-                "meta",
-            ),
-            *(
-                "meter",
-                "object",
-                "output",
-                "picture",
-                "progress",
-                "q",
-                "rp",
-                "rt",
-                "ruby",
-                "s",
-                "samp",
-                "small",
-                "source",
-                "span",
-            ),
-            *("strike", "strong", "sub", "sup", "textarea", "time", "tt", "u", "var", "video", "wbr"),
-        )
-    )
-)
-
-# Pictographs, their modifiers and what joins them. Digits of keycaps are not among them: they are words.
-EMOJI: Final = (
+# Dropped even right behind a word; other names are there more likely a type: `List<int>`.
+HTML_TAGS: Final = frozenset(
     (
-        "\u00a9\u00ae\u203c\u2049\u20e3\u2139\u231a\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u24c2\u25aa\u25ab\u25b6\u25c0"
-        "\u25fb-\u25fe\u2600-\u27bf\u2934\u2935\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u3030\u303d\u3297\u3299\ufe0e\ufe0f"
-        "\U0001f000-\U0001faff\U000e0020-\U000e007f"
+        *BREAKING_TAGS,
+        *RAW_TAGS,
+        *("a", "abbr", "audio", "b", "bdi", "bdo", "big", "body", "button", "cite", "code", "col", "colgroup", "data", "del"),
+        *("dfn", "em", "font", "head", "html", "i", "iframe", "img", "input", "ins", "kbd", "label", "link", "mark", "meta"),
+        *("meter", "object", "output", "picture", "progress", "q", "rp", "rt", "ruby", "s", "samp", "small", "source", "span"),
+        *("strike", "strong", "sub", "sup", "textarea", "time", "tt", "u", "var", "video", "wbr"),
     )
-    .replace("\u00a9\u00ae\u203c\u2049", "")
-    .replace("\u2139", "")
-    .replace("\u24c2", "")
 )
 
-# Characters without width: spaces of width zero, soft hyphen, marks of writing direction, byte order mark.
-INVISIBLE: Final = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
-FORMAT: Final = "\u200c\u200d"  # joiners: part of the spelling in Persian and in Indic scripts, invisible elsewhere
+_BARE: Final = "async|autoplay|checked|controls|defer|disabled|hidden|loop|multiple|muted|open|readonly|required|selected"
+_VALUE: Final = r"""(?:"[^"\n]*+"|'[^'\n]*+'|[^\s"'=<>`]++)"""
+_ATTRIBUTES: Final = rf"(?:[ \t]++(?:[\w:@.-]++[ \t]*+=[ \t]*+{_VALUE}|(?:{_BARE})\b))*+"
+_HALF_VALUE: Final = r"""(?:"[^"\n]*+|'[^'\n]*+|[^\s"'=<>`]++)?"""
+_HALF_ATTRIBUTE: Final = rf"(?:[ \t]++(?:[\w:@.-]++(?:[ \t]*+=[ \t]*+{_HALF_VALUE})?)?)?"
 
-_ = re
+# --- characters ------------------------------------------------------------------------------------------------------
+
+# Pictographs and what modifies them, as the inside of a character class. Not the digits of keycaps: they are words.
+EMOJI: Final = (
+    "\u20e3\u231a\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934\u2935"
+    "\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u3030\u303d\u3297\u3299\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
+)
+
+# Characters without width: soft hyphen, spaces of width zero, marks of writing direction, byte order mark. The two joiners are
+# part of the spelling in Arabic and Indic scripts and stay there.
+UNSEEN: Final = (
+    "(?:[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
+    "|(?<![\u0600-\u109f\u1780-\u18af])[\u200c\u200d])+"
+)
+
+# Scripts without spaces between words: emphasis begins and ends there within a "word".
+CJK: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+
+# A star before these is a wildcard.
+STARRED: Final = ("nix", "BSD")
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+_TEXT: Final = r"(?:[^\[\]\\\n]++|\\[^\n]|\[[^\[\]\n]*+\](?:\([^()\n]*+\))?)*+"
+_TITLE: Final = r"""(?:[ \t]++(?:"[^"\n]*+"|'[^'\n]*+'))?"""
+_DESTINATION: Final = r"(?:<[^<>\n]*+>|[^\s()<>]*+(?:\([^\s()<>]*+\)[^\s()<>]*+)*+)"
+_TARGET: Final = rf"\([ \t]*+{_DESTINATION}{_TITLE}[ \t]*+\)"
+_HALF_DESTINATION: Final = r"(?:<[^<>\n]*+>?|[^\s()<>]*+(?:\([^\s()<>]*+\)[^\s()<>]*+)*+(?:\([^\s()<>]*+)?)"
+_HALF_TARGET: Final = rf"""\([ \t]*+{_HALF_DESTINATION}(?:[ \t]++(?:"[^"\n]*+"?|'[^'\n]*+'?)?)?[ \t]*+\Z"""
+_REFERENCE: Final = r"\[[^\[\]\n]*+\]"
+_HALF_LINK: Final = rf"\[{_TEXT}(?:\\?\Z|\[[^\[\]\n]*+(?:\Z|\]\([^()\n]*+\Z)|\](?:\Z|{_HALF_TARGET}|\[[^\[\]\n]*+\Z))"
+
+_URL_CHARS: Final = r"""[^\s<>"`*|\]\\^{}，。！？、；：）」』】》]"""
+HOST: Final = re.compile(r"(?i:https?://)?(?:[^/?#@]*@)?(?i:www\.)?(?P<host>[^/?#:]+)")
+URL: Final = _construct(
+    "address",
+    "hw",
+    "urls",
+    rf"(?i:https?://|www\.){_URL_CHARS}+",
+    rf"(?i:h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z|(?:https?://|www\.){_URL_CHARS}*+\Z)",
+    "an address may go on",
+    bound=1000,
+)
+
+# --- mathematics: $ is a price unless what follows can be nothing but a formula -----------------------------------------
+
+_FORMULA: Final = (
+    r"(?![\s$])(?:[\d.,]*\d(?:(?=\$)|(?= ?[-+*/^=<>\\_])|(?=[a-zA-Z](?![a-zA-Z]))(?![kKMB])))?"
+    r"(?:\\[a-zA-Z]++|\\[^a-zA-Z\n]|\{[^{}$\n]*+\}|(?![.!?;:] )[^$\n\\a-zA-Z{]"
+    r"|(?:arg|cos|det|exp|gcd|lim|log|max|min|mod|sin|tan|[a-zA-Z]{1,2})(?![a-zA-Z]))"
+)
+_HALF_FORMULA: Final = r"(?:\\[a-zA-Z]*+|\{[^{}$\n]*+|[a-zA-Z]{1,3}|[.!?;:])?"
+
+# --- within lines ------------------------------------------------------------------------------------------------------
+
+_BACKTICKS: Final = "`+(?!`)"
+
+INLINE: Final = (
+    _construct(
+        "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
+    ),
+    _construct(
+        "fence", "`", "code", r"(?P<fence>`{3,})[\w+#.-]{0,20}[ \t\r]*+(?=\n)", r"`{3,}[\w+#.-]{0,20}[ \t\r]*\Z", "code"
+    ),
+    _construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
+    _construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),
+    _construct("removed", "【", "footnotes", r"【[^】\n]{0,80}†[^】\n]{0,80}】", r"【[^】\n]{0,80}\Z", "may be a citation"),
+    _construct("link", "[", "links", rf"\[({_TEXT})\](?:{_TARGET}|(?P<reference>{_REFERENCE}))", _HALF_LINK, "may be a link"),
+    _construct("link_end", "]", "links", r"\]", r"(?!)", ""),
+    _construct(
+        "removed",
+        "!",
+        "images",
+        rf"""(?<![\w!?.,;:"'”’…])!\[{_TEXT}\](?:{_TARGET}|{_REFERENCE})""",
+        rf"""(?<![\w!?.,;:"'”’…])!(?:\Z|{_HALF_LINK})""",
+        "may be an image",
+        paused=True,
+    ),
+    _construct("pronounced", "\\", "escapes", r'\\\{[ \t]{0,2}"', r"\\(?:\{[ \t]{0,2})?\Z", "may be an escape"),
+    _construct("formula", "\\", "math", r"\\[(\[]", r"\\\Z", "may be an escape"),
+    _construct("removed", "\\", "math", r"\\[)\]]", r"\\\Z", "may be an escape"),
+    _construct("removed", "\\", "escapes", r"\\(?=\r?\n)", r"\\\r?\Z", "may be an escape"),
+    _construct("escape", "\\", "escapes", r"\\[!-/:-@\[-`|}~]", r"\\\Z", "may be an escape"),
+    _construct(
+        "entity",
+        "&",
+        "entities",
+        r"&(?:[a-zA-Z]\w{1,7}|#\w{1,7});",
+        r"&(?:#\w{0,7}|[a-zA-Z]\w{0,7})?\Z",
+        "may be a character",
+        paused=True,
+    ),
+    _construct("comment", "<", "html", r"<!--", r"<(?:!-?)?\Z", "may be a comment"),
+    _construct(
+        "removed",
+        "<",
+        "html",
+        r"<\|[\w ]{1,40}\|>|<[!?][a-zA-Z][^<>\n]{0,200}>",
+        r"<(?:\|(?:[\w ]{1,40}\|?)?|[!?](?:[a-zA-Z][^<>\n]{0,200})?)?\Z",
+        "may be a tag",
+    ),
+    _construct(
+        "address",
+        "<",
+        "urls",
+        r"<https?://[^\s<>]+>",
+        r"<(?:h|ht|htt|https?:?|https?:/|https?://[^\s<>]*+)?\Z",
+        "may be an address",
+    ),
+    _construct(
+        "mail",
+        "<",
+        "links",
+        r"<(?:mailto:)?(?P<mail>[\w.+-]++@[\w.-]++)>",
+        r"<(?:(?:mailto:)?[\w.+-]++(?:@[\w.-]*+)?|mailto:)?\Z",
+        "may be an address",
+    ),
+    _construct(
+        "tag",
+        "<",
+        "html think",
+        rf"</?(?P<name>[a-zA-Z][\w:-]*+){_ATTRIBUTES}[ \t]*+/?>",
+        rf"<(?:/?(?:[a-zA-Z][\w:-]*+{_ATTRIBUTES}{_HALF_ATTRIBUTE}[ \t]*+/?)?)?\Z",
+        "may be a tag",
+    ),
+    _construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
+    _construct("formula", "$", "math", r"\$\$", r"\$\Z", "may be a formula", paused=True),
+    _construct(
+        "formula",
+        "$",
+        "math",
+        rf"\$(?P<body>{_FORMULA}++)(?<!\s)\$(?!\d)",
+        rf"\${_FORMULA}*+{_HALF_FORMULA}(?:(?<=[^\s$])\$)?\Z|\$[\d.,]+ ?\Z",
+        "may be a formula",
+        bound=120,
+        paused=True,
+    ),
+    _construct(
+        "heading_end", "#", "headings", r"(?<=[ \t])#+[ \t]*+(?=\r?\n|\Z)", r"(?<=[ \t])#+[ \t]*\r?\Z", "a heading may end"
+    ),
+)
+
+# What these enclose is not markup, even if their own rule is off.
+LITERALS: Final = frozenset({"code_span", "fence"})
+
+# What is markup even between backticks.
+IN_CODE: Final = tuple(construct for construct in INLINE if construct.name in ("code_span", "link_end"))
+
+# --- at the start of lines -----------------------------------------------------------------------------------------------
+
+INDENT: Final = re.compile(r"[ \t]{0,40}")
+_END: Final = r"[ \t]*+(?=\r?\n|\Z)"
+
+BLOCKS: Final = tuple(
+    construct._replace(
+        whole=re.compile(r"[ \t]{0,40}" + construct.whole.pattern),
+        half=re.compile(rf"[ \t]{{0,40}}(?:{construct.half.pattern})"),
+    )
+    for construct in (
+        _construct(
+            "fence",
+            "`~",
+            "code",
+            r"(?P<fence>`{3,}(?=[^`\n]*+(?:\n|\Z))|~{3,})[^\n]*",
+            r"(?:`{1,2}|`{3,}[^`\n]*+|~{1,2}|~{3,}[^\n]*+)\Z",
+            "code may begin",
+        ),
+        _construct("own_line", "#", "headings", r"#{1,6}(?:[ \t]++|(?=\r?\n))", r"#{1,6}[ \t]*\r?\Z", "may be a heading"),
+        _construct("removed", "=", "headings", rf"={{3,}}{_END}", r"=+[ \t]*\r?\Z", "may be a heading's underline"),
+        _construct(
+            "removed",
+            "-*_",
+            "separators",
+            rf"([-*_])(?:[ \t]*+\1){{2,}}{_END}",
+            r"([-*_])(?:[ \t]*+\1)*+[ \t]*\r?\Z",
+            "may be a line",
+        ),
+        _construct(
+            "rule_row",
+            "|:-",
+            "tables",
+            rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-+:?[ \t]*+\|?)+{_END}",
+            r"(?=[^\n]*-)[|: \t-]+\r?\Z",
+            "may be a table",
+        ),
+        _construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
+        _construct(
+            "own_line",
+            "-*+",
+            "lists",
+            r"[-*+](?:[ \t]++(?:\[[ xX]\][ \t]++)?|(?=\r?\n))",
+            r"[-*+](?:\r?|[ \t]++(?:\[(?:[ xX](?:\][ \t]*)?)?)?)\Z",
+            "may be a list item",
+        ),
+        _construct(
+            "number", "0123456789", "lists", r"\d{1,3}[.)](?=[ \t])", r"\d{1,3}[.)]?\Z", "may be a list item", paused=True
+        ),
+        _construct("quote", ">", "quotes", r">(?!=)[ \t]?", r">\Z", "may be a quote"),
+        _construct(
+            "removed",
+            "[",
+            "footnotes",
+            r"\[\^[^\]\s]{1,40}\]:[^\n]*+",
+            r"\[(?:\^[^\]\s]{0,40}(?:\](?::[^\n]*+)?)?)?\Z",
+            "may be a footnote",
+            bound=2000,
+        ),
+        _construct(
+            "removed",
+            "[",
+            "links",
+            rf"\[[^\[\]\n]+\]:[ \t]*+\S++{_TITLE}{_END}",
+            rf"\[(?:[^\[\]\n]+(?:\](?::[ \t]*+\S*+{_TITLE}[ \t]*\r?(?:[ \t][\"'][^\n]*)?)?)?)?\Z",
+            "may be a definition",
+        ),
+    )
+)

@@ -1,0 +1,321 @@
+"""What becomes of each construct once it has arrived, and the state that they share."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from .fragments import Held, Hold
+from .markup import BREAKING_TAGS, CJK, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
+from .rules import Rules
+from .spacing import Said
+
+__all__ = ["ACTS", "NOTHING", "Act", "Literal", "More", "State"]
+
+NOTHING: Final = Held(Hold.NOTHING, "nothing is held")
+
+
+class More(Enum):
+    """What may come after the end of the buffer."""
+
+    LIKELY = 1
+    LATER = 2  # the model paused: what is most likely complete is taken as complete
+    NEVER = 3  # the end of the turn
+
+
+class Literal(NamedTuple):
+    """A stretch in which nothing is markup."""
+
+    end: re.Pattern[str]
+    half: re.Pattern[str]  # matches to the end of the buffer while `end` may still come
+    said: bool = False  # the stretch is said
+    end_said: bool = False  # what ends it is said
+
+
+class State:
+    """One turn: what is not decided yet, what is open, what was said."""
+
+    def __init__(self, rules: Rules, code_phrase: str) -> None:
+        self.rules = rules
+        self.code_phrase = code_phrase
+        self.buf = ""  # a few characters to look back at, then what is not decided yet
+        self.at = 0  # where in `buf` the undecided begins
+        self.base = 0  # where `buf` begins in the model's text
+        self.more = More.LIKELY
+        self.held = NOTHING
+        self.said = Said()
+        self.line_start = True
+        self.paragraph = False  # the end of this line is the end of a paragraph
+        self.heading = False
+        self.table = False  # a rule row came: lines are rows, with or without a bar at the start
+        self.row = False
+        self.literal: Literal | None = None
+        self.ticks = 0  # how many backticks will close the code span; 0 outside
+        self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
+        self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
+
+    def say(self, at: int, end: int) -> int:
+        self.said.say(self.buf[at:end], self.base + at)
+        return end
+
+    def put(self, text: str, at: int, end: int) -> int:
+        self.said.put(text, self.base + at, self.base + end)
+        return end
+
+    def hold(self, why: str, hold: Hold = Hold.DOUBT) -> int:
+        self.held = Held(hold, why)
+        return -1
+
+    def before(self, at: int) -> str:
+        return self.buf[at - 1] if at else "\n"
+
+    def after(self, at: int) -> str:
+        return self.buf[at] if at < len(self.buf) else "\n"
+
+
+Act = Callable[[State, "re.Match[str]"], int]
+"""Takes what was found; gives the place after it, the place itself (it is text after all), or -1 (more must come first)."""
+
+
+def removed(state: State, found: re.Match[str]) -> int:
+    state.said.drop()
+    return found.end()
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def own_line(state: State, found: re.Match[str]) -> int:
+    """A heading, an item, a quote: the mark is dropped, the line is a paragraph."""
+    state.said.new_paragraph(state.base + found.start())
+    state.paragraph = True
+    state.heading = found.group().lstrip().startswith("#")
+    state.line_start = False
+    return removed(state, found)
+
+
+def quote(state: State, found: re.Match[str]) -> int:
+    end = own_line(state, found)
+    state.line_start = True  # a list may be quoted
+    return end
+
+
+def number(state: State, found: re.Match[str]) -> int:
+    state.said.new_paragraph(state.base + found.start())
+    state.paragraph = True
+    state.line_start = False
+    return state.say(*found.span())
+
+
+def row(state: State, found: re.Match[str]) -> int:
+    state.row = True
+    return own_line(state, found)
+
+
+def rule_row(state: State, found: re.Match[str]) -> int:
+    state.table = True
+    return removed(state, found)
+
+
+def fence(state: State, found: re.Match[str]) -> int:
+    at, end = found.span()
+    mark, size = found["fence"][0], min(len(found["fence"]), 20)
+    said = not state.rules.code
+    state.literal = Literal(
+        re.compile(rf"\n[ \t>]{{0,40}}{mark}{{{size},40}}[ \t]{{0,40}}\r?(?=\n)"),
+        re.compile(rf"\n[ \t>]{{0,40}}{mark}{{0,40}}[ \t]{{0,40}}\r?\Z"),
+        said=said,
+        end_said=said,
+    )
+    state.line_start = False
+    if said:
+        return state.say(at, end)
+    if end < len(state.buf) and state.code_phrase:
+        state.said.new_paragraph(state.base + at)
+        state.put(state.code_phrase, at, end)
+        state.put("\n\n", end, end + 1)  # now, and not only when the block ends
+    return removed(state, found)
+
+
+# --- within lines ------------------------------------------------------------------------------------------------------
+
+
+def emphasis(state: State, found: re.Match[str]) -> int:
+    """By what stands before and after alone, so that no word waits for a marker that may never come."""
+    at, end = found.span()
+    mark = state.buf[at]
+    is_open = state.open[mark]
+    if is_open and _closes(state, at, end, is_open):
+        state.open[mark] = max(0, is_open - (end - at))
+    elif _opens(state, at, end):
+        state.open[mark] += end - at
+    elif end == len(state.buf) and state.more is More.LATER:
+        return state.hold("emphasis may begin")
+    else:
+        return state.say(at, end)
+    return removed(state, found)
+
+
+def _closes(state: State, at: int, end: int, is_open: int) -> bool:
+    size, before, after = end - at, state.before(at), state.after(end)
+    if before.isspace():
+        return size >= 2 and not after.isalnum()
+    if before.isalnum() and after.isalnum() and (state.buf[at] == "_" or (before.isdigit() and after.isdigit())):
+        return False
+    return size > 1 or size % 2 == is_open % 2
+
+
+def _opens(state: State, at: int, end: int) -> bool:
+    mark, size, before, after = state.buf[at], end - at, state.before(at), state.after(end)
+    if after.isspace() or (mark == "~" and size != 2):
+        return size == 2 and before == "\n" and after in " \t"
+    if CJK.match(before) or CJK.match(after):
+        return True
+    if before.isalnum() and after.isalnum():  # un**believ**able, but not 2**8, x**2 or snake__case
+        return mark != "_" and size > 1 and (state.buf[max(0, at - 2) : at] + after).isalpha() and at > 1
+    if size > 1:
+        return mark == "*" or not before.isalnum()
+    if before.isalnum() or before in "./\\^=&%":
+        return False
+    return not state.buf.startswith(STARRED, end) and (after.isalnum() or after > "\x7f" or after in "\"'([{$`_~*\\#@<&")
+
+
+def code_span(state: State, found: re.Match[str]) -> int:
+    at, end = found.span()
+    if state.ticks and end - at != state.ticks:
+        if end == len(state.buf) and state.more is More.LATER:
+            return state.hold("code may end")
+        return state.say(at, end)
+    state.ticks = 0 if state.ticks else end - at
+    return removed(state, found) if state.rules.inline_code else state.say(at, end)
+
+
+def link(state: State, found: re.Match[str]) -> int:
+    """What stands between the brackets is markup in its turn: only the opening bracket is taken here."""
+    at = found.start()
+    if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]"):
+        return at  # x[0][1]
+    state.link = (state.base + found.end(1), state.base + found.end())
+    state.said.drop()
+    return at + 1
+
+
+def link_end(state: State, found: re.Match[str]) -> int:
+    if state.base + found.start() != state.link[0]:
+        return found.start()
+    state.ticks = 0
+    state.said.drop()
+    return state.link[1] - state.base
+
+
+def escape(state: State, found: re.Match[str]) -> int:
+    state.said.drop()
+    return state.say(found.start() + 1, found.end())
+
+
+_PRONOUNCED: Final = Literal(re.compile(r"\}|(?=\n)"), re.compile(r"(?!)"), said=True, end_said=True)
+
+
+def pronounced(state: State, found: re.Match[str]) -> int:
+    """Deepgram's inline pronunciation."""
+    state.literal = _PRONOUNCED
+    return state.say(*found.span())
+
+
+def entity(state: State, found: re.Match[str]) -> int:
+    char = html.unescape(found.group())
+    if char == found.group():
+        return found.start()
+    return state.put("" if re.fullmatch(UNSEEN, char) else char.replace("\xa0", " "), *found.span())
+
+
+_COMMENT: Final = Literal(re.compile("-->"), re.compile(r"--?\Z"))
+
+
+def comment(state: State, found: re.Match[str]) -> int:
+    state.literal = _COMMENT
+    return removed(state, found)
+
+
+def tag(state: State, found: re.Match[str]) -> int:
+    at, name = found.start(), found["name"].lower()
+    thinks = name in THINK_TAGS
+    if not (state.rules.think if thinks else state.rules.html):
+        return at
+    if not thinks and name not in HTML_TAGS and state.before(at).isalnum():
+        return at  # List<int>
+    opens = not (found.group().startswith("</") or found.group().endswith("/>"))
+    said = BREAKING_TAGS.get(name, "")
+    if opens and (thinks or name in RAW_TAGS):
+        end = re.compile(rf"</{re.escape(name)}[ \t]{{0,8}}>", re.IGNORECASE)
+        state.literal = Literal(end, re.compile(rf"<(?:/[\w:-]{{0,{len(name)}}}[ \t]{{0,8}})?\Z"))
+        state.line_start = False
+    elif said and state.said.newlines == 0 and (opens or said != ", "):
+        state.said.drop()
+        state.put(said, *found.span())
+    return removed(state, found)
+
+
+_AFTER_URL: Final = ".,;:!?'_~#"
+
+
+def address(state: State, found: re.Match[str]) -> int:
+    """A bare URL, or one in angle brackets: its host."""
+    at, end = found.span()
+    body = found.group().strip("<>")
+    if end - at == len(body):
+        body = body.rstrip(_AFTER_URL)
+        while body.endswith(")") and body.count("(") < body.count(")"):
+            body = body[:-1].rstrip(_AFTER_URL)
+        end = at + len(body)
+    host = HOST.match(body)
+    return at if host is None else state.put(host["host"], at, end)
+
+
+def mail(state: State, found: re.Match[str]) -> int:
+    state.said.drop()
+    state.say(*found.span("mail"))
+    return removed(state, found)
+
+
+def pipe(state: State, found: re.Match[str]) -> int:
+    at, end = found.span()
+    if not state.row:
+        return at
+    if state.after(end) not in "\r\n" and state.said.newlines == 0:
+        state.said.drop()
+        state.put(" " if state.said.last in ",.;:!?" else ", ", at, end)
+    return removed(state, found)
+
+
+_FORMULAS: Final = {
+    "$$": Literal(re.compile(r"\$\$|(?=\n[ \t]*\n)"), re.compile(r"\$\Z|\n[ \t]*\Z"), said=True),
+    "\\(": Literal(re.compile(r"\\\)|(?=\n)"), re.compile(r"\\\Z"), said=True),
+    "\\[": Literal(re.compile(r"\\\]|(?=\n[ \t]*\n)"), re.compile(r"\\\Z|\n[ \t]*\Z"), said=True),
+}
+
+
+def formula(state: State, found: re.Match[str]) -> int:
+    state.said.drop()
+    if found.group() in _FORMULAS:
+        state.literal = _FORMULAS[found.group()]
+    else:
+        state.say(*found.span("body"))
+        state.said.drop()
+    return found.end()
+
+
+def heading_end(state: State, found: re.Match[str]) -> int:
+    return removed(state, found) if state.heading else found.start()
+
+
+ACTS: Final[Mapping[str, Act]] = {
+    act.__name__: act
+    for act in (
+        *(address, code_span, comment, emphasis, entity, escape, fence, formula, heading_end, link, link_end, mail, number),
+        *(own_line, pipe, pronounced, quote, removed, row, rule_row, tag),
+    )
+}
