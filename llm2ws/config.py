@@ -313,7 +313,8 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
     except msgspec.ValidationError as exc:
         # msgspec quotes a value that is not in its list. It may have been meant for another setting, such as a key.
         wrong = str(exc).replace("`", "").partition(" '")[0]
-        raise ConfigError(f"{layer.origin}: {name}: {wrong[0].lower()}{wrong[1:]}", hint=_kind_of(path)) from None
+    # Raised outside, so that msgspec's own words do not come along as the context.
+    raise ConfigError(f"{layer.origin}: {name}: {wrong[0].lower()}{wrong[1:]}", hint=_kind_of(path))
 
 
 def _kind_of(path: Path_) -> str:

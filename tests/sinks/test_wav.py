@@ -1,0 +1,73 @@
+"""WAV files, read back by the standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import wave
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2ws.audio import AudioFormat, Encoding, wav_header
+from llm2ws.errors import SinkError
+from llm2ws.sinks.wav import WavFile
+
+
+@given(chunks=st.lists(st.binary(max_size=70_000).map(lambda data: data[: len(data) // 2 * 2]), max_size=4))
+def test_a_file_says_how_long_it_is(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
+    path = tmp_path_factory.mktemp("wav") / "out.wav"
+
+    async def write() -> None:
+        async with WavFile(path, AudioFormat(sample_rate_hz=16_000)) as file:
+            for chunk in chunks:
+                await file.write(chunk)
+
+    asyncio.run(write())
+    with wave.open(str(path)) as read:
+        assert (read.getframerate(), read.getnchannels(), read.getsampwidth()) == (16_000, 1, 2)
+        assert read.readframes(read.getnframes()) == b"".join(chunks)
+    assert struct.unpack("<I", path.read_bytes()[4:8])[0] == path.stat().st_size - 8
+
+
+async def test_an_odd_size_is_padded_and_not_counted(tmp_path: Path) -> None:
+    fmt = AudioFormat(Encoding.MULAW, 8_000)
+    async with WavFile(tmp_path / "out.wav", fmt) as file:
+        await file.write(b"\xff" * 3)
+
+    data = (tmp_path / "out.wav").read_bytes()
+
+    assert data == wav_header(fmt, 3) + b"\xff" * 3 + b"\0"
+    assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
+
+
+async def test_a_pipe_gets_sizes_that_say_nothing() -> None:
+    read, write = os.pipe()
+    async with WavFile(write, AudioFormat()) as file:
+        await file.write(b"abcd")
+    os.close(write)
+
+    data = os.read(read, 1_000)
+    os.close(read)
+
+    assert data == wav_header(AudioFormat(), None) + b"abcd"
+
+
+async def test_a_file_that_an_error_left_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    with pytest.raises(ZeroDivisionError):
+        async with WavFile(path, AudioFormat()) as file:
+            await file.write(bytes(48_000))
+            raise ZeroDivisionError
+
+    with wave.open(str(path)) as read:
+        assert read.getnframes() == 24_000
+
+
+async def test_a_full_disk_is_known_before_the_first_audio() -> None:
+    with pytest.raises(SinkError, match="/dev/full: no space left on device"):
+        async with WavFile("/dev/full", AudioFormat()):
+            pytest.fail("it opened")

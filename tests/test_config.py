@@ -1,0 +1,239 @@
+"""Settings: which of two places is stronger, what a mistake is called, what may not leave."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2ws import config
+from llm2ws.config import Llm, Secret, Settings, Speech
+from llm2ws.errors import ConfigError
+from tests.support import ROOT, texts_of
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "llm2ws.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def load(text: str = "", **environ: str) -> Settings:
+    return config.load(environ=environ, config=text or None).settings
+
+
+def test_nothing_set_is_the_defaults(tmp_path: Path) -> None:
+    assert config.load(environ={"XDG_CONFIG_HOME": str(tmp_path)}).settings == Settings()
+
+
+def test_the_order_of_strength(tmp_path: Path, toml: Callable[[str], str]) -> None:
+    file = toml("[text]\nmax_chars = 101\nfirst_min_chars = 11\nfirst_max_chars = 51\nlanguage = 'de'\n[play]\nahead_s = 1")
+    (tmp_path / ".env").write_text(
+        "LLM2WS_TEXT__MAX_CHARS=102\nLLM2WS_TEXT__FIRST_MIN_CHARS=12\nLLM2WS_TEXT__FIRST_MAX_CHARS=52\n"
+    )
+    environ = {"LLM2WS_TEXT__MAX_CHARS": "103", "LLM2WS_TEXT__FIRST_MIN_CHARS": "13"}
+
+    settings, origins, _ = config.load(config=file, folder=str(tmp_path), environ=environ, flags={("text", "max_chars"): 104})
+
+    text = settings.text
+    assert (text.max_chars, text.first_min_chars, text.first_max_chars, text.language) == (104, 13, 52, "de")
+    assert settings.play.ahead_s == 1.0
+    assert {".".join(path): origin for path, origin in origins.items()} == {
+        "text.max_chars": "the command line",
+        "text.first_min_chars": "the environment",
+        "text.first_max_chars": ".env",
+        "text.language": file,
+        "play.ahead_s": file,
+    }
+
+
+def test_the_users_file_is_stronger_than_the_systems_and_the_named_one_is_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "llm2ws"
+    folder.mkdir()
+    (folder / "llm2ws.toml").write_text("log = 'info'")
+    (tmp_path / "named.toml").write_text("default_llm = 'echo'")
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+
+    assert config.load(environ=environ).settings.log == "info"
+    named = environ | {"LLM2WS_CONFIG": str(tmp_path / "named.toml")}
+    assert config.load(environ=named).settings == Settings(default_llm="echo")
+
+
+def test_dot_env_is_read_only_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("LLM2WS_LOG=error\n")
+    monkeypatch.chdir(tmp_path)
+    assert config.load(environ={}).settings.log == "warning"
+    assert config.load(environ={}, folder=".").settings.log == "error"
+
+
+def test_entries_have_any_name_and_the_environment_finds_them(toml: Callable[[str], str]) -> None:
+    file = toml("[speech.my-Voice]\nvoice = 'a'\n[speech.my-Voice.limits]\nchars_per_speak = 7\n[speech.bare]")
+
+    speech = load(file, LLM2WS_SPEECH__MY_VOICE__SPEED="1.5", LLM2WS_SPEECH__NEW__FAILOVER="bare, my-Voice").speech
+
+    assert list(speech) == ["my-Voice", "bare", "new"]
+    assert (speech["my-Voice"].voice, speech["my-Voice"].speed) == ("a", 1.5)
+    assert speech["my-Voice"].limits.chars_per_speak == 7
+    assert speech["bare"] == Speech()
+    assert speech["new"].failover == ("bare", "my-Voice")
+
+
+def test_a_vendors_variable_is_weaker_than_ours(canary: Callable[[], str]) -> None:
+    one, other = canary(), canary()
+    assert load(DEEPGRAM_API_KEY=one).speech["deepgram"].api_key.reveal() == one
+    both = load(DEEPGRAM_API_KEY=one, LLM2WS_SPEECH__DEEPGRAM__API_KEY=other)
+    assert both.speech["deepgram"].api_key.reveal() == other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("log = \n", "Invalid value (at line 1, column 7): correct this line"),
+        ("[text]\npolcy = 'word'", "text.polcy: no such setting: did you mean text.policy?"),
+        ("[txet]\npolicy = 'word'", "txet: no such setting: did you mean text?"),
+        ("[speech.x]\nvioce = 'a'", "speech.x.vioce: no such setting: did you mean speech.x.voice?"),
+        (
+            "[speech.x.limits]\nchars = 3",
+            "speech.x.limits.chars: no such setting: did you mean speech.x.limits.chars_per_speak?",
+        ),
+        ("[text]\nmax_chars = 'many'", "text.max_chars: expected int, got str: it sets the longest fragment"),
+        ("[text]\nmax_chars = true", "text.max_chars: expected int, got bool: it sets the longest fragment"),
+        ("[text]\nmax_chars = 3", "text.max_chars: expected int >= 20: it sets the longest fragment"),
+        ("[text]\npolicy = 'x'", 'text.policy: invalid enum value: give one of "", token, word, clause-first, sentence'),
+        ("text = 3", "text: expected a table: write [text]"),
+        ("[speech]\nvoice = 'a'", "speech.voice: expected a table: write [speech.voice]"),
+        ("[[text]]\n", "text: expected a table: write [text]"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(toml: Callable[[str], str], text: str, message: str) -> None:
+    file = toml(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value) == f"{file}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("LLM2WS_TEXT__MAXCHARS", "200", "no such setting: did you mean LLM2WS_TEXT__MAX_CHARS?"),
+        ("LLM2WS_TEXT__MAX_CHARS", "many", "expected int, got str: it sets the longest fragment"),
+        ("LLM2WS_LOGS", "info", "no such setting: did you mean LLM2WS_LOG?"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(**{name: value})
+    assert str(caught.value) == f"the environment: {name}: {message}"
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), (b"\xff\xfe", "not UTF-8 text")])
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, why: str) -> None:
+    path = tmp_path / "llm2ws.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: {why}: ")):
+        load(str(path))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda leaf: st.dictionaries(st.text(), leaf)))
+def test_no_value_of_a_setting_breaks_it(value: object) -> None:
+    """What TOML can hold, at every place of the tree, is either taken or refused by name."""
+    refused = {}
+    for path in (("log",), ("text",), ("speech",), ("speech", "x"), ("speech", "x", "api_key"), ("speech", "x", "limits")):
+        try:
+            config.load(environ={}, flags={path: value})
+        except ConfigError as exc:
+            refused[".".join(path)] = str(exc)
+    assert all(name in message for name, message in refused.items())
+
+
+def test_a_key_shows_itself_nowhere(toml: Callable[[str], str], canary: Callable[[], str]) -> None:
+    key = canary()
+    loaded = config.load(environ={"DEEPGRAM_API_KEY": key, "LLM2WS_SPEECH__X__API_KEY": key})
+    assert key not in repr(loaded)
+    assert key not in f"{loaded.settings.speech['x'].api_key}"
+    for wrong in (f"log = '{key}'", f"[text]\nmax_chars = '{key}'", f"[speech.x]\napi_key = ['{key}']"):
+        with pytest.raises(ConfigError) as caught:
+            load(toml(wrong))
+        assert not any(key in text for text in texts_of(caught.value))
+
+
+def test_secrets_compare_by_value() -> None:
+    assert Secret("a") == Secret("a") != Secret("b")
+    assert not Secret()
+    assert len({Secret("a"), Secret("a")}) == 1
+
+
+def test_an_address_from_dot_env_gets_no_key_from_elsewhere(tmp_path: Path, canary: Callable[[], str]) -> None:
+    (tmp_path / ".env").write_text("LLM2WS_SPEECH__DEEPGRAM__URL=wss://other.example\n")
+
+    loaded = config.load(environ={"DEEPGRAM_API_KEY": canary()}, folder=str(tmp_path))
+
+    assert not loaded.settings.speech["deepgram"].api_key
+    assert loaded.notes == ("speech.deepgram.url is from .env: it is not given the key from the environment",)
+
+
+def test_an_address_from_dot_env_gets_the_key_beside_it_but_no_file(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key = canary()
+    (tmp_path / ".env").write_text(
+        f"LLM2WS_SPEECH__X__URL=wss://other.example\nLLM2WS_SPEECH__X__API_KEY={key}\nLLM2WS_SPEECH__X__API_KEY_FILE=id_rsa\n"
+    )
+    entry = config.load(environ={}, folder=str(tmp_path)).settings.speech["x"]
+    assert entry.api_key.reveal() == key
+    assert not entry.api_key_file
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"", "not one line"), (b"a\nb", "not one line"), (b"\xff", "not text")])
+def test_a_key_file_holds_the_key_alone(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b" abc\n")
+    assert config.read_key(str(path)) == "abc"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=why):
+        config.read_key(str(path))
+
+
+def test_the_sample_file_is_what_the_code_says() -> None:
+    assert (ROOT / "config" / "llm2ws.toml").read_text() == config.sample(), "write config.sample() into it"
+
+
+def test_the_sample_file_sets_the_defaults(tmp_path: Path) -> None:
+    sample = (ROOT / "config" / "llm2ws.toml").read_text()
+    assert load(str(ROOT / "config" / "llm2ws.toml")) == Settings()
+
+    # With the tables uncommented that have names of one's own, still the defaults; only what is unset stays out.
+    path = tmp_path / "llm2ws.toml"
+    path.write_text(
+        "\n".join(
+            line.removeprefix("# ")
+            for line in sample.splitlines()
+            if "(unset)" not in line and "Read from" not in line and "~/" not in line and "any name" not in line
+        )
+    )
+    assert load(str(path)) == Settings(llm={"echo": Llm()}, speech={"deepgram": Speech()})
+
+
+def test_every_setting_has_a_reason_and_a_default_that_is_no_secret() -> None:
+    lines = [line.removeprefix("# ") for line in config.sample().splitlines() if re.match(r"(# )?[a-z_]+ = ?", line)]
+    assert len(lines) >= 30
+    for line in lines:
+        value, _, why = line.partition(" # ")
+        assert len(why) > 10, line
+        assert value.rstrip().endswith("=") or json.loads(value.partition("=")[2]) is not None
+
+
+def test_dot_env_example_is_empty_and_its_lines_are_settings(tmp_path: Path) -> None:
+    text = (ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text(text)
+    assert config.load(environ={}, folder=str(tmp_path)).origins == {}
+    (tmp_path / ".env").write_text(re.sub(r"^#(?=[A-Z])", "", text, flags=re.MULTILINE))
+    assert config.load(environ={}, folder=str(tmp_path)).settings.speech["deepgram"].voice
