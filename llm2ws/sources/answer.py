@@ -93,7 +93,7 @@ async def _read_answer(
     What a server sends only to keep the connection open does not make its first event later, but it ends no answer.
     """
     loop = asyncio.get_running_loop()
-    decoder = Decoder()
+    decoder = Decoder(endpoint.who)
     started = sniffed = False
     async with aclosing(response.aiter_bytes()) as reads:
         while not parser.complete:
@@ -192,7 +192,7 @@ _STATUS = {
     529: _Status("the server is overloaded", "try again later", retry=True),
 }
 _CLIENT_ERROR = _Status("the request was refused", _SETTINGS)
-_SERVER_ERROR = _Status("the server failed", "try again, or look into its log", retry=True)
+_SERVER_ERROR = _Status("an error of the server", "try again, or look into its log", retry=True)
 
 # What servers say, in whatever words, under whatever status. The first that fits.
 _CAUSES: list[tuple[re.Pattern[str], _Status]] = [
@@ -243,7 +243,9 @@ def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str,
 def failed(endpoint: Endpoint, body: object) -> SourceError:
     """The server said in the middle of a stream that it failed."""
     known = _cause(body) or _SERVER_ERROR
-    return _error(endpoint, f"{known.what} in the middle of the answer", body, known.hint, status=None, retry=known.retry)
+    return _error(
+        endpoint, f"failed in the middle of the answer, {known.what}", body, known.hint, status=None, retry=known.retry
+    )
 
 
 def _silent(endpoint: Endpoint, stall_s: float | None) -> SourceError:
@@ -321,7 +323,7 @@ def _error(endpoint: Endpoint, what: str, body: object, hint: str, *, status: in
     said = " | ".join(_strings(body, ("code", "type", "message", "detail")))
     _log.debug("%s: %s: %s", endpoint.who, what, said.replace(endpoint.key, "***") if endpoint.key else said)
     codes = dict.fromkeys(_strings(body, ("code", "type", "param"))) if isinstance(body, Mapping) else {}
-    shown = [code for code in codes if _IDENTIFIER.fullmatch(code) and not _holds_key(endpoint, code)]
+    shown = [code for code in codes if code != "error" and _IDENTIFIER.fullmatch(code) and not _holds_key(endpoint, code)]
     named = f" ({', '.join(shown[:3])})" if shown else ""
     hint = hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
     return SourceError(f"{endpoint.who}: {what}{named}", hint=hint, status=status, retry=retry)

@@ -30,7 +30,8 @@ class Decoder:
     llama.cpp through 2025 say with it, under status 200, that they failed. It gives an event named "error".
     """
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, who: str = "the stream", *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._who = who  # for messages
         self._max_event_bytes = max_event_bytes
         self._line: list[bytes] = []  # a line that is not complete: joined once, so that a long one costs no more per byte
         self._name = ""
@@ -61,7 +62,7 @@ class Decoder:
         if rest:
             self._line.append(rest)
         if self._held > self._max_event_bytes:
-            raise SourceError(f"the stream holds an event of more than {self._max_event_bytes} bytes")
+            raise SourceError(f"{self._who}: sent an event of more than {self._max_event_bytes} bytes")
         return events
 
     def finish(self) -> list[Event]:

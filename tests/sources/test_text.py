@@ -1,0 +1,147 @@
+"""Text that is there already, and the echo of a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2ws.errors import SourceError
+from llm2ws.sources.text import echo, from_iterable, from_stream, from_text
+
+
+async def taken(source: AsyncIterator[str]) -> list[str]:
+    return [item async for item in source]
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Time passes only while the loop waits, and then at once."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+def run_jumping(work: Coroutine[Any, Any, list[str]]) -> tuple[list[str], float]:
+    """The result, and how long the loop thinks that it took."""
+    selector = JumpingSelector()
+
+    class JumpingLoop(asyncio.SelectorEventLoop):
+        def time(self) -> float:
+            return selector.now
+
+    with asyncio.Runner(loop_factory=lambda: JumpingLoop(selector)) as runner:
+        return runner.run(work), selector.now
+
+
+@given(st.text())
+def test_echo_loses_nothing(text: str) -> None:
+    tokens, _ = run_jumping(taken(echo(text, tokens_per_s=0)))
+
+    assert "".join(tokens) == text
+    assert "" not in tokens
+
+
+def test_echo_writes_at_the_speed_of_a_model() -> None:
+    tokens, seconds = run_jumping(taken(echo("word " * 80, tokens_per_s=40)))
+
+    assert len(tokens) == 81  # the last is a space
+    assert seconds == pytest.approx(81 / 40)
+
+
+def test_echo_waits_from_token_to_token_and_not_at_the_end_of_each() -> None:
+    """A reader that takes its time gets what is due since, at once."""
+
+    async def slow() -> list[str]:
+        tokens = []
+        async for token in echo("word " * 80, tokens_per_s=40):
+            tokens.append(token)
+            if len(tokens) == 1:
+                await asyncio.sleep(1.0)
+        return tokens
+
+    _, seconds = run_jumping(slow())
+
+    assert seconds == pytest.approx(81 / 40)
+
+
+async def test_a_text_and_an_iterable() -> None:
+    def words() -> Iterator[str]:
+        yield from ("One ", "two.")
+
+    assert await taken(from_text("One two.")) == ["One two."]
+    assert await taken(from_iterable(["One ", "two."])) == ["One ", "two."]
+    assert await taken(from_iterable(words())) == ["One ", "two."]
+
+
+async def test_an_iterable_that_waits_does_not_stop_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+
+    def waits_for_the_loop() -> Iterator[str]:
+        yield asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "said"), loop).result()
+
+    assert await taken(from_iterable(waits_for_the_loop())) == ["said"]
+
+
+async def test_an_iterable_that_fails_is_not_the_end_of_a_text() -> None:
+    def fails() -> Iterator[str]:
+        yield "One"
+        raise KeyError("two")
+
+    source = from_iterable(fails())
+
+    assert await anext(source) == "One"
+    with pytest.raises(KeyError):
+        await anext(source)
+
+
+class Reads:
+    """Gives what it was told, one piece a read."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    async def read(self, n: int, /) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@given(st.text(st.characters(codec="utf-8")), st.booleans())
+def test_characters_may_be_split_over_reads(text: str, mark: bool) -> None:
+    text = text.removeprefix("\ufeff")
+    data = text.encode("utf-8-sig" if mark else "utf-8")
+
+    items, _ = run_jumping(taken(from_stream(Reads(*(data[i : i + 1] for i in range(len(data)))))))
+
+    assert "".join(items) == text
+    assert "" not in items
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([b"a\xffb"], "a\ufffdb"),
+        ([b"a\xe2\x82", b"b"], "a\ufffdb"),
+        ([b"a\xe2\x82"], "a\ufffd"),
+        ([], ""),
+    ],
+)
+async def test_bytes_that_are_no_text_do_not_end_it(pieces: list[bytes], text: str) -> None:
+    assert "".join(await taken(from_stream(Reads(*pieces)))) == text
+
+
+async def test_a_stream_that_fails_says_where() -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"half a ")
+    source = from_stream(reader, name="answer.txt")
+
+    assert await anext(source) == "half a "
+    reader.set_exception(OSError(5, "Input/output error"))
+    with pytest.raises(SourceError, match=r"^answer\.txt: Input/output error: look at where the text comes from$"):
+        await anext(source)
