@@ -62,13 +62,9 @@ _NEVER = {
     ),
     "sv": "bl.a t.ex dvs d.v.s s.k ca resp t.o.m fr.o.m f.d f.n p.g.a st kl tel dr prof inkl exkl ev jfr bl",
     "da": "bl.a f.eks fx dvs d.v.s ca hr fr dr prof pga p.g.a inkl ekskl evt jf kl tel mht m.h.t ifm i.f.m vedr st",
-    "pl": (
-        "p dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul godz im jw ww ds zob tel "
-        "sek"
-    ),
+    "pl": ("p dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul godz im jw ww ds zob tel sek"),
     "cs": (
-        "p dr prof doc ing mgr bc mudr judr phdr rndr např tj tzv tzn resp popř příp cca č.s tel ul nám gen plk sv "
-        "srov mj stol"
+        "p dr prof doc ing mgr bc mudr judr phdr rndr např tj tzv tzn resp popř příp cca č.s tel ul nám gen plk sv srov mj stol"
     ),
     "tr": (
         "dr prof doç yrd öğr gör av alb gen org tğm yzb bnb sn hz ör örn bkz çev haz md müd mah cad sok apt tel t.c "
@@ -113,8 +109,7 @@ _BEFORE_NUMBER = {
         "sept oct nov dic km"
     ),
     "pt": (
-        "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out "
-        "nov dez km"
+        "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out nov dez km"
     ),
     "it": "n nn art artt p pp pag pagg cap fig figg vol t gen feb mar apr mag giu lug ago set ott nov dic max min",
     "nl": "nr nrs art p pp blz fig hfst afb tab dl jan feb mrt apr jun jul aug sept okt nov dec max min",
@@ -294,8 +289,7 @@ _STARTERS = {
     "hu": "a az egy ez ő ők mi ti én te és de vagy ha amikor hogy ki hol miért nem igen is",
     "fi": "se ne hän he me te minä sinä tämä nämä ja mutta tai jos kun miten mikä kuka missä miksi ei kyllä myös",
     "ca": (
-        "el la els les un una aquest aquesta ell ella jo tu i però o si quan com que qui on per amb sense en a de no "
-        "sí també"
+        "el la els les un una aquest aquesta ell ella jo tu i però o si quan com que qui on per amb sense en a de no sí també"
     ),
     "vi": "tôi bạn anh chị nó họ chúng đây đó và nhưng hoặc nếu khi vì",
 }
@@ -373,11 +367,17 @@ def words_of(language: str | None) -> Words:
         never -= _COMMON | _set(_STARTERS, None)
     elif language != "en":
         never |= _set(_NEVER, "en") - _COMMON - _set(_STARTERS, language)
+    before_number = _set(_BEFORE_NUMBER, language) | _set(_BEFORE_NUMBER, "en")
+    may_end = _set(_MAY_END, language) | _set(_MAY_END, "en")
+    ends = _set(_ENDS, language) | _set(_ENDS, "en")
+    if language is None:
+        may_end -= never
+        ends -= never | may_end
     return Words(
         never,
-        _set(_BEFORE_NUMBER, language) | _set(_BEFORE_NUMBER, "en"),
-        _set(_MAY_END, language) | (_set(_MAY_END, "en") if language else frozenset()),
-        _set(_ENDS, language) | _set(_ENDS, "en"),
+        before_number,
+        may_end,
+        ends,
         _set(_STARTERS, language),
         _set(_CONJUNCTIONS, language),
         _set(_ORDINALS, language),

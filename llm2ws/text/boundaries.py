@@ -55,8 +55,8 @@ _ENDS_THERE: Final = {";": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), ":": re.c
 _ANYWHERE: Final = f"{_STOPS}{_SURE}\n<\\\\"
 _PLAIN: Final = frozenset(_STOPS + _SURE + "\n<\\")
 _BEFORE_SPACE: Final = f";:){_THAI}{_EMOJI}"
-CANDIDATE: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”\"]))")
-CANDIDATE_FIRST: Final = re.compile(f"[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?=[ »”\"]))")
+CANDIDATE: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”"]))')
+CANDIDATE_FIRST: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}{_CLAUSE}\\s](?:(?<=[{_ANYWHERE}{_CLAUSE}\\s])|(?=[ »”"]))')
 NEWLINE: Final = re.compile("\n")
 # For the policy WORD: before white space; after CJK punctuation.
 WORD_END: Final = re.compile(
@@ -65,7 +65,9 @@ WORD_END: Final = re.compile(
 SPEAKABLE: Final = re.compile(r"[^\W_]")
 
 # What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
-_TAIL = re.compile(f"(?:[{_STOPS}{_SURE}{_CLOSERS}“‘*_~`{_EMOJI}]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*")
+_TAIL = re.compile(
+    f"(?:[{_STOPS}{_SURE}{_CLOSERS}*_~`{_EMOJI}]|(?<=[{_STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*"
+)
 _PAIRED = re.compile(f"[{_OPENERS}]")
 _FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
 _QUOTED = re.compile(f"[{_CLOSERS}]")
@@ -326,6 +328,8 @@ def _kind(text: str, start: int, at: int, words: Words, origin: int) -> str:
         return "doubt"
     if word in words.before_number:
         return "number-follows"
+    if word.endswith("str") or (len(word) == 2 and found[0].isupper() and word[0] == word[1]):
+        return "doubt"  # "Bahnhofstr."; the doubled letters of a Spanish plural, "EE. UU."
     if len(word) == 1:
         return "doubt" if word.isalpha() and not _WIDE.match(word) else "sure"
     if "." in word:

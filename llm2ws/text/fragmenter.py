@@ -137,7 +137,7 @@ class Fragmenter:
         hold, why = self.holding
         if self._waiting is not None and hold is not Hold.NOTHING:
             cut = _Cut(self._waiting.at, Boundary.PAUSE, f"a pause: {why}")
-        elif clause and self._sentences and (place := last_clause_end(self._text, 0, len(self._text), _RELEASE_FLOOR)):
+        elif clause and self._sentences and (place := self._last_clause_end()):
             self._fresh = False
             cut = _Cut(place, Boundary.PAUSE, "a pause: the last clause end")
         else:
@@ -147,6 +147,10 @@ class Fragmenter:
         self._idle = not self._fence
         self._scan = max(self._scan, cut.at)
         return self._take([cut])
+
+    def _last_clause_end(self) -> int:
+        place = last_clause_end(self._text, 0, len(self._text), _RELEASE_FLOOR)
+        return place if SPEAKABLE.search(self._text, 0, place) else 0
 
     # --- where to cut ----------------------------------------------------------------------------------------------
 
@@ -192,7 +196,7 @@ class Fragmenter:
 
     def _search_word(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
         if self._policy is Policy.TOKEN:
-            return start, Verdict(end, Boundary.WORD, None, "a token") if start < end else None
+            return start, Verdict(end, Boundary.WORD, None, "a token") if start < end == len(text) else None
         found = WORD_END.search(text, max(at, start + 1), end)
         if found is None:
             return end, None
