@@ -58,5 +58,5 @@ async def from_stream(reader: Reader, *, name: str = "standard input") -> AsyncG
                 yield text
     except OSError as exc:
         raise SourceError(f"{name}: {exc.strerror or type(exc).__name__}", hint="look at where the text comes from") from exc
-    if text := decode(b"", True):
+    if text := decode(b"", final=True):
         yield text
