@@ -21,6 +21,7 @@ class Words(NamedTuple):
     ends: frozenset[str]  # a sentence ends here if a capital follows: "etc.", "p.m."
     starters: frozenset[str]  # words that begin sentences far more often than they are part of a name
     conjunctions: frozenset[str]  # a speaker may breathe before these
+    after_times: frozenset[str]  # what may follow "p.m." within its sentence: days, time zones
     ordinal_nouns: frozenset[str]  # a number with a full stop before one of these is an ordinal: "3. Juli"
 
 
@@ -33,7 +34,7 @@ _NEVER = {
         "ret eds trans rec"
     ),
     "de": (
-        "dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr s.o "
+        "fa dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr s.o "
         "s.u s.a bzw bspw ggf evtl vgl ca inkl exkl sog gem gemäß lt zzt z.zt zz z.t zt bes insb insbes einschl "
         "ausschl mind ehem gegr geb gest verh allg entspr bzgl betr bez o.dgl resp st mag dr.med med phil jur rer nat "
         "h.c dipl.-ing dt engl franz lat griech span ital russ nördl südl östl westl tel abt hbf frhr hll urspr zus "
@@ -150,7 +151,7 @@ _MAY_END = {
     "pl": "sp z.o.o s.a r w ul",
     "cs": "s.r.o a.s r",
     "tr": "a.ş ltd şti cad sok mah no",
-    "ru": "руб коп долл г гг в вв ул стр тыс ред изд пер",
+    "ru": "г гг в вв ул стр тыс ред изд пер",
     "uk": "грн р рр",
     "hi": "ए बी सी डी ई एफ जी एच आई जे के एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड",
     "bg": "лв г",
@@ -160,8 +161,8 @@ _MAY_END = {
 }
 
 _ENDS = {
-    "en": "etc a.m p.m am pm et.c r.s.v.p asap",
-    "de": "usw u.s.w usf etc etc.pp u.v.m u.v.a u.ä.m o.ä uhr",
+    "en": "etc a.m p.m am pm r.s.v.p",
+    "de": "usw u.s.w usf etc u.v.m u.v.a u.ä.m o.ä",
     "fr": "etc",
     "es": "etc a.m p.m",
     "pt": "etc",
@@ -172,8 +173,8 @@ _ENDS = {
     "pl": "itd itp etc",
     "cs": "atd apod aj",
     "tr": "vb vs vd",
-    "ru": "т.д т.п др пр э н.э и.т.д",
-    "uk": "т.д т.п ін",
+    "ru": "т.д т.п др пр э н.э руб коп долл",
+    "uk": "т.д т.п ін грн",
     "bg": "др т.н",
     "el": "κτλ κ.λπ κ.ά π.μ μ.μ",
     "ro": "etc ș.a",
@@ -344,6 +345,11 @@ _ORDINALS = {
     "pl": "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia",
 }
 
+_AFTER_TIMES = frozenset(
+    "est edt pst pdt cst cdt mst mdt et pt ct mt gmt utc cet cest bst ist eastern pacific central mountain zulu "
+    "monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun".split()
+)
+# Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(
     "est pan col far ar ten cap cor sen des bl ex ed gem so do di mi sa fr on no al is in am et ca age or".split()
 )
@@ -351,7 +357,7 @@ _COMMON = frozenset(
 
 def _set(table: dict[str, str], language: str | None) -> frozenset[str]:
     if language is None:
-        return frozenset(word for words in table.values() for word in words.split())
+        return frozenset(" ".join(table.values()).split())
     return frozenset(table.get(language, "").split())
 
 
@@ -361,7 +367,7 @@ def words_of(language: str | None) -> Words:
     if language is not None:
         language = language.replace("_", "-").split("-")[0].lower()
         if language not in _STARTERS and language not in _NEVER:
-            language = None
+            return words_of(None)
     never = _set(_NEVER, language)
     if language is None:
         never -= _COMMON | _set(_STARTERS, None)
@@ -380,5 +386,6 @@ def words_of(language: str | None) -> Words:
         ends,
         _set(_STARTERS, language),
         _set(_CONJUNCTIONS, language),
+        _AFTER_TIMES,
         _set(_ORDINALS, language),
     )

@@ -71,7 +71,7 @@ _TAIL = re.compile(
 _PAIRED = re.compile(f"[{_OPENERS}]")
 _FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
 _QUOTED = re.compile(f"[{_CLOSERS}]")
-_LEAD = re.compile(f"[{_OPENERS}]*")
+_LEAD = re.compile(f"(?:[-—–*•·]+ ?)?[{_OPENERS}]*")
 _EMOJI_GAP = re.compile(f"\\s*(?:[{_EMOJI}][{_EMOJI}\\s]*)?")
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
@@ -240,8 +240,10 @@ def _after_space(
             return _cut(place, "a full stop before an opening mark")
         return _wait(place, Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT, "a capital may follow")
     first = text[lead]
-    quoted = _QUOTED.search(text, at, tail) is not None
-    if _is_lower(first):
+    quoted = _QUOTED.search(text, at, tail) is not None or text[gap] in "-—–"  # "Yes!" — she said
+    if first.islower() and lead + 1 >= end:
+        return _wait(place, Hold.CAPITAL, "a capital may follow")
+    if _is_lower(first) and not text[lead + 1].isupper():  # "iPhone" counts as a capital
         if kind == "sure" and _CASELESS.match(text, at - 1):
             return _cut(place, "a full stop of a script without capitals")
         return _before_lower(text, start, char, kind, quoted, lead, gap, end, place, words, origin)
@@ -250,11 +252,19 @@ def _after_space(
             return _no(gap)
         return _cut(place, "a full stop before a number")
     if not first.isalpha():
+        if first in ".…" and lead > gap and kind == "sure":
+            return _cut(place, "a full stop before an opening mark")
         if first in ".,;:!?&/=)]}…%" or kind not in ("sure", "mark", "ends", "number-follows") or first in _STOPS:
             return _no(gap)
         return _cut(place, "a full stop before a symbol")
     if kind == "ends" and "(" in text[gap:lead]:
         return _no(gap)
+    if kind == "ends" and text[at - 1] in "mM":  # "3 p.m. EST", "8 a.m. Monday"
+        word = _WORD.match(text, lead, end)
+        if word is None or word.end() >= end:
+            return _wait(place, Hold.NOTHING, "the next word tells")
+        if word[0].lower() in words.after_times:
+            return _no(gap)
     if kind == "ellipsis" and text[at - 1 : at] == "[":
         return _no(gap)  # an omission
     if kind == "ellipsis" and first == "I":  # the pronoun is no sign of a new sentence
@@ -328,8 +338,10 @@ def _kind(text: str, start: int, at: int, words: Words, origin: int) -> str:
         return "doubt"
     if word in words.before_number:
         return "number-follows"
-    if word.endswith("str") or (len(word) == 2 and found[0].isupper() and word[0] == word[1]):
+    if word.endswith("str") or (len(word) == 2 and found[0].isupper() and word[0] == word[1] and word not in ("ii", "xx")):
         return "doubt"  # "Bahnhofstr."; the doubled letters of a Spanish plural, "EE. UU."
+    if len(word) == 1 and _AFTER_NUMBER.search(text, start, found.start()):
+        return "ends"  # "350 F.", "5 m."
     if len(word) == 1:
         return "doubt" if word.isalpha() and not _WIDE.match(word) else "sure"
     if "." in word:
