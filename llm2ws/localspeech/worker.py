@@ -199,8 +199,11 @@ def speakable(text: str) -> str:
     """The text without what the library cannot take; what is replaced keeps its length, so that all positions stay right.
 
     A NUL ends a C string, and a lone surrogate has no UTF-8. The library (1.52) makes one word of `U.S.A.`, in a buffer of
-    160 bytes whose end it does not watch: every twentieth such dot without a space becomes one.
+    160 bytes whose end it does not watch: every twentieth such dot without a space becomes one. Marks alone, which it would
+    call by their names ("exclamation"), say nothing.
     """
+    if not re.search(r"[^\s.,;:!?…]", text):
+        return ""
     text = re.sub("[\0\ud800-\udfff]", " ", text)
     return re.sub(r"(?:[^\s.]{0,3}\.){20}", lambda run: run[0][:-1] + " ", text)
 

@@ -119,7 +119,9 @@ async def test_speed_shortens_and_lengthens(engine: Engine) -> None:
     assert lengths[2] / lengths[1] == pytest.approx(1 / 1.5, rel=0.15)
 
 
-@pytest.mark.parametrize("text", ["", " ", ".", " … ", "\n\n", "\0", "\ud800", "- - -"])
+@pytest.mark.parametrize(
+    "text", ["", " ", ".", " … ", "\n\n", "\0", "\ud800", "- - -", "...\n\n" * 9, "( ) ( )", "!", "?!", "; :"]
+)
 async def test_a_text_without_a_word_has_no_audio(engine: Engine, text: str) -> None:
     assert await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN)) == b""
 
@@ -183,6 +185,20 @@ async def test_cancel_in_mid_word_leaves_the_engine_free(engine: Engine) -> None
     assert [chunk async for chunk in utterance] == []
     assert PLAIN.seconds(len(first)) < 1
     assert await heard(engine.say("Next.", voice=ENGLISH, fmt=PLAIN))
+
+
+async def test_what_is_dropped_is_forgotten(engine: Engine) -> None:
+    def memory_kb() -> int:
+        status = Path(f"/proc/{engine.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+    before = 0
+    for n in range(110):
+        with engine.say("word, " * 30_000, voice=ENGLISH, fmt=AudioFormat(Encoding.LINEAR16, 8000)) as utterance:
+            await anext(utterance)
+        if n == 10:
+            before = memory_kb()
+    assert memory_kb() - before < 8_000  # the texts alone would be 18,000
 
 
 async def test_leaving_the_block_ends_one_text_only(engine: Engine) -> None:
