@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from .constructs import ACTS, NOTHING, Literal, More, State
 from .fragments import Held, Hold, Piece
@@ -20,6 +22,17 @@ __all__ = ["Cleaner", "Rules"]
 
 _SPACE: Final = Held(Hold.SURE, "a space before the next word")
 _BEHIND: Final = 2  # characters that stay in the buffer for looking back
+
+
+class _Plan(NamedTuple):
+    """What to look for, compiled."""
+
+    blocks: Mapping[str, list[Construct]]  # by the character they begin with
+    prose: Mapping[str, list[Construct]]
+    code: Mapping[str, list[Construct]]  # within a code span
+    prose_trigger: re.Pattern[str]
+    code_trigger: re.Pattern[str]
+    keys: re.Pattern[str]
 
 
 class Cleaner:
@@ -39,30 +52,9 @@ class Cleaner:
         self._rules = rules
         self._code_phrase = code_phrase
         self._replace = {key: said for key, said in (replace or {}).items() if key}
-        self._keys = re.compile(whole_pattern(self._replace))
-        self._blocks = _by_first(BLOCKS, rules)
-        self._prose = _by_first(INLINE, rules)
-        self._code = _by_first(IN_CODE, rules)
-        self._prose_trigger = self._trigger(self._prose, in_code=False)
-        self._code_trigger = self._trigger(self._code, in_code=True)
+        self._plan = _plan(rules, tuple(self._replace))
+        self._prose_trigger = self._plan.prose_trigger
         self._reset()
-
-    def _trigger(self, constructs: Iterable[str], *, in_code: bool) -> re.Pattern[str]:
-        """Finds the next place that is not plain text."""
-        parts = []
-        if self._replace:
-            parts += [f"(?P<half_key>{half_pattern(self._replace)})", f"(?P<key>{self._keys.pattern})"]
-        if self._rules.urls and not in_code:
-            parts.append(r"(?P<url>(?<![\w@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
-        if constructs or self._blocks:
-            parts.append(f"(?P<mark>[{''.join(map(re.escape, constructs))}\n])")
-        if self._rules.emoji and not in_code:
-            parts.append(f"(?P<emoji>[{EMOJI}]+)")
-        if self._rules.unseen:
-            parts.append(f"(?P<unseen>{UNSEEN})")
-        if parts:
-            parts.append(r"(?P<space> +\Z)")
-        return re.compile("|".join(parts) or "(?!)")
 
     def _reset(self) -> None:
         self._state = State(self._rules, self._code_phrase)
@@ -125,21 +117,22 @@ class Cleaner:
             if after != at:
                 return after
             state.line_start = False
-        found = (self._code_trigger if state.ticks else self._prose_trigger).search(state.buf, at)
+        plan = self._plan
+        found = (plan.code_trigger if state.ticks else plan.prose_trigger).search(state.buf, at)
         if found is None or found.start() > at:
             return state.say(at, found.start() if found else len(state.buf))
         match found.lastgroup:
             case "mark" if state.buf[at] == "\n":
                 return _newline(state, at)
             case "mark":
-                constructs = self._code if state.ticks else self._prose
+                constructs = plan.code if state.ticks else plan.prose
                 after = _try(state, constructs.get(state.buf[at], ()), at)
             case "url":
                 after = _try(state, (URL,), at)
             case "half_key" if state.more is More.LIKELY:
                 return state.hold("may be a word to be replaced")
             case "key" | "half_key":
-                key = self._keys.match(state.buf, at)
+                key = plan.keys.match(state.buf, at)
                 after = state.put(self._replace[key.group()], *key.span()) if key else at
             case "space":
                 after = state.say(at, found.end())
@@ -152,8 +145,8 @@ class Cleaner:
         """Takes the mark of the line, if it has one; gives the place itself if it has none."""
         first = INDENT.match(state.buf, at).end()  # type: ignore[union-attr]
         if first == len(state.buf):
-            return state.hold("the mark of a line may follow") if state.more is More.LIKELY and self._blocks else at
-        after = _try(state, self._blocks.get(state.buf[first], ()), at)
+            return state.hold("the mark of a line may follow") if state.more is More.LIKELY and self._plan.blocks else at
+        after = _try(state, self._plan.blocks.get(state.buf[first], ()), at)
         if after == at and state.table and state.buf[first] not in "\r\n":
             state.row = state.paragraph = True
         return after
@@ -193,7 +186,7 @@ def _literal(state: State, at: int, literal: Literal) -> int:
 
 def _newline(state: State, at: int) -> int:
     said = state.said
-    blank = state.line_start or said.newlines > 0
+    blank = state.buf[max(0, at - 2) : at].rstrip("\r")[-1:] in ("", "\n")
     if state.paragraph or blank:
         state.open = dict.fromkeys("*_~", 0)
     if blank:
@@ -206,6 +199,38 @@ def _newline(state: State, at: int) -> int:
     state.line_start = True
     state.ticks = 0
     return at + 1
+
+
+@lru_cache(maxsize=64)
+def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
+    """Cached, as every turn has a Cleaner of its own and all of them the same rules."""
+    blocks, prose, code = (_by_first(constructs, rules) for constructs in (BLOCKS, INLINE, IN_CODE))
+    return _Plan(
+        blocks,
+        prose,
+        code,
+        _trigger(rules, keys, prose, lines=bool(blocks)),
+        _trigger(replace(rules, emoji=False, urls=False), keys, code, lines=bool(blocks)),
+        re.compile(whole_pattern(keys)),
+    )
+
+
+def _trigger(rules: Rules, keys: tuple[str, ...], constructs: Iterable[str], *, lines: bool) -> re.Pattern[str]:
+    """Finds the next place that is not plain text."""
+    parts = []
+    if keys:
+        parts += [f"(?P<half_key>{half_pattern(keys)})", f"(?P<key>{whole_pattern(keys)})"]
+    if rules.urls:
+        parts.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
+    if constructs or lines:
+        parts.append(f"(?P<mark>[{''.join(map(re.escape, constructs))}\n])")
+    if rules.emoji:
+        parts.append(f"(?P<emoji>[{EMOJI}]+)")
+    if rules.unseen:
+        parts.append(f"(?P<unseen>{UNSEEN})")
+    if parts:
+        parts.append(r"(?P<space> +\Z)")
+    return re.compile("|".join(parts) or "(?!)")
 
 
 def _by_first(constructs: Iterable[Construct], rules: Rules) -> dict[str, list[Construct]]:

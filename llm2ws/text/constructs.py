@@ -107,7 +107,7 @@ def number(state: State, found: re.Match[str]) -> int:
     state.said.new_paragraph(state.base + found.start())
     state.paragraph = True
     state.line_start = False
-    return state.say(*found.span())
+    return state.say(*found.span("number"))
 
 
 def row(state: State, found: re.Match[str]) -> int:
@@ -180,7 +180,9 @@ def _opens(state: State, at: int, end: int) -> bool:
         return mark == "*" or not before.isalnum()
     if before.isalnum() or before in "./\\^=&%":
         return False
-    return not state.buf.startswith(STARRED, end) and (after.isalnum() or after > "\x7f" or after in "\"'([{$`_~*\\#@<&")
+    if mark == "*" and state.buf.startswith(STARRED, end):
+        return False
+    return after.isalnum() or after > "\x7f" or after in "\"'([{$`_~*\\#@<&"
 
 
 def code_span(state: State, found: re.Match[str]) -> int:
@@ -188,6 +190,8 @@ def code_span(state: State, found: re.Match[str]) -> int:
     if state.ticks and end - at != state.ticks:
         if end == len(state.buf) and state.more is More.LATER:
             return state.hold("code may end")
+        return state.say(at, end)
+    if not state.ticks and end == len(state.buf):  # the end of the text: half a marker
         return state.say(at, end)
     state.ticks = 0 if state.ticks else end - at
     return removed(state, found) if state.rules.inline_code else state.say(at, end)
@@ -245,9 +249,9 @@ def tag(state: State, found: re.Match[str]) -> int:
     thinks = name in THINK_TAGS
     if not (state.rules.think if thinks else state.rules.html):
         return at
-    if not thinks and name not in HTML_TAGS and state.before(at).isalnum():
+    opens = found.group()[1] != "/" and not found.group().endswith("/>")
+    if opens and not thinks and name not in HTML_TAGS and state.before(at).isalnum():
         return at  # List<int>
-    opens = not (found.group().startswith("</") or found.group().endswith("/>"))
     said = BREAKING_TAGS.get(name, "")
     if opens and (thinks or name in RAW_TAGS):
         end = re.compile(rf"</{re.escape(name)}[ \t]{{0,8}}>", re.IGNORECASE)

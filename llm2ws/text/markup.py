@@ -221,6 +221,7 @@ INLINE: Final = (
         bound=120,
         paused=True,
     ),
+    _construct("removed", "\r", "unseen", r"\r(?=\n)", r"\r\Z", "a line may end"),
     _construct(
         "heading_end", "#", "headings", r"(?<=[ \t])#+[ \t]*+(?=\r?\n|\Z)", r"(?<=[ \t])#+[ \t]*\r?\Z", "a heading may end"
     ),
@@ -266,7 +267,7 @@ BLOCKS: Final = tuple(
             "|:-",
             "tables",
             rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-+:?[ \t]*+\|?)+{_END}",
-            r"(?=[^\n]*-)[|: \t-]+\r?\Z",
+            r"[|: \t-]+\r?\Z",
             "may be a table",
         ),
         _construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
@@ -279,7 +280,13 @@ BLOCKS: Final = tuple(
             "may be a list item",
         ),
         _construct(
-            "number", "0123456789", "lists", r"\d{1,3}[.)](?=[ \t])", r"\d{1,3}[.)]?\Z", "may be a list item", paused=True
+            "number",
+            "0123456789",
+            "lists",
+            r"(?P<number>\d{1,3}[.)])(?=[ \t])",
+            r"\d{1,3}[.)]?\Z",
+            "may be a list item",
+            paused=True,
         ),
         _construct("quote", ">", "quotes", r">(?!=)[ \t]?", r">\Z", "may be a quote"),
         _construct(

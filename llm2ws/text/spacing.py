@@ -9,7 +9,7 @@ from .fragments import Piece
 __all__ = ["Said"]
 
 # No space stands before these where something was dropped.
-_ENDS: Final = frozenset(",.;:!?)]}，。！？、；：…\n")
+_ENDS: Final = frozenset(" ,.;:!?)]}，。！？、；：…\n")
 
 
 class Said:

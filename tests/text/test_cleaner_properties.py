@@ -1,0 +1,276 @@
+"""What holds for every text, however it is chunked."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llm2ws.text.cleaner import Cleaner, Rules
+from llm2ws.text.fragments import Hold, Piece
+
+# Whole constructs, halves of them, and what looks like them; chained at random they meet in every order.
+PARTS = [
+    *(
+        "*",
+        "**",
+        "***",
+        "_",
+        "__",
+        "~~",
+        "~",
+        "`",
+        "``",
+        "```",
+        "```py\n",
+        "~~~",
+        "\n```\n",
+        "\n",
+        "\n\n",
+        "\r\n",
+        " ",
+        "  ",
+        "    ",
+        "\t",
+    ),
+    *(
+        "# ",
+        "## ",
+        " #",
+        "- ",
+        "-",
+        "* ",
+        "+ ",
+        "1. ",
+        "12",
+        ") ",
+        "> ",
+        ">",
+        "---",
+        "===",
+        "- [ ] ",
+        "- [x] ",
+        "|",
+        " | ",
+        "|-|",
+        "|---|:-:|",
+        "\n|a|b|\n",
+    ),
+    *(
+        "[",
+        "](",
+        "]",
+        "[^1]",
+        "[^1]: ",
+        "[a]: ",
+        "(",
+        ")",
+        "[a](b)",
+        "[a](http://x.y/z(1))",
+        "![a](b)",
+        "!",
+        "[a][b]",
+        '"',
+        "'",
+        "【4†a】",
+        "【",
+    ),
+    *(
+        "<",
+        ">",
+        "</",
+        "<b>",
+        "</b>",
+        "<br>",
+        "<td>",
+        "<think>",
+        "</think>",
+        "<Thinking>",
+        "<script>",
+        "</script>",
+        "<!--",
+        "-->",
+        "<|end|>",
+        "a='",
+    ),
+    *("http", "https://", "://", "www.", "example.com/a?b", "<https://x.y>", "<a@b.c>", "h", "ht", "w", "ww"),
+    *("$", "$$", "\\", "\\(", "\\)", "\\[", "\\]", "\\*", "^2", "{", "}", '\\{"', "=", "x", "5", "10", ".5", "k"),
+    *(
+        "&",
+        "&amp;",
+        "&#8212;",
+        "&nbsp;",
+        "&zwj;",
+        ";",
+        "😀",
+        "👍🏽",
+        "👩\u200d💻",
+        "1\ufe0f\u20e3",
+        "🇩🇪",
+        "\u200b",
+        "\u200d",
+        "\u00ad",
+    ),
+    *(".", ",", "?", ":", "word", "Two", "SQL", "New", " York", " City", "C++", "nix", "é", "这是", "重点", "。", "ی\u200cم"),
+]
+REPLACE = {
+    "SQL": "sequel",
+    "New York": "the Apple",
+    "New York City": "the Big Apple",
+    "C++": "C plus plus",
+    "word two": "x",
+    "é": "e",
+}
+soup = st.lists(st.sampled_from(PARTS), max_size=25).map("".join)
+anything = st.one_of(soup, st.text(max_size=200), st.text(alphabet="*_~`#-|[]()<>!$\\&\n ax1.", max_size=80))
+
+
+def clean(
+    text: str, cuts: list[int] | None = None, *, releases: frozenset[int] = frozenset(), cleaner: Cleaner | None = None
+) -> list[Piece]:
+    """The Pieces of a text that is fed in chunks ending at `cuts`, with `release` called where the text is at `releases`."""
+    cleaner = cleaner or Cleaner(replace=REPLACE)
+    places = sorted({0, len(text), *releases, *(cut for cut in cuts or () if cut < len(text))})
+    pieces: list[Piece] = []
+    for start, end in pairwise(places):
+        pieces += cleaner.feed(text[start:end])
+        if end in releases:
+            pieces += cleaner.release()
+    return pieces + cleaner.finish()
+
+
+def spoken(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def by_char(pieces: list[Piece]) -> list[tuple[str, int, int]]:
+    """Every character with the span behind it: what must not depend on the chunking."""
+    found = []
+    for text, start, end in pieces:
+        if len(text) == end - start:
+            found += [(char, start + i, start + i + 1) for i, char in enumerate(text)]
+        else:
+            found.append((text, start, end))
+    return found
+
+
+@given(anything, st.lists(st.integers(0, 200), max_size=40))
+def test_the_chunking_makes_no_difference(text: str, cuts: list[int]) -> None:
+    whole = by_char(clean(text))
+    assert by_char(clean(text, cuts)) == whole
+    assert by_char(clean(text, list(range(len(text))))) == whole
+
+
+@given(anything, st.lists(st.integers(0, 200), max_size=40), st.frozensets(st.integers(1, 40), max_size=4))
+def test_the_chunking_makes_no_difference_between_releases(text: str, cuts: list[int], releases: frozenset[int]) -> None:
+    releases = frozenset(place for place in releases if place <= len(text))
+    assert by_char(clean(text, cuts, releases=releases)) == by_char(clean(text, releases=releases))
+
+
+@given(anything, st.lists(st.integers(0, 200), max_size=20))
+def test_with_all_rules_off_nothing_changes(text: str, cuts: list[int]) -> None:
+    pieces = clean(text, cuts, cleaner=Cleaner(Rules.none()))
+    assert spoken(pieces) == text
+    assert [span for _, *span in by_char(pieces)] == [[place, place + 1] for place in range(len(text))]
+
+
+@given(anything, st.lists(st.integers(0, 200), max_size=20), st.sets(st.sampled_from([field for field in Rules.__slots__])))
+def test_spans_rise_and_stand_for_what_is_said(text: str, cuts: list[int], off: set[str]) -> None:
+    pieces = clean(text, cuts, cleaner=Cleaner(Rules(**dict.fromkeys(off, False)), code_phrase="<code>"))
+    last = 0
+    for piece in pieces:
+        assert piece.text
+        assert last <= piece.start <= piece.end <= len(text)
+        last = piece.end
+        if len(piece.text) == piece.end - piece.start > 1:
+            assert piece.text in (text[piece.start : piece.end], "<code>")
+
+
+@given(st.lists(anything, min_size=2, max_size=3), st.lists(st.integers(0, 200), max_size=20))
+def test_a_cleaner_is_as_new_after_finish(texts: list[str], cuts: list[int]) -> None:
+    cleaner = Cleaner(replace=REPLACE)
+    for text in texts:
+        assert clean(text, cuts, cleaner=cleaner) == clean(text, cuts)
+    assert cleaner.holding.hold is Hold.NOTHING
+
+
+WORDS = st.sampled_from(["one", "Two,", "three.", "x", "42", "isn't", "naïve", "重点"])
+PHRASE = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
+INLINE = st.one_of(
+    PHRASE,
+    *(
+        PHRASE.map(form.format)
+        for form in ("**{}**", "*{}*", "***{}***", "~~{}~~", "`{}`", "[{}](https://a.b/c)", "[**{}**](d)")
+    ),
+    *(PHRASE.map(form.format) for form in ("![{}](e.png)", "<b>{}</b>", "{}[^1]", "{} 😀", "<think>{}</think>", "<!-- {} -->")),
+)
+LINE = st.lists(INLINE, min_size=1, max_size=5).map(" ".join)
+BLOCK = st.one_of(
+    LINE,
+    *(
+        LINE.map(form.format)
+        for form in ("# {}", "- {}", "- [x] {}", "1. {}", "> {}", "| {} | b |\n|---|---|\n| c | d |", "---\n{}")
+    ),
+    *(PHRASE.map(form.format) for form in ("```py\n{}\n```", "~~~\n**{}**\n~~~", "<think>\n{}\n</think>")),
+)
+ANSWER = st.lists(BLOCK, min_size=1, max_size=6).map("\n\n".join)
+
+
+@given(ANSWER, st.lists(st.integers(0, 400), max_size=20))
+@example("```\n**a**\n```\n\n[**b**](c)", [])
+def test_no_markup_is_left_of_an_answer_that_closes_what_it_opens(text: str, cuts: list[int]) -> None:
+    said = spoken(clean(text, cuts))
+    for mark in ("```", "~~~", "**", "](", "<think>", "</think>", "![", "<b>", "<!--", "[^1]", "😀", "|"):
+        assert mark not in said
+
+
+@given(soup)
+def test_no_think_block_is_said(text: str) -> None:
+    """Of the text between two tags nothing is said, whatever stands before, as long as it is not code."""
+    before = re.sub(r"[`~<\\$]", "", text)
+    assert "secret" not in spoken(clean(f"{before}\n\n<think>{text.replace('</', '')} secret </think> Yes."))
+
+
+@given(ANSWER, st.integers(0, 400))
+def test_a_pause_never_lets_half_of_a_link_or_tag_or_address_go(text: str, place: int) -> None:
+    said = spoken(clean(text, releases=frozenset({min(place, len(text))})))
+    for mark in ("](", "<think", "</think", "https:", "<!-"):
+        assert mark not in said
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\n", categories=["Lu", "Ll", "Nd"]), min_size=1, max_size=12))
+def test_words_are_never_held(word: str) -> None:
+    cleaner = Cleaner()
+    cleaner.feed("So")
+    said = spoken(cleaner.feed(" " + word))
+    if not re.search(r"\W(h|ht|htt|http|https|w|ww|www)\Z", " " + word, re.IGNORECASE):
+        assert said == " " + word
+        assert cleaner.holding.hold is Hold.NOTHING
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a word ", "**a ", "*a", "_a ", "`a", "<", "<b", "<b a=", "[", "[a](", "![", "$", "$x ", "$$", "\\(", "&a", "|", "| a ", "# ", "\n- ", "\n> ", "\n```\n", "~~~\n", "<think>", "http://", "😀", "\\", "[a](b) ", "**a** `b` <i>c</i> [d](e)\n", " "],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_work_grows_with_the_text_and_not_faster(unit: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in steps, each of which looks at a bounded number of characters; and what is held stays bounded."""
+    text = (unit * (200_000 // len(unit) + 1))[: 200_000 if size > 1 else 20_000]
+    cleaner = Cleaner(replace=REPLACE)
+    steps = 0
+    step = Cleaner._step
+
+    def counted(self: Cleaner, *args: object) -> int:
+        nonlocal steps
+        steps += 1
+        return step(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cleaner, "_step", counted)
+    for start in range(0, len(text), size):
+        cleaner.feed(text[start : start + size])
+        assert len(cleaner._state.buf) <= 1100 + size
+    cleaner.finish()
+    assert steps <= 3 * len(text) + 10
