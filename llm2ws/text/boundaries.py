@@ -70,6 +70,7 @@ _TAIL = re.compile(
 )
 _PAIRED = re.compile(f"[{_OPENERS}]")
 _FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
+_DETACHED = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
 _QUOTED = re.compile(f"[{_CLOSERS}]")
 _LEAD = re.compile(f"(?:[-—–*•·]+ ?)?[{_OPENERS}]*")
 _EMOJI_GAP = re.compile(f"\\s*(?:[{_EMOJI}][{_EMOJI}\\s]*)?")
@@ -163,20 +164,20 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
     tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
     sure = char in _SURE or char in ";:" or (at > start and _WIDE.match(text, at - 1) is not None)
     if tail >= end:
-        if sure:
-            return _wait(tail, Hold.SURE, "closing marks may follow")
-        if char == "." and tail == at + 1 and _kind(text, start, at, words, origin) != "sure":
-            return _wait(tail, Hold.DOUBT, "may be a number, an initial or an abbreviation")
-        return _wait(tail, Hold.CAPITAL, "a capital may follow")
+        return _held(text, start, at, tail, words, origin)
     following = text[tail]
+    if following == "[" and _FOOTNOTE.match(text, tail, end):
+        return _wait(tail, Hold.NOTHING, "a footnote mark is open")
+    if following in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end):
+        return _held(text, start, at, tail, words, origin)
     if not following.isspace():
         if sure and (char in _SURE or char in ";:" or _WIDE.match(following)):
             return _after_sure(text, at, tail, following)
         if char in "!?" and _WIDE.match(following):
             return _cut(tail, "a stop before CJK text")
-        if following == "[" and _FOOTNOTE.match(text, tail, end):
-            return _wait(tail, Hold.NOTHING, "a footnote mark is open")
         return _no(tail)
+    if char in _SURE:
+        return _after_sure(text, at, tail, " ")
     item = _next_item(text, start, at) if char == "." else None
     if item is not None:
         return item
@@ -184,13 +185,23 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
     line = text.find("\n", tail, gap)
     if line >= 0:
         return _no(line)  # the end of the line decides
-    if char in _SURE:
-        return _after_sure(text, at, tail, " ")
     place = tail + len(text[tail:gap].rstrip())
     if gap >= end:
-        doubt = char == "." and tail == at + 1 and _kind(text, start, at, words, origin) != "sure"
-        return _wait(place, Hold.DOUBT if doubt else Hold.CAPITAL, "an abbreviation" if doubt else "a capital may follow")
+        return _held(text, start, at, place, words, origin)
     return _after_space(text, start, at, tail, gap, end, place, words, origin)
+
+
+def _held(text: str, start: int, at: int, place: int, words: Words, origin: int) -> Verdict:
+    """Nothing but white space and closing marks has followed the stop yet."""
+    if text[at] in _SURE:
+        return _wait(place, Hold.SURE, "closing marks may follow")
+    if (
+        text[at] == "."
+        and (place == at + 1 or text[at + 1].isspace())
+        and _kind(text, start, at, words, origin) not in ("sure", "ellipsis")
+    ):
+        return _wait(place, Hold.DOUBT, "may be a number, an initial or an abbreviation")
+    return _wait(place, Hold.CAPITAL, "a capital may follow")
 
 
 def is_stop_of_script(text: str, at: int) -> bool:
@@ -235,9 +246,9 @@ def _after_space(
     )
     if kind == "never":
         return _no(gap)
+    if kind == "sure" and text[gap] in "(¿¡“„«":
+        return _cut(place, "a full stop before an opening mark")
     if lead >= end:
-        if kind == "sure" and text[gap] in "(¿¡“„«":
-            return _cut(place, "a full stop before an opening mark")
         return _wait(place, Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT, "a capital may follow")
     first = text[lead]
     quoted = _QUOTED.search(text, at, tail) is not None or text[gap] in "-—–"  # "Yes!" — she said
