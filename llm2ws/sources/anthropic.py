@@ -121,7 +121,7 @@ class AnthropicMessages:
         own = {
             "system": "\n\n".join(map(str, system)) or None,
             "temperature": settings.temperature,
-            "stop_sequences": list(settings.stop) or None,
+            "stop_sequences": settings.stop_words or None,
         }
         return {
             "model": self._endpoint.model,

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigError
 from .prompt import check_template
@@ -58,6 +58,11 @@ class ModelSettings:
     stall_s: float = 30.0  # silence within an answer after which the model counts as dead
     max_retries: int = 2  # of a request that got no answer, before the first token and never after it
 
+    @property
+    def stop_words(self) -> list[str]:
+        """`stop` as a list, though it was given as one word."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop)
+
 
 class Vendor(NamedTuple):
     """Who made the API, and what stands for its settings when they are not given."""
@@ -104,13 +109,9 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
         raise ConfigError(
             f"the key for {vendor.name} holds a character that no key has", hint=f"set {vendor.key_variable} again"
         )
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
+    parts = _split(url)
+    host = parts.hostname
+    if not host or parts.scheme not in ("http", "https"):
         raise ConfigError("base_url is no http:// or https:// URL", hint=f"such as {vendor.url}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(
@@ -129,7 +130,7 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
         tls = None if settings.ca_file is None else ssl.create_default_context(cafile=settings.ca_file)
     except OSError as exc:
         raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror or 'no certificates in PEM'}") from exc
-    return Endpoint(vendor, url, host if port is None else f"{host}:{port}", model, key, loopback, tls)
+    return Endpoint(vendor, url, host if parts.port is None else f"{host}:{parts.port}", model, key, loopback, tls)
 
 
 def http_client(kind: type[httpx2.AsyncClient], endpoint: Endpoint) -> httpx2.AsyncClient:
@@ -148,6 +149,16 @@ def http_client(kind: type[httpx2.AsyncClient], endpoint: Endpoint) -> httpx2.As
         follow_redirects=False,
         mounts=dict.fromkeys(("all://", "http://", "https://")) if endpoint.loopback else None,
     )
+
+
+def _split(url: str) -> SplitResult:
+    """Of no address, the parts are empty."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # brackets without an end, a port that is no number
+        return urlsplit("")
+    return parts
 
 
 def _is_loopback(host: str) -> bool:

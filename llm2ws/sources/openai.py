@@ -129,7 +129,7 @@ class OpenAIChat:
         settings = self._settings
         # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
         limit = "max_completion_tokens" if self._is_openai else "max_tokens"
-        own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": list(settings.stop) or None}
+        own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
         return {
             "model": self._endpoint.model,
             "messages": conversation(prompt, system=settings.system, template=settings.template),

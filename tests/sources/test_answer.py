@@ -378,6 +378,16 @@ async def test_an_answer_without_text(ask: Ask) -> None:
 
 
 @both
+async def test_a_connection_that_stays_open_after_the_answer_holds_up_nothing(ask: Ask) -> None:
+    whole = stream("anthropic" if ask is anthropic_messages else "openai")
+    async with replay(Reply([whole], end=End.HOLD)) as server:
+        text, asides, error = await outcome_of(ask, server.url)
+        await server.left.wait()
+
+    assert (text[-5:], len(asides), error) == ("Done.", 1, None)
+
+
+@both
 @pytest.mark.parametrize("by", ["aclose", "cancel", "cancel before headers"])
 async def test_leaving_closes_the_connection_and_the_server_sees_it(ask: Ask, by: str) -> None:
     reply = Reply([] if by == "cancel before headers" else [HALF[ask]], end=End.HOLD)

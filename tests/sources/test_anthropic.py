@@ -96,9 +96,7 @@ async def test_events_of_kinds_to_come_are_passed_over() -> None:
 async def test_what_is_asked() -> None:
     history = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One"}]
     async with replay(Reply([stream("anthropic")])) as server:
-        await ask(
-            f"{server.url}/v1/", history, system="Count.", temperature=0.5, max_tokens=50, stop=["\n"], extra={"top_k": 3}
-        )
+        await ask(f"{server.url}/v1/", history, system="Count.", temperature=0.5, max_tokens=50, stop="END", extra={"top_k": 3})
         await ask(server.url)
 
     first, second = server.requests
@@ -109,7 +107,7 @@ async def test_what_is_asked() -> None:
         "messages": [{"role": "user", "content": "One"}],
         "temperature": 0.5,
         "max_tokens": 50,
-        "stop_sequences": ["\n"],
+        "stop_sequences": ["END"],
         "top_k": 3,
         "stream": True,
     }
