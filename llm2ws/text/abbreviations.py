@@ -355,37 +355,42 @@ _COMMON = frozenset(
 )
 
 
-def _set(table: dict[str, str], language: str | None) -> frozenset[str]:
-    if language is None:
-        return frozenset(" ".join(table.values()).split())
-    return frozenset(table.get(language, "").split())
+# Scripts without capitals and without abbreviations of their own: foreign words among them are mostly English.
+_ENGLISH_WITHIN = frozenset("zh ja ko th lo km my am bo fa ur".split())
+
+
+def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
+    """The words that these languages have in a table; None stands for all."""
+    found = [" ".join(table.values()) if language is None else table.get(language, "") for language in languages]
+    return frozenset(" ".join(found).split())
 
 
 @cache
 def words_of(language: str | None) -> Words:
-    """The words of a language ("de", "pt-BR"), or of all of them together, without those that mean something else elsewhere."""
+    """The words of a language ("de", "pt-BR"); None: of all of them together, without those that mean something else elsewhere."""
     if language is not None:
         language = language.replace("_", "-").split("-")[0].lower()
+        if language in _ENGLISH_WITHIN:
+            return words_of("en")
         if language not in _STARTERS and language not in _NEVER:
             return words_of(None)
-    never = _set(_NEVER, language)
-    if language is None:
-        never -= _COMMON | _set(_STARTERS, None)
-    elif language != "en":
-        never |= _set(_NEVER, "en") - _COMMON - _set(_STARTERS, language)
-    before_number = _set(_BEFORE_NUMBER, language) | _set(_BEFORE_NUMBER, "en")
-    may_end = _set(_MAY_END, language) | _set(_MAY_END, "en")
-    ends = _set(_ENDS, language) | _set(_ENDS, "en")
+    starters = _words(_STARTERS, language)
+    never = _words(_NEVER, language, "en")
+    if language != "en":
+        never -= _COMMON | starters
+        never |= _words(_NEVER, language) if language else frozenset()
+    may_end = _words(_MAY_END, language, "en")
+    ends = _words(_ENDS, language, "en")
     if language is None:
         may_end -= never
         ends -= never | may_end
     return Words(
-        never,
-        before_number,
-        may_end,
-        ends,
-        _set(_STARTERS, language),
-        _set(_CONJUNCTIONS, language),
-        _AFTER_TIMES,
-        _set(_ORDINALS, language),
+        never=never,
+        before_number=_words(_BEFORE_NUMBER, language, "en"),
+        may_end=may_end,
+        ends=ends,
+        starters=starters,
+        conjunctions=_words(_CONJUNCTIONS, language),
+        after_times=_AFTER_TIMES,
+        ordinal_nouns=_words(_ORDINALS, language),
     )

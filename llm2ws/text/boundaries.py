@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final, NamedTuple
 
 from .abbreviations import Words
-from .fragments import Boundary, Hold
+from .fragments import Boundary, Held, Hold
 
 __all__ = [
     "CANDIDATE",
@@ -22,6 +22,7 @@ __all__ = [
     "Line",
     "Verdict",
     "best_place",
+    "hold_of",
     "is_grapheme_break",
     "is_stop_of_script",
     "judge",
@@ -164,12 +165,12 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
     tail = _TAIL.match(text, at + 1, end).end()  # type: ignore[union-attr]
     sure = char in _SURE or char in ";:" or (at > start and _WIDE.match(text, at - 1) is not None)
     if tail >= end:
-        return _held(text, start, at, tail, words, origin)
+        return _held(tail, char in _SURE)
     following = text[tail]
     if following == "[" and _FOOTNOTE.match(text, tail, end):
         return _wait(tail, Hold.NOTHING, "a footnote mark is open")
     if following in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end):
-        return _held(text, start, at, tail, words, origin)
+        return _held(tail, char in _SURE)
     if not following.isspace():
         if sure and (char in _SURE or char in ";:" or _WIDE.match(following)):
             return _after_sure(text, at, tail, following)
@@ -187,21 +188,26 @@ def judge(text: str, start: int, at: int, end: int, words: Words, origin: int) -
         return _no(line)  # the end of the line decides
     place = tail + len(text[tail:gap].rstrip())
     if gap >= end:
-        return _held(text, start, at, place, words, origin)
+        return _held(place, char in _SURE)
     return _after_space(text, start, at, tail, gap, end, place, words, origin)
 
 
-def _held(text: str, start: int, at: int, place: int, words: Words, origin: int) -> Verdict:
-    """Nothing but white space and closing marks has followed the stop yet."""
-    if text[at] in _SURE:
-        return _wait(place, Hold.SURE, "closing marks may follow")
-    if (
-        text[at] == "."
-        and (place == at + 1 or text[at + 1].isspace())
-        and _kind(text, start, at, words, origin) not in ("sure", "ellipsis")
-    ):
-        return _wait(place, Hold.DOUBT, "may be a number, an initial or an abbreviation")
-    return _wait(place, Hold.CAPITAL, "a capital may follow")
+def _held(place: int, sure: bool) -> Verdict:
+    """Nothing but white space and closing marks has followed the stop yet. `hold_of` tells more, when somebody asks."""
+    return (
+        Verdict(place, None, Hold.SURE, "closing marks may follow")
+        if sure
+        else Verdict(place, None, Hold.CAPITAL, "a capital may follow")
+    )
+
+
+def hold_of(verdict: Verdict, text: str, start: int, at: int, words: Words, origin: int) -> Held:
+    """What a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
+    hold = verdict.hold or Hold.NOTHING
+    alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
+    if hold is Hold.CAPITAL and alone and _kind(text, start, at, words, origin) not in ("sure", "ellipsis"):
+        return Held(Hold.DOUBT, "may be a number, an initial or an abbreviation")
+    return Held(hold, verdict.why)
 
 
 def is_stop_of_script(text: str, at: int) -> bool:

@@ -14,6 +14,7 @@ from .boundaries import (
     Line,
     Verdict,
     best_place,
+    hold_of,
     is_stop_of_script,
     judge,
     judge_clause,
@@ -102,9 +103,12 @@ class Fragmenter:
             self._runs.append(_Run(len(self._text), start, None if whole else end))
             self._source = end if whole else -1
         self._text = held = self._text + text
-        if self._idle and len(held) <= self._max_chars and CANDIDATE.search(held, self._scan) is None:
-            self._scan = max(self._scan, len(held) - 1)
-            return []
+        if self._idle and len(held) <= self._max_chars:
+            found = CANDIDATE.search(held, self._scan)
+            if found is None:
+                self._scan = max(self._scan, len(held) - 1)
+                return []
+            self._scan = found.start()
         return self._take(self._cuts(len(held)))
 
     def finish(self) -> list[Fragment]:
@@ -129,7 +133,7 @@ class Fragmenter:
         waiting = self._waiting
         if waiting is None or waiting.hold is None or SPEAKABLE.search(self._text, 0, waiting.at) is None:
             return _NOTHING
-        return Held(waiting.hold, waiting.why)
+        return self._hold_of(waiting, 0, self._scan)
 
     def release(self, *, clause: bool = False) -> list[Fragment]:
         """The model paused: cut at what `holding` shows. `clause`: the listener is about to run dry, so any clause end in the
@@ -167,7 +171,8 @@ class Fragmenter:
                 at = max(at + 1, cut.at)
                 self._fresh = cut.boundary is Boundary.SENTENCE
             elif size > limit:
-                place = verdict.at if verdict is not None and verdict.hold in (Hold.SURE, Hold.CAPITAL) else 0
+                sure = verdict is not None and self._hold_of(verdict, start, at).hold in (Hold.SURE, Hold.CAPITAL)
+                place = verdict.at if verdict is not None and sure else 0
                 cut = _Cut(place if place > start else best_place(text, start, limit), Boundary.LENGTH, "the longest allowed")
                 at = max(at, cut.at)
                 self._fresh = False
@@ -202,6 +207,13 @@ class Fragmenter:
             return end, None
         return found.start(), Verdict(found.start(), Boundary.WORD, None, "white space")
 
+    def _hold_of(self, verdict: Verdict, start: int, at: int) -> Held:
+        return hold_of(verdict, self._text, start, at, self._words, self._origin(start))
+
+    def _origin(self, start: int) -> int:
+        """Where the sentence or the line of a fragment begins; -1 if that has been sent."""
+        return self._line if self._line >= start else start if self._fresh else -1
+
     def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
         char = text[at]
         if char == "\n":
@@ -213,8 +225,7 @@ class Fragmenter:
             elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(text, at)):
                 verdict = judge_clause(text, start, at, end, self._words, self._first_min)
         if verdict is None:
-            origin = self._line if self._line >= start else start if self._fresh else -1
-            verdict = judge(text, start, at, end, self._words, origin)
+            verdict = judge(text, start, at, end, self._words, self._origin(start))
         if verdict.boundary is not None:
             if SPEAKABLE.search(text, start, verdict.at) is None:
                 return Verdict(max(verdict.at, at + 1))
