@@ -226,6 +226,7 @@ class Turn:
 
     async def events(self) -> AsyncGenerator[TurnEvent, None]:
         """All that happens, in order, ending with `Done`. Then the turn's error is raised, if it has one."""
+        self._check_started()
         while True:
             while self._out:
                 event = self._out.popleft()
@@ -252,6 +253,7 @@ class Turn:
 
     def played(self, position_s: float) -> None:
         """Say how much of the turn's audio has been heard. Without it, it is reckoned from when audio was taken."""
+        self._check_started()
         self._pacing.played(position_s, self._loop.time())
         self._wake.set()
 
@@ -260,6 +262,7 @@ class Turn:
 
         `played_s`: seconds of the turn's audio that were heard; None where that is not known better than here.
         """
+        self._check_started()
         now = self._loop.time()
         if played_s is not None:
             self._pacing.played(played_s, now)
@@ -273,12 +276,17 @@ class Turn:
         """What has been spoken so far. What it gives stays as it is when the turn goes on."""
         return self._utterance.spoken("".join(self._text))
 
+    def _check_started(self) -> None:
+        if self._stack is None:
+            raise LocalProtocolError("this turn was not started", hint="use it with `async with`")
+
     # The end
 
     def _stop(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """End the turn before its time: in this order, nothing more is handed out, the source is closed, the endpoint told."""
-        if self.outcome is None:
-            self._out = deque(event for event in self._out if not isinstance(event, Audio | Said))
+        # When the endpoint has finished and the listener has not, there is still audio to be kept from them.
+        if self.outcome is None or any(isinstance(event, Audio) for event in self._out):
+            self._out = deque(event for event in self._out if not isinstance(event, Audio | Said | Done))
             played_s = self._pacing.played_s(self._loop.time())
             self._finish(outcome, error)
             self._feeder.cancel()
