@@ -223,11 +223,8 @@ def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str,
     """The server answered with a status that is no success."""
     if 300 <= status < 400:
         location = headers.get("location", "").partition("?")[0]
-        shown = (
-            f" to {location}"
-            if re.fullmatch(r"https?://[\w.:/-]{1,200}", location) and not _holds_key(endpoint, location)
-            else ""
-        )
+        plain = re.fullmatch(r"https?://[\w.:/-]{1,200}", location) and not _holds_key(endpoint, location)
+        shown = f" to {location}" if plain else ""
         what = f"{endpoint.who}: {status}, it redirects{shown}"
         return SourceError(what, hint="set base_url to where the server really is", status=status)
     known = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
@@ -270,23 +267,26 @@ def ended_early(endpoint: Endpoint) -> SourceError:
     )
 
 
-def broken(endpoint: Endpoint, exc: BaseException) -> SourceError:
+def broken(endpoint: Endpoint, exc: Exception) -> SourceError:
     """The connection could not be opened, or broke. Reads the reason from what caused `exc`."""
-    _log.debug("%s: %s", endpoint.who, " from ".join(type(one).__name__ for one in _chain(exc)))
-    for kind, what, hint, retry in _TRANSPORT:
-        if any(isinstance(one, kind) for one in _chain(exc)):
-            return SourceError(f"{endpoint.who}: {what}", hint=hint, retry=retry)
-    return SourceError(f"{endpoint.who}: the connection broke", hint="try again, or look into the server's log", retry=True)
+    import aiohttp
 
-
-_CA = "set ca_file to the authority's PEM file"
-_TRANSPORT: list[tuple[type[BaseException], str, str, bool]] = [
-    (socket.gaierror, "there is no such address", "check base_url, and the network", True),
-    (ssl.SSLCertVerificationError, "its certificate is not trusted", _CA, False),
-    (ssl.SSLError, "TLS failed", "check whether base_url is https:// or http://", False),
-    (ConnectionRefusedError, "nothing listens there", "start the server, or check base_url", True),
-    (TimeoutError, "no connection in time", "check base_url, and the network", True),
-]
+    chain = _chain(exc)
+    _log.debug("%s: %s", endpoint.who, " from ".join(type(one).__name__ for one in chain))
+    network = "check base_url, and the network"
+    reasons: list[tuple[type[BaseException], _Status]] = [
+        (aiohttp.ClientProxyConnectionError, _Status("the proxy cannot be reached", "check HTTPS_PROXY", retry=True)),
+        (aiohttp.ClientHttpProxyError, _Status("the proxy refused", "check HTTPS_PROXY")),
+        (socket.gaierror, _Status("there is no such address", network, retry=True)),
+        (ssl.SSLCertVerificationError, _Status("its certificate is not trusted", "set ca_file to the authority's PEM file")),
+        (ssl.SSLError, _Status("TLS failed", "check whether base_url is https:// or http://")),
+        (ConnectionRefusedError, _Status("nothing listens there", "start the server, or check base_url", retry=True)),
+        (TimeoutError, _Status("no connection in time", network, retry=True)),
+        (aiohttp.ClientConnectorError, _Status("it cannot be reached", network, retry=True)),
+        (Exception, _Status("the connection broke", "try again, or look into the server's log", retry=True)),
+    ]
+    reason = next(reason for kind, reason in reasons if any(isinstance(one, kind) for one in chain))
+    return SourceError(f"{endpoint.who}: {reason.what}", hint=reason.hint, retry=reason.retry)
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
@@ -305,24 +305,31 @@ def _chain(exc: BaseException) -> list[BaseException]:
 
 
 def _cause(body: object) -> _Status | None:
-    text = " ".join(_strings(body, ("code", "type", "message", "detail")))
-    return next((cause for pattern, cause in _CAUSES if pattern.search(text)), None)
+    said = _said(body)
+    return next((cause for pattern, cause in _CAUSES if pattern.search(said)), None)
+
+
+def _said(body: object) -> str:
+    """All that a server says of an error: for reading here, and never to be repeated in one of ours."""
+    return body[:2000] if isinstance(body, str) else " | ".join(_strings(body, ("error", "code", "type", "message", "detail")))
 
 
 def _strings(body: object, keys: tuple[str, ...]) -> list[str]:
-    """What stands under these keys of an error, however deep: each server wraps it differently."""
-    if isinstance(body, str):
-        return [body[:2000]]
-    if isinstance(body, Mapping):
-        return [text for key in ("error", *keys) for text in _strings(body.get(key), keys)]
-    return []
+    """What stands under these keys of an error, which servers wrap once, twice or not at all."""
+    found: list[str] = []
+    for _ in range(3):
+        if not isinstance(body, Mapping):
+            break
+        found += [value[:2000] for key in keys if isinstance(value := body.get(key), str)]
+        body = body.get("error")
+    return found
 
 
 def _error(endpoint: Endpoint, what: str, body: object, hint: str, *, status: int | None, retry: bool) -> SourceError:
     """With the identifiers that the server gave, such as a code: these a person can look up."""
-    said = " | ".join(_strings(body, ("code", "type", "message", "detail")))
+    said = _said(body)
     _log.debug("%s: %s: %s", endpoint.who, what, said.replace(endpoint.key, "***") if endpoint.key else said)
-    codes = dict.fromkeys(_strings(body, ("code", "type", "param"))) if isinstance(body, Mapping) else {}
+    codes = dict.fromkeys(_strings(body, ("code", "type", "param")))
     shown = [code for code in codes if code != "error" and _IDENTIFIER.fullmatch(code) and not _holds_key(endpoint, code)]
     named = f" ({', '.join(shown[:3])})" if shown else ""
     hint = hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)

@@ -163,6 +163,8 @@ class _Parser:
         body = json_of(event, self._endpoint)
         if not isinstance(body, dict):
             return []
+        if body.get("error"):
+            raise failed(self._endpoint, body)
         match body.get("type"):
             case "content_block_delta":
                 return self._delta(body)
@@ -177,14 +179,12 @@ class _Parser:
                 self._stopped(_dict(body.get("delta")).get("stop_reason"))
             case "message_stop":
                 self.complete = True
-            case "error":
-                raise failed(self._endpoint, body)
         return []
 
     def whole(self, body: object) -> list[str | Aside]:
+        if isinstance(body, dict) and body.get("error"):
+            raise failed(self._endpoint, body)
         if not isinstance(body, dict) or not isinstance(content := body.get("content"), list):
-            if isinstance(body, dict) and body.get("type") == "error":
-                raise failed(self._endpoint, body)
             raise no_answer(self._endpoint, "something")
         self._count(body.get("usage"))
         self._stopped(body.get("stop_reason"))

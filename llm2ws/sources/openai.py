@@ -175,11 +175,10 @@ class _Parser:
         return self._chunk(chunk) if isinstance(chunk, dict) else []
 
     def whole(self, body: object) -> list[str | Aside]:
-        if not isinstance(body, dict):
+        items = self._chunk(body) if isinstance(body, dict) else []
+        if not isinstance(body, dict) or "choices" not in body:
             raise no_answer(self._endpoint, "something")
-        items = self._chunk(body)
-        if "choices" not in body:
-            raise no_answer(self._endpoint, "something")
+        self.complete = True
         return items
 
     def end(self) -> Aside:

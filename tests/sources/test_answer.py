@@ -152,6 +152,10 @@ FAULTS = {
         "failed in the middle of the answer, the server is overloaded (overloaded_error): try again later",
         retry=True,
     ),
+    "words": Fault(
+        json_reply(200, {"error": "xyzzy"}), "failed in the middle of the answer, an error of the server: try", None, True
+    ),
+    "words, refused": Fault(json_reply(500, {"error": "xyzzy"}), "500, an error of the server: try again", 500, retry=True),
     "nothing": Fault(Reply([]), "the answer ended before it was complete: look into the server's log", retry=True),
     "closed at once": Fault(Reply(raw=b""), "the connection broke: try again, or look into the server's log", retry=True),
     "another protocol": Fault(Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n"), "the connection broke", retry=True),
@@ -294,6 +298,27 @@ async def test_a_name_that_does_not_exist() -> None:
     _, _, error = await outcome_of(openai_chat, url)
 
     assert_line(error, url, "there is no such address: check base_url, and the network")
+
+
+async def test_an_address_that_cannot_be_reached() -> None:
+    url = "http://255.255.255.255"
+    _, _, error = await outcome_of(openai_chat, url)
+
+    assert_line(error, url, "it cannot be reached: check base_url, and the network")
+
+
+@both
+async def test_proxies(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://llm.example"
+    async with replay(Reply()) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+    _, _, unreachable = await outcome_of(ask, url)
+    async with replay(Reply([], 407)) as server:
+        monkeypatch.setenv("https_proxy", server.url)
+        _, _, refusal = await outcome_of(ask, url.replace("http:", "https:"))
+
+    assert_line(unreachable, url, "the proxy cannot be reached: check HTTPS_PROXY")
+    assert_line(refusal, url, "the proxy refused: check HTTPS_PROXY")
 
 
 @both

@@ -129,9 +129,14 @@ async def test_odd_streams(name: str) -> None:
 
 
 async def test_a_server_that_does_not_stream() -> None:
-    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "All of it."}, "finish_reason": "stop"}]}
+    body: dict[str, Any] = {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "All of it."}, "finish_reason": "stop"}]
+    }
     async with replay(json_reply(200, {**body, "usage": {"total_tokens": 3}})) as server:
         assert await ask(server.url) == ("All of it.", "stop", {"total_tokens": 3}, [])
+    body["choices"] = [{"message": {"content": "All of it."}}]
+    async with replay(json_reply(200, body)) as server:
+        assert await ask(server.url) == ("All of it.", None, None, [])
 
 
 async def test_tool_calls_and_refusals_are_passed_on_and_not_said() -> None:
