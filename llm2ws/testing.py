@@ -23,7 +23,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from random import Random
 from types import TracebackType
-from typing import NamedTuple, Self, assert_never
+from typing import NamedTuple, Self, TypeVar, assert_never
 from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -55,13 +55,17 @@ _log.setLevel(logging.INFO)
 
 # A scripted LLM
 
+_Item = TypeVar("_Item")
+
 
 def tokens(text: str) -> list[str]:
     """Text in pieces of the size of a model's tokens, which fall within words and carry the space before them."""
     return re.findall(r"\s*\S{1,4}|\s+", text)
 
 
-async def script(*steps: object, on_close: Callable[[], object] | None = None) -> AsyncGenerator[object, None]:
+async def script(
+    *steps: _Item | float | BaseException, on_close: Callable[[], object] | None = None
+) -> AsyncGenerator[_Item, None]:
     """A source that does what it is told, step by step.
 
     A number is a pause in seconds (`math.inf`: for ever), an exception is raised, everything else is given as it is.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import AsyncGenerator
 from random import Random
 
 import pytest
@@ -62,16 +63,18 @@ def test_tokens_joined_are_the_text(text: str) -> None:
 
 async def test_a_script_gives_fails_and_tells_that_it_is_over() -> None:
     over: list[int] = []
-    given_: list[object] = []
+    source = script("a", 0, 0.001, "b", OSError("gone"), on_close=lambda: over.append(1))
+    assert [await anext(source), await anext(source)] == ["a", "b"]
+    assert over == []
     with pytest.raises(OSError, match="gone"):
-        async for item in script("a", 0, 0.001, "b", OSError("gone"), on_close=lambda: over.append(1)):
-            given_.append(item)
-    assert (given_, over) == (["a", "b"], [1])
+        await anext(source)
+    assert over == [1]
 
 
 async def test_a_stalled_script_can_be_cancelled() -> None:
     over = asyncio.Event()
-    task = asyncio.create_task(anext(script(math.inf, on_close=over.set)))  # type: ignore[arg-type]
+    stalled: AsyncGenerator[str, None] = script(math.inf, on_close=over.set)
+    task = asyncio.ensure_future(anext(stalled))
     await asyncio.sleep(0)
     task.cancel()
     await over.wait()
@@ -181,8 +184,7 @@ async def test_handshakes_are_refused_as_told_and_keys_are_asked_for() -> None:
                 async with dial(speech, additional_headers=headers):
                     seen.append(101)
             except InvalidStatus as exc:
-                seen.append(exc.response.status_code)
-                assert exc.response.headers["dg-error"]
+                seen.append(exc.response.status_code * ("dg-error" in exc.response.headers))
         assert seen == [503, 429, 401, 101]
         assert (speech.handshakes, speech.connections) == (4, 1)
 
