@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from .constructs import ACTS, NOTHING, Literal, More, State
 from .fragments import Held, Hold, Piece
-from .markup import BLOCKS, EMOJI, IN_CODE, INDENT, INLINE, LITERALS, UNSEEN, URL, Construct
+from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, UNSEEN, URL, Construct
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
 
@@ -24,14 +24,20 @@ _SPACE: Final = Held(Hold.SURE, "a space before the next word")
 _BEHIND: Final = 2  # characters that stay in the buffer for looking back
 
 
+class _Mode(NamedTuple):
+    """What is markup in prose, or in a code span, or in a formula."""
+
+    trigger: re.Pattern[str]  # finds the next place that is not plain text
+    constructs: Mapping[str, list[Construct]]  # by the character they begin with
+
+
 class _Plan(NamedTuple):
     """What to look for, compiled."""
 
-    blocks: Mapping[str, list[Construct]]  # by the character they begin with
-    prose: Mapping[str, list[Construct]]
-    code: Mapping[str, list[Construct]]  # within a code span
-    prose_trigger: re.Pattern[str]
-    code_trigger: re.Pattern[str]
+    blocks: Mapping[str, list[Construct]]
+    prose: _Mode
+    code: _Mode
+    math: _Mode
     keys: re.Pattern[str]
 
 
@@ -53,7 +59,7 @@ class Cleaner:
         self._code_phrase = code_phrase
         self._replace = {key: said for key, said in (replace or {}).items() if key}
         self._plan = _plan(rules, tuple(self._replace))
-        self._prose_trigger = self._plan.prose_trigger
+        self._prose_trigger = self._plan.prose.trigger
         self._reset()
 
     def _reset(self) -> None:
@@ -103,7 +109,7 @@ class Cleaner:
         state.at = at - keep
         self._plain = (
             state.at == len(state.buf) == _BEHIND
-            and not (state.line_start or state.ticks or state.said.dropped or state.said.waits)
+            and not (state.line_start or state.ticks or state.math or state.said.dropped or state.said.waits)
             and state.literal is None
         )
         return state.said.take()
@@ -112,21 +118,21 @@ class Cleaner:
         """Takes what begins at the place; gives the place after it, or -1: more must come first."""
         if state.literal is not None:
             return _literal(state, at, state.literal)
-        if state.line_start:
+        if state.line_start and not state.math:
             after = self._start_line(state, at)
             if after != at:
                 return after
             state.line_start = False
         plan = self._plan
-        found = (plan.code_trigger if state.ticks else plan.prose_trigger).search(state.buf, at)
+        mode = plan.code if state.ticks else plan.math if state.math else plan.prose
+        found = mode.trigger.search(state.buf, at)
         if found is None or found.start() > at:
             return state.say(at, found.start() if found else len(state.buf))
         match found.lastgroup:
             case "mark" if state.buf[at] == "\n":
                 return _newline(state, at)
             case "mark":
-                constructs = plan.code if state.ticks else plan.prose
-                after = _try(state, constructs.get(state.buf[at], ()), at)
+                after = _try(state, mode.constructs.get(state.buf[at], ()), at)
             case "url":
                 after = _try(state, (URL,), at)
             case "half_key" if state.more is More.LIKELY:
@@ -198,39 +204,41 @@ def _newline(state: State, at: int) -> int:
     state.paragraph = state.heading = state.row = False
     state.line_start = True
     state.ticks = 0
+    if blank or state.math in ("$", "\\)"):
+        state.math = ""
     return at + 1
 
 
 @lru_cache(maxsize=64)
 def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
     """Cached, as every turn has a Cleaner of its own and all of them the same rules."""
-    blocks, prose, code = (_by_first(constructs, rules) for constructs in (BLOCKS, INLINE, IN_CODE))
+    blocks = _by_first(BLOCKS, rules)
+    literal = replace(rules, emoji=False, urls=False)
     return _Plan(
         blocks,
-        prose,
-        code,
-        _trigger(rules, keys, prose, lines=bool(blocks)),
-        _trigger(replace(rules, emoji=False, urls=False), keys, code, lines=bool(blocks)),
+        _mode(INLINE, rules, keys, lines=bool(blocks)),
+        _mode(IN_CODE, literal, keys, lines=bool(blocks)),
+        _mode(IN_MATH, literal, (), lines=bool(blocks)),
         re.compile(whole_pattern(keys)),
     )
 
 
-def _trigger(rules: Rules, keys: tuple[str, ...], constructs: Iterable[str], *, lines: bool) -> re.Pattern[str]:
-    """Finds the next place that is not plain text."""
+def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], *, lines: bool) -> _Mode:
+    table = _by_first(constructs, rules)
     parts = []
     if keys:
         parts += [f"(?P<half_key>{half_pattern(keys)})", f"(?P<key>{whole_pattern(keys)})"]
     if rules.urls:
         parts.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
-    if constructs or lines:
-        parts.append(f"(?P<mark>[{''.join(map(re.escape, constructs))}\n])")
+    if table or lines:
+        parts.append(f"(?P<mark>[{''.join(map(re.escape, table))}\n])")
     if rules.emoji:
         parts.append(f"(?P<emoji>[{EMOJI}]+)")
     if rules.unseen:
         parts.append(f"(?P<unseen>{UNSEEN})")
     if parts:
         parts.append(r"(?P<space> +\Z)")
-    return re.compile("|".join(parts) or "(?!)")
+    return _Mode(re.compile("|".join(parts) or "(?!)"), table)
 
 
 def _by_first(constructs: Iterable[Construct], rules: Rules) -> dict[str, list[Construct]]:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from .fragments import Held, Hold
+from .latex import JOINERS, LIMITS, SILENT, WORDS
 from .markup import BREAKING_TAGS, CJK, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
 from .rules import Rules
 from .spacing import Said
@@ -55,6 +56,10 @@ class State:
         self.literal: Literal | None = None
         self.ticks = 0  # how many backticks will close the code span; 0 outside
         self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
+        self.math = ""  # what will close the formula, "" outside
+        self.braces: list[str] = []  # in the formula: what is said at the end of each open pair if another pair follows
+        self.joiner = ""  # that of the next pair
+        self.limits = ""  # which of _ and ^ are limits of a sum or an integral
         self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
 
     def say(self, at: int, end: int) -> int:
@@ -82,6 +87,12 @@ Act = Callable[[State, "re.Match[str]"], int]
 
 def removed(state: State, found: re.Match[str]) -> int:
     state.said.drop()
+    return found.end()
+
+
+def spaced(state: State, found: re.Match[str]) -> int:
+    """Dropped, but it held two words apart."""
+    state.said.drop(apart=True)
     return found.end()
 
 
@@ -295,21 +306,70 @@ def pipe(state: State, found: re.Match[str]) -> int:
     return removed(state, found)
 
 
-_FORMULAS: Final = {
-    "$$": Literal(re.compile(r"\$\$|(?=\n[ \t]*\n)"), re.compile(r"\$\Z|\n[ \t]*\Z"), said=True),
-    "\\(": Literal(re.compile(r"\\\)|(?=\n)"), re.compile(r"\\\Z"), said=True),
-    "\\[": Literal(re.compile(r"\\\]|(?=\n[ \t]*\n)"), re.compile(r"\\\Z|\n[ \t]*\Z"), said=True),
-}
+_MATH_ENDS: Final = {"$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
 def formula(state: State, found: re.Match[str]) -> int:
+    """Only what opens it is taken here; a formula in single dollars has been seen to its end."""
+    state.math = _MATH_ENDS.get(found.group()[:2], "$")
+    state.braces, state.joiner, state.limits = [], "", ""
     state.said.drop()
-    if found.group() in _FORMULAS:
-        state.literal = _FORMULAS[found.group()]
-    else:
-        state.say(*found.span("body"))
-        state.said.drop()
-    return found.end()
+    return found.start() + (1 if state.math == "$" else 2)
+
+
+def formula_end(state: State, found: re.Match[str]) -> int:
+    if found.group() != state.math:
+        return found.start()
+    state.math = ""
+    state.line_start = False
+    return removed(state, found)
+
+
+def _word(state: State, word: str, at: int, end: int) -> int:
+    """A word with a space before it; and one behind it, if a letter or a digit follows."""
+    if state.said.last not in ("", " ", "\n", "(") and not state.said.waits:
+        word = " " + word
+    state.put(word, at, end)
+    state.said.drop(apart=True)
+    return end
+
+
+def command(state: State, found: re.Match[str]) -> int:
+    name = found.group()[1:]
+    state.joiner = JOINERS.get(name, "")
+    state.limits = "_^" if name in LIMITS else ""
+    if state.joiner or name in SILENT:
+        state.said.drop(apart=True)
+        return found.end()
+    return _word(state, WORDS.get(name, name), *found.span())
+
+
+def brace(state: State, found: re.Match[str]) -> int:
+    opens = found.group() == "{"
+    if opens and len(state.braces) < 50:
+        state.braces.append(state.joiner)
+        state.joiner = ""
+    joiner = "" if opens or not state.braces else state.braces.pop()
+    if joiner and state.after(found.end()) == "{":
+        return _word(state, joiner, *found.span())
+    return removed(state, found)
+
+
+def script(state: State, found: re.Match[str]) -> int:
+    """An index, a power, or the limit of a sum."""
+    at, end = found.span()
+    mark, what = found.group()[0], found["braced"] or found["bare"]
+    limit = mark in state.limits and (mark == "_" or state.before(at) == "}" or state.buf[max(0, at - 2)] == "_")
+    if limit:
+        state.limits = state.limits.replace(mark, "")
+        return _word(state, "from" if mark == "_" else "to", at, at + 1)
+    if mark == "_":
+        state.said.drop(apart=True)
+        return at + 1
+    return _word(state, _POWERS[what], at, end) if what else _word(state, "to the power of", at, at + 1)
+
+
+_POWERS: Final = {"2": "squared", "3": "cubed", "\\circ": "degrees"}
 
 
 def heading_end(state: State, found: re.Match[str]) -> int:
@@ -319,7 +379,24 @@ def heading_end(state: State, found: re.Match[str]) -> int:
 ACTS: Final[Mapping[str, Act]] = {
     act.__name__: act
     for act in (
-        *(address, code_span, comment, emphasis, entity, escape, fence, formula, heading_end, link, link_end, mail, number),
-        *(own_line, pipe, pronounced, quote, removed, row, rule_row, tag),
+        *(
+            address,
+            brace,
+            code_span,
+            command,
+            comment,
+            emphasis,
+            entity,
+            escape,
+            fence,
+            formula,
+            formula_end,
+            heading_end,
+            link,
+            link_end,
+            mail,
+            number,
+        ),
+        *(own_line, pipe, pronounced, quote, removed, row, rule_row, script, spaced, tag),
     )
 }

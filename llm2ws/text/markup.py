@@ -21,6 +21,7 @@ __all__ = [
     "INDENT",
     "INLINE",
     "IN_CODE",
+    "IN_MATH",
     "LITERALS",
     "RAW_TAGS",
     "STARRED",
@@ -210,12 +211,20 @@ INLINE: Final = (
         "may be a tag",
     ),
     _construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
-    _construct("formula", "$", "math", r"\$\$", r"\$\Z", "may be a formula", paused=True),
     _construct(
         "formula",
         "$",
         "math",
-        rf"\$(?P<body>{_FORMULA}++)(?<!\s)\$(?!\d)",
+        rf"\$\$(?=[ \t]*\r?\n|[ \t]*{_FORMULA}++\$\$)",
+        rf"\$\$?\Z|\$\$[ \t]*(?:\r?|{_FORMULA}*+{_HALF_FORMULA}\$?)\Z",
+        "may be a formula",
+        bound=600,
+    ),
+    _construct(
+        "formula",
+        "$",
+        "math",
+        rf"\${_FORMULA}++(?<!\s)\$(?!\d)",
         rf"\${_FORMULA}*+{_HALF_FORMULA}(?:(?<=[^\s$])\$)?\Z|\$[\d.,]+ ?\Z",
         "may be a formula",
         bound=120,
@@ -229,6 +238,33 @@ INLINE: Final = (
 
 # What these enclose is not markup, even if their own rule is off.
 LITERALS: Final = frozenset({"code_span", "fence"})
+
+# Within a formula: LaTeX.
+IN_MATH: Final = (
+    _construct("formula_end", "$", "math", r"\$\$?", r"\$\Z", "a formula may end", paused=True),
+    _construct("formula_end", "\\", "math", r"\\[)\]]", r"\\\Z", "a formula may end"),
+    _construct(
+        "removed",
+        "\\",
+        "math",
+        r"\\(?:begin|end)\{[a-z]{1,20}\*?\}|\\(?:left|right)\.",
+        r"\\[a-z]{0,5}(?:\{[a-z]{0,20}\*?)?\Z",
+        "a command",
+    ),
+    _construct("command", "\\", "math", r"\\[a-zA-Z]{1,30}", r"\\[a-zA-Z]{0,29}\Z", "a command"),
+    _construct("spaced", "\\", "math", r"\\[,;:!> \\]", r"\\\Z", "a command"),
+    _construct("escape", "\\", "math", r"\\[{}%$#&_|]", r"\\\Z", "a command"),
+    _construct("spaced", "&~", "math", r"[&~]", r"(?!)", ""),
+    _construct("brace", "{}", "math", r"[{}]", r"\}\Z", "a fraction may go on", paused=True),
+    _construct(
+        "script",
+        "^_",
+        "math",
+        r"\^\{(?P<braced>[23]|\\circ)\}|\^(?P<bare>[23](?![\d.])|\\circ(?![a-zA-Z]))|[\^_]",
+        r"\^\{?(?:[23]|\\[circ]{0,4})?\Z",
+        "a power may follow",
+    ),
+)
 
 # What is markup even between backticks.
 IN_CODE: Final = tuple(construct for construct in INLINE if construct.name in ("code_span", "link_end"))
