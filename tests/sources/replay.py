@@ -89,13 +89,8 @@ class Server:
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         if reply.raw is not None:
             writer.write(reply.raw)
-            return False
-        framing = {"Connection": "close"} if reply.end is End.EOF else {"Transfer-Encoding": "chunked"}
-        lines = [f"HTTP/1.1 {reply.status} Word", *(f"{name}: {value}" for name, value in {**framing, **reply.headers}.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        for piece in reply.pieces:
-            writer.write(piece if reply.end is End.EOF else b"%x\r\n%b\r\n" % (len(piece), piece))
-            await writer.drain()
+        else:
+            await _write(writer, reply)
         match reply.end:
             case End.CHUNK:
                 writer.write(b"0\r\n\r\n")
@@ -114,6 +109,15 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    framing = {"Connection": "close"} if reply.end is End.EOF else {"Transfer-Encoding": "chunked"}
+    headers = [f"{name}: {value}" for name, value in {**framing, **reply.headers}.items()]
+    writer.write("\r\n".join([f"HTTP/1.1 {reply.status} Word", *headers, "", ""]).encode())
+    for piece in reply.pieces:
+        writer.write(piece if reply.end is End.EOF else b"%x\r\n%b\r\n" % (len(piece), piece))
+        await writer.drain()
 
 
 @asynccontextmanager
