@@ -210,6 +210,7 @@ class Connection:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write())
                 closed = await self._read()
+                self._end(closed)  # at once: while the writer stops, a turn must not speak into a session that is over
                 writer.cancel()
                 if self._ping is not None:
                     self._ping.cancel()
@@ -218,7 +219,6 @@ class Connection:
             self._socket.transport.abort()
             self._end(closed)
             raise
-        self._end(closed)
 
     async def aclose(self) -> None:
         """Say Close, give the endpoint `DRAIN_S` to close, then close without it. `run` returns."""

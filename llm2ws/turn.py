@@ -37,6 +37,7 @@ SLOW_CONSUMER_S = 60.0
 TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
 SPILL_AFTER_S = 1.0  # of waiting for a limit
 DELAY_S = 1.0  # of waiting, after which a person may be told
+LOST_IN_A_ROW = 3  # connections that were lost without audio: an endpoint that only accepts is not tried for ever
 CHECK_S = 0.12  # how often a flowing turn looks whether the listener is about to run dry
 
 Source = AsyncIterable[str | Aside]
@@ -184,6 +185,7 @@ class Turn:
         self._lost_link: messages.Failed | None = None
         self._source_error: SourceError | None = None
         self._error: BaseException | None = None
+        self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections, without audio in between; where the last one was lost
         self._taken_at = 0.0
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._stack: AsyncExitStack | None = None
@@ -542,7 +544,10 @@ class Turn:
                 self._finish(outcome, self._source_error)
             return True
         self._pacing.lost()
-        if failed.retry_s is None or not self._utterance.lost():
+        got_on = self._utterance.released_s > self._lost_at_s
+        self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
+        self._lost_at_s = self._utterance.released_s
+        if failed.retry_s is None or self._lost_in_a_row >= LOST_IN_A_ROW or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
         if not self._utterance.repeating:  # else it is told when the place is found
