@@ -1,29 +1,21 @@
-"""Pieces of a token stream in, fragments fit to be spoken out. Incremental: each character is scanned once, holding is bounded."""
+"""Pieces of a token stream in, fragments fit to be spoken out.
+
+Incremental: what has been scanned is not scanned again, and what is held is bounded by the longest fragment; so the cost of a
+token does not grow with the text. One pattern finds the next candidate; a judge (`stops`, `lines`, `clauses`) says whether to
+cut there, and waits as long as that depends on what has not arrived.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..errors import ConfigError
 from .abbreviations import words_of
-from .boundaries import (
-    CANDIDATE,
-    CANDIDATE_FIRST,
-    NEWLINE,
-    SPEAKABLE,
-    WORD_END,
-    Line,
-    Verdict,
-    best_place,
-    hold_of,
-    is_stop_of_script,
-    judge,
-    judge_clause,
-    judge_line,
-    judge_mark,
-    last_clause_end,
-    line_kind,
-)
+from .boundaries import CANDIDATE, CANDIDATE_FIRST, CLAUSE, NEWLINE, SPEAKABLE, WORD_END, Verdict, View, is_stop_of_script
+from .clauses import best_place, judge_clause, judge_mark, last_clause_end
 from .fragments import Boundary, Fragment, Held, Hold, Piece, Policy
+from .lines import Line, judge_line, line_kind
+from .stops import hold_of, judge
 
 __all__ = ["Fragmenter"]
 
@@ -35,7 +27,8 @@ class _Cut(NamedTuple):
 
 
 _NOTHING = Held(Hold.NOTHING, "no place to cut is in sight")
-_CLAUSE_CHARS = frozenset(",;:—–،؛，、；：၊፣፥፤՝")
+_CLAUSE_CHARS = frozenset(CLAUSE)
+_CODE = Line(closed=True, item=False, fence="")
 _RELEASE_FLOOR = 12  # characters
 
 
@@ -58,7 +51,16 @@ class _Run(NamedTuple):
 
 
 class Fragmenter:
-    """Cuts one turn after another; see `Policy` for how far."""
+    """Cuts one turn after another; `policy` says how far.
+
+    `language` is a code such as "de" or "pt-BR"; None: any, the abbreviations of all languages together. All sizes are in
+    characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after some
+    `first_min_chars` (CJK characters count twice), and is never longer than `first_max_chars`. Raises ConfigError for a size
+    below 1.
+
+    Joined, the fragments' texts are the Pieces' texts exactly. White space around a cut begins the next fragment; what is left
+    at the end may be white space only.
+    """
 
     def __init__(
         self,
@@ -69,6 +71,10 @@ class Fragmenter:
         first_min_chars: int = 20,
         first_max_chars: int = 120,
     ) -> None:
+        if min(max_chars, first_min_chars, first_max_chars) < 1:
+            raise ConfigError(
+                "a fragment size below 1 character", hint="give max_chars, first_min_chars, first_max_chars above 0"
+            )
         self._policy = policy
         self._sentences = policy in (Policy.SENTENCE, Policy.CLAUSE_FIRST)
         self._words = words_of(language)
@@ -133,7 +139,7 @@ class Fragmenter:
         waiting = self._waiting
         if waiting is None or waiting.hold is None or SPEAKABLE.search(self._text, 0, waiting.at) is None:
             return _NOTHING
-        return self._hold_of(waiting, 0, self._scan)
+        return hold_of(self._view(0, len(self._text)), self._scan, waiting)
 
     def release(self, *, clause: bool = False) -> list[Fragment]:
         """The model paused: cut at what `holding` shows. `clause`: the listener is about to run dry, so any clause end in the
@@ -171,7 +177,7 @@ class Fragmenter:
                 at = max(at + 1, cut.at)
                 self._fresh = cut.boundary is Boundary.SENTENCE
             elif size > limit:
-                sure = verdict is not None and self._hold_of(verdict, start, at).hold in (Hold.SURE, Hold.CAPITAL)
+                sure = verdict is not None and hold_of(self._view(start, end), at, verdict).hold in (Hold.SURE, Hold.CAPITAL)
                 place = verdict.at if verdict is not None and sure else 0
                 cut = _Cut(place if place > start else best_place(text, start, limit), Boundary.LENGTH, "the longest allowed")
                 at = max(at, cut.at)
@@ -194,7 +200,7 @@ class Fragmenter:
             if found is None:
                 return max(at, end - 1), None  # the last character may be one that counts only before white space
             at = found.start()
-            verdict = self._judge(text, start, at, end)
+            verdict = self._judge(start, at, end)
             if verdict.hold is not None or verdict.boundary is not None:
                 return at, verdict
             at = verdict.at
@@ -207,35 +213,33 @@ class Fragmenter:
             return end, None
         return found.start(), Verdict(found.start(), Boundary.WORD, None, "white space")
 
-    def _hold_of(self, verdict: Verdict, start: int, at: int) -> Held:
-        return hold_of(verdict, self._text, start, at, self._words, self._origin(start))
+    def _view(self, start: int, end: int) -> View:
+        origin = self._line if self._line >= start else start if self._fresh else -1
+        return View(self._text, start, end, origin, self._words)
 
-    def _origin(self, start: int) -> int:
-        """Where the sentence or the line of a fragment begins; -1 if that has been sent."""
-        return self._line if self._line >= start else start if self._fresh else -1
-
-    def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
-        char = text[at]
+    def _judge(self, start: int, at: int, end: int) -> Verdict:
+        view = self._view(start, end)
+        char = view.text[at]
         if char == "\n":
-            return self._judge_line(text, start, at, end)
+            return self._judge_line(view, at)
         verdict = None
         if self._clause_first:
             if char in "?!….":
-                verdict = judge_mark(text, start, at, end, self._first_min)
-            elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(text, at)):
-                verdict = judge_clause(text, start, at, end, self._words, self._first_min)
+                verdict = judge_mark(view, at, self._first_min)
+            elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(view.text, at)):
+                verdict = judge_clause(view, at, self._first_min)
         if verdict is None:
-            verdict = judge(text, start, at, end, self._words, self._origin(start))
+            verdict = judge(view, at)
         if verdict.boundary is not None:
-            if SPEAKABLE.search(text, start, verdict.at) is None:
+            if SPEAKABLE.search(view.text, start, verdict.at) is None:
                 return Verdict(max(verdict.at, at + 1))
-            if "`" in text[start : verdict.at] and text.count("`", max(start, self._line), verdict.at) % 2:
+            if "`" in view.text[start : verdict.at] and view.text.count("`", max(start, self._line), verdict.at) % 2:
                 return Verdict(at + 1)  # inside inline code
         return verdict
 
-    def _judge_line(self, text: str, start: int, at: int, end: int) -> Verdict:
-        kind = self._kind or line_kind(text, self._line, at)
-        verdict = judge_line(text, start, at, end, at - self._line, kind, bool(self._fence))
+    def _judge_line(self, view: View, at: int) -> Verdict:
+        kind = self._kind or line_kind(view.text, self._line, at)
+        verdict = judge_line(view, at, at - self._line, _CODE if self._fence else kind)
         if verdict.hold is None:
             if kind.fence and self._fence in ("", kind.fence):
                 self._fence = "" if self._fence else kind.fence

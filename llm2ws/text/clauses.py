@@ -1,0 +1,127 @@
+"""Where a clause ends, and where to cut what has become too long."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .boundaries import (
+    CLAUSE,
+    CLAUSE_WIDE,
+    OPENERS,
+    PROTECTED_CHARS,
+    SPEAKABLE,
+    STOPS,
+    SURE,
+    TAIL,
+    WORD,
+    Verdict,
+    View,
+    cut,
+    go_on,
+    is_grapheme_break,
+    match_end,
+    wait,
+    width,
+)
+from .fragments import Boundary, Hold
+
+__all__ = ["best_place", "judge_clause", "judge_mark", "last_clause_end"]
+
+# Times the floor, the fewest columns of a first fragment. Measured on English prose and chat: higher values made the first
+# fragment later, lower ones made cuts where nobody breathes.
+_PUNCTUATION: Final = 0.6
+_CONJUNCTION: Final = 4
+_FUNCTION_WORD: Final = 5.5  # soon too long anyway
+
+_OPENER = re.compile(f"[{OPENERS}]")
+_LAST_WORD = re.compile(r"[^\W\d_]+\Z")
+_CLAUSE_END = re.compile(f"[{CLAUSE}{STOPS}](?=\\s)|[{CLAUSE_WIDE}{SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)")
+_BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
+_PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{PROTECTED_CHARS}}}(?:>|\Z)|\\\{{[^}}\n]{{0,{PROTECTED_CHARS}}}(?:\}}|\Z)")
+
+
+def judge_clause(view: View, at: int, floor: int) -> Verdict:
+    """Clause punctuation or white space at `at`, for the first fragment of a turn."""
+    text, start, end, _, _ = view
+    char, tail = text[at], at + 1
+    if char.isspace():
+        return _judge_breath(view, at, floor)
+    if width(text, start, tail) < floor * _PUNCTUATION or SPEAKABLE.search(text, start, at) is None:
+        return go_on(tail)
+    if char in ",،，、" and text[at - 1].isalpha() and _OPENER.search(text, start, at) is None:
+        return cut(tail, "the end of a clause", Boundary.CLAUSE)  # nothing is open that could close here
+    tail = match_end(TAIL, text, tail, end)
+    if tail >= end:
+        return wait(tail, why="closing marks may follow")
+    if char not in CLAUSE_WIDE and not text[tail].isspace():
+        return go_on(tail)
+    if char == "–" and not text[at - 1].isspace():
+        return go_on(tail)
+    return cut(tail, "the end of a clause", Boundary.CLAUSE)
+
+
+def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
+    """For the first fragment, a question mark, exclamation mark or ellipsis will do, whatever follows. None: judge as usual."""
+    text, start, end, _, _ = view
+    if text[at] == "." and text[at - 1] != ".":
+        return None
+    tail = match_end(TAIL, text, at + 1, end)
+    if tail >= end:
+        return wait(tail, Hold.CAPITAL, "closing marks may follow")
+    if not text[tail].isspace() or width(text, start, tail) < floor * _PUNCTUATION:
+        return None
+    return cut(tail, "a mark that may end a clause", Boundary.SENTENCE if text[at] in "?!" else Boundary.CLAUSE)
+
+
+def _judge_breath(view: View, at: int, floor: int) -> Verdict:
+    """White space: after a dash; and where no punctuation came in time, before a conjunction or another function word."""
+    text, start, end, _, words = view
+    spoken = SPEAKABLE.search(text, start, at)
+    columns = 0 if spoken is None else width(text, spoken.start(), at)
+    if columns >= floor and text[at - 1] in "-–—" and text[at - 2].isspace():
+        return cut(at, "a dash", Boundary.CLAUSE)
+    if columns < floor * _CONJUNCTION:
+        return go_on(at + 1)
+    if text[at - 2 : at] == "--":
+        return cut(at, "a dash", Boundary.CLAUSE)
+    word = WORD.match(text, at + 1, end)
+    if at + 1 >= end or (word is not None and word.end() >= end):
+        return wait(at)
+    if word is None or not text[word.end()].isspace():
+        return go_on(at + 1)
+    if word[0] in words.conjunctions:
+        return cut(at, "before a conjunction", Boundary.CLAUSE)
+    if columns >= floor * _FUNCTION_WORD and word[0] in words.starters:
+        before = _LAST_WORD.search(text, start, at)
+        if before is not None and before[0].lower() not in words.starters:
+            return cut(at, "before a function word", Boundary.CLAUSE)
+    return go_on(at + 1)
+
+
+def last_clause_end(text: str, start: int, end: int, floor: int) -> int:
+    """The last clause end in `text[start:end]`, `floor` characters or more after `start`; 0 if there is none."""
+    return _last(_CLAUSE_END, text, start, end, floor)
+
+
+def best_place(text: str, start: int, end: int) -> int:
+    """Where to cut `text[start:end]`, too long: a clause end past its first quarter, white space, between graphemes."""
+    place = last_clause_end(text, start, end, (end - start) // 4) or _last(_BEFORE_SPACE, text, start, end, 1)
+    if place:
+        return place
+    spans = _protected_spans(text, start, end)
+    return next((at for at in range(end, start, -1) if is_grapheme_break(text, at) and _free(at, spans)), end)
+
+
+def _last(pattern: re.Pattern[str], text: str, start: int, end: int, floor: int) -> int:
+    spans = _protected_spans(text, start, end)
+    places = (found.end() for found in pattern.finditer(text, start, end))
+    return max((place for place in places if place - start >= floor and _free(place, spans)), default=0)
+
+
+def _protected_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    return [found.span() for found in _PROTECTED.finditer(text, start, end)]
+
+
+def _free(place: int, spans: list[tuple[int, int]]) -> bool:
+    return all(not begin < place < stop for begin, stop in spans)

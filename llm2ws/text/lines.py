@@ -1,0 +1,81 @@
+"""Is the end of this line structure, or a soft wrap? For markdown as models write it, and for cleaned text."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from .boundaries import CLOSERS, EMOJI, LEAD, SPEAKABLE, STOPS, SURE, Verdict, View, cut, go_on, is_lower, match_end, wait
+from .fragments import Hold
+
+__all__ = ["Line", "judge_line", "line_kind"]
+
+_HEAD = re.compile(
+    r"[ \t\r>]*(?:(?P<fence>```+|~~~+)|(?P<closed>\#{1,6}[ \t]|\|)"
+    r"|(?P<item>(?:[-*+•‣◦▪–—]|\(?\d{1,3}[.)]|\(?[A-Za-z][.)])[ \t]))"
+)
+_MAY_BE_HEAD = re.compile(r"[ \t\r>]*(?:[-*+•‣◦▪–—`~#]{1,6}|\(?\d{1,3}[.)]?|\(?[A-Za-z][.)]?)?\Z")
+_ENDED = re.compile(f"[{STOPS}{SURE}][{CLOSERS}*_~`{EMOJI}]*\\Z")
+_LETTER = re.compile(r"[^\W\d_]")
+_SPACE = re.compile(r"\s*")
+# Text is wrapped at 60 to 100 columns. A line that ends far from there was ended on purpose.
+_SHORT: Final = 50
+_LONG: Final = 110
+
+
+class Line(NamedTuple):
+    """What kind of line it is, as far as its first characters tell."""
+
+    closed: bool  # its end is an end without looking further: a heading, a table row, a fence
+    item: bool  # a list item
+    fence: str  # the fence that it opens or closes, "" for none
+
+
+def line_kind(text: str, start: int, end: int) -> Line:
+    """The kind of the line `text[start:end]`."""
+    head = _HEAD.match(text, start, end)
+    if head is None:
+        return Line(closed=False, item=False, fence="")
+    fence = "" if head["fence"] is None or "`" in text[head.end() : end] else head["fence"][:3]
+    return Line(head["closed"] is not None or fence != "", head["item"] is not None, fence)
+
+
+def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
+    """The line feed at `at`, after a line of so many columns."""
+    text, start, end, _, _ = view
+    place = start + len(text[start:at].rstrip())
+    if SPEAKABLE.search(text, start, place) is None:
+        return go_on(at + 1)
+    if line.closed:
+        return cut(place, "a line that is one: heading, table row, code")
+    if text[place - 1] in ":：\\" or text[at - 2 : at] == "  ":
+        return cut(place, "the end of a line")
+    ended = _ENDED.search(text, max(start, place - 12), place) is not None
+    following = match_end(_SPACE, text, at + 1, end)
+    if columns < _SHORT or columns > _LONG:
+        if columns > _LONG or line.item or ended or not _begins_with_capital(text, start, place):
+            return cut(place, "the end of a line")
+        if following >= end:
+            return wait(place, Hold.SURE, "the next line tells")
+        if "\n" in text[at + 1 : following] or not is_lower(text[following]):
+            return cut(place, "the end of a line")
+        return go_on(at + 1)  # a line that began with a capital goes on without one
+    if "\n" in text[at + 1 : following]:
+        return cut(place, "a blank line")
+    if following >= end:
+        return wait(place, Hold.SURE if ended or line.item else Hold.CAPITAL, "the next line tells")
+    if _MAY_BE_HEAD.match(text, following, end):
+        return wait(place, why="the next line tells")
+    if _HEAD.match(text, following, end) is not None:
+        return cut(place, "the end of a line before a list item, heading or table")
+    lead = match_end(LEAD, text, following, end)
+    if lead >= end:
+        return wait(place, why="the next line tells")
+    if (ended or (line.item and following == at + 1)) and not is_lower(text[lead]):
+        return cut(place, "a full stop at the end of a line" if ended else "the end of a list")
+    return go_on(at + 1)
+
+
+def _begins_with_capital(text: str, start: int, end: int) -> bool:
+    letter = _LETTER.search(text, start, end)
+    return letter is not None and letter[0].isupper()

@@ -1,0 +1,318 @@
+"""Does the sentence end at this stop? One candidate at a time, without state."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NamedTuple
+
+from .boundaries import (
+    CLOSERS,
+    EMOJI,
+    LEAD,
+    PLAIN,
+    PROTECTED_CHARS,
+    SURE,
+    TAIL,
+    WIDE,
+    WORD,
+    Verdict,
+    View,
+    cut,
+    go_on,
+    is_lower,
+    is_stop_of_script,
+    match_end,
+    wait,
+)
+from .fragments import Held, Hold
+
+__all__ = ["hold_of", "judge"]
+
+_FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
+_DETACHED = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
+_CLOSER = re.compile(f"[{CLOSERS}]")
+_EMOJI_GAP = re.compile(f"\\s*(?:[{EMOJI}][{EMOJI}\\s]*)?")
+_LETTER = re.compile(r"[^\W\d_]")
+_CASELESS = re.compile("[\u0590-\u10ff\u1200-\u139f\u1700-\u18af\u1950-\u1aaf\ua840-\uabff\uac00-\ud7a3]")
+_ARMENIAN = re.compile("[\u0561-\u0587]")
+_KANA = re.compile("[\u3041-\u309f]")
+# The word before a full stop, back to white space or an opening mark.
+_BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+\Z")
+_SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
+# Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
+_LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
+_AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
+_LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
+_ITEM_MARK = re.compile(r"(?<=\s)[-*•⁃]?[ ]?([0-9]{1,3}|[b-z])\Z")
+_BULLETS = re.compile(r"[\s\-*•⁃]*")
+_VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
+_LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
+
+_TAG_OPENS = re.compile("[A-Za-z/!?]")
+
+_NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
+_THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")  # particles that close a sentence
+
+# What the word before a full stop, or the stop itself, says about an end.
+_Kind = Literal[
+    "sure",  # an ordinary word
+    "never",  # "Dr.", "e.g.", the number of a list item
+    "doubt",  # "Inc.", "U.S.", an initial: only before a word that begins sentences
+    "ends",  # "etc.", "5 kg.": before a capital
+    "number-follows",  # "No.", "p.": not before a number
+    "ordinal",  # a small number in a language that writes "3. Juli"
+    "ellipsis",
+    "mark",  # a question or exclamation mark
+]
+
+
+class _Stop(NamedTuple):
+    """A stop with white space after it."""
+
+    at: int
+    tail: int  # the end of what belongs to it: closing marks, more stops
+    gap: int  # the end of the white space
+    place: int  # where to cut
+
+
+def judge(view: View, at: int) -> Verdict:
+    """A stop at `at`; or what begins a tag, ends a number of a list, or comes before white space that may be a stop."""
+    text, start, end, _, _ = view
+    char = text[at]
+    if char in "<\\":
+        return _protected(view, at)
+    if char == ")":
+        return _next_item(view, at) or go_on(at + 1)
+    if char not in PLAIN and not is_stop_of_script(text, at):
+        if char in ";:" or text[at + 1] != " ":
+            return go_on(at + 1)
+        return _after_thai(view, at + 1) if "\u0e00" <= char <= "\u0eff" else _after_emoji(view, at + 1)
+    if char == "." and at > start and _ARMENIAN.match(text, at - 1):
+        return go_on(at + 1)  # in Armenian it stands where others write a colon
+    tail = match_end(TAIL, text, at + 1, end)
+    if tail >= end:
+        return _held(char, tail)
+    following = text[tail]
+    if following == "[" and _FOOTNOTE.match(text, tail, end):
+        return wait(tail, why="a footnote mark is open")
+    if following in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end):
+        return _held(char, tail)
+    if char in SURE or (char in ";:" and not following.isspace()):
+        return _after_sure(view, at, tail)
+    if not following.isspace():
+        wide = WIDE.match(text, tail) is not None
+        if wide and char not in ";:" and at > start and WIDE.match(text, at - 1):
+            return _after_sure(view, at, tail)
+        return cut(tail, "a stop before CJK text") if wide and char in "!?" else go_on(tail)
+    if char == "." and (item := _next_item(view, at)) is not None:
+        return item
+    gap = match_end(_EMOJI_GAP, text, tail, end)
+    line = text.find("\n", tail, gap)
+    if line >= 0:
+        return go_on(line)  # the end of the line decides
+    place = tail + len(text[tail:gap].rstrip())
+    if gap >= end:
+        return _held(char, place)
+    return _after_space(view, _Stop(at, tail, gap, place))
+
+
+def _held(char: str, place: int) -> Verdict:
+    """Nothing but white space and closing marks has followed the stop yet. `hold_of` says more, when somebody asks."""
+    if char in SURE:
+        return wait(place, Hold.SURE, "closing marks may follow")
+    return wait(place, Hold.CAPITAL, "a capital may follow")
+
+
+def hold_of(view: View, at: int, verdict: Verdict) -> Held:
+    """What a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
+    text = view.text
+    alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
+    if verdict.hold is Hold.CAPITAL and alone and _kind(view, at) not in ("sure", "ellipsis"):
+        return Held(Hold.DOUBT, "may be a number, an initial or an abbreviation")
+    return Held(verdict.hold or Hold.NOTHING, verdict.why)
+
+
+def _after_sure(view: View, at: int, tail: int) -> Verdict:
+    text = view.text
+    if text[tail] in "，、；：,;:・":
+        return go_on(tail)
+    if _KANA.match(text, tail) and _CLOSER.search(text, at, tail):
+        return go_on(tail)  # a quotation inside its sentence: 「…？」と
+    return cut(tail, "a full stop of its script")
+
+
+def _after_space(view: View, stop: _Stop) -> Verdict:
+    """A stop and white space: what begins there?"""
+    text, end = view.text, view.end
+    at, _, gap, place = stop
+    kind = _kind_of_stop(view, stop)
+    if kind == "never":
+        return go_on(gap)
+    if kind == "sure" and text[gap] in "(¿¡“„«":
+        return cut(place, "a full stop before an opening mark")
+    lead = match_end(LEAD, text, gap, end)
+    hold = Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT
+    if lead >= end or (lead + 1 >= end and text[lead].islower()):
+        return wait(place, hold, "a capital may follow")
+    first = text[lead]
+    if is_lower(first) and not text[lead + 1].isupper():  # "iPhone" counts as a capital
+        return _before_lower(view, stop, kind, lead)
+    if first.isdigit():
+        return cut(place, "a full stop before a number") if kind in ("sure", "mark", "ends") else go_on(gap)
+    if not first.isalpha():
+        if kind in ("doubt", "ordinal", "ellipsis") or (
+            first in _NO_START and not (first in ".…" and lead > gap and kind == "sure")
+        ):
+            return go_on(gap)
+        return cut(place, "a full stop before a symbol")
+    if kind == "ends" and "(" in text[gap:lead]:
+        return go_on(gap)
+    if kind == "ellipsis" and text[at - 1 : at] == "[":
+        return go_on(gap)  # an omission
+    if kind in ("doubt", "ordinal") or (kind == "ends" and text[at - 1] in "mM") or (kind == "ellipsis" and first == "I"):
+        return _by_next_word(view, stop, kind, lead)
+    return cut(place, "a full stop before a capital")
+
+
+def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
+    """Where a capital is not enough: after "U.S.", "3 p.m.", before the pronoun "I"."""
+    text = view.text
+    found = WORD.match(text, lead, view.end)
+    if found is None or found.end() >= view.end:
+        return wait(stop.place)
+    word = found[0].lower().replace("’", "'")
+    match kind:
+        case "ends":  # "3 p.m. EST", "8 a.m. Monday"
+            ends = word not in view.words.after_times
+        case "ellipsis":  # "Well... I think": the pronoun is no sign of a new sentence
+            ends = found[0] != "I"
+        case _:
+            initial = len(word) == 1 and text[found.end()] == "."
+            ends = not initial and word in view.words.starters
+    return cut(stop.place, "the next word begins sentences") if ends else go_on(stop.gap)
+
+
+def _before_lower(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
+    """Scripts and writers without capitals."""
+    text, start, end, origin, words = view
+    at, tail, gap, place = stop
+    if kind == "sure" and _CASELESS.match(text, at - 1):
+        return cut(place, "a full stop of a script without capitals")
+    spoken = _CLOSER.search(text, at, tail) is not None or text[gap] in "-—–"  # "Yes!" he said; Yes! — he said
+    if spoken or kind not in ("sure", "mark") or origin < 0:
+        return go_on(gap)
+    if text[at] == "?":
+        return cut(place, "a question mark")
+    word = WORD.match(text, lead, end)
+    if word is None or word.end() >= end:
+        return wait(place)
+    if kind == "sure" and word[0] in words.starters and _LONG_WORD.search(text, start, place):
+        return cut(place, "a full stop before a word that begins sentences")
+    first = _LETTER.search(text, origin, gap)
+    if first is not None and is_lower(first[0]) and gap - start > 12:
+        return cut(place, "a full stop in a text without capitals")
+    return go_on(gap)
+
+
+def _kind_of_stop(view: View, stop: _Stop) -> _Kind:
+    text, at = view.text, stop.at
+    if text[at] == "." and (stop.tail == at + 1 or text[at + 1] not in "!?.…"):
+        return _kind(view, at)
+    return "ellipsis" if text[at] == "…" or text[at : at + 2] == ".." else "mark"
+
+
+def _kind(view: View, at: int) -> _Kind:
+    """What the word before the full stop at `at` says."""
+    text, start, _, origin, words = view
+    found = _BEFORE.search(text, max(start, at - 40), at)
+    if found is None:
+        return "ellipsis" if text[at - 2 : at] == ". " else "sure"
+    if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
+        return "never"
+    word = found[0].lower()
+    spaced = _SPACED.search(text, max(start, found.start() - 12), found.start()) if len(word) <= 2 else None
+    if spaced is not None:
+        word = "".join(spaced[1].lower().split()) + word
+    if word.isdigit():
+        return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
+    after_number = _AFTER_NUMBER.search(text, max(start, found.start() - 8), found.start()) is not None
+    if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
+        return "ends"  # "etc."; "5 min.", "350 F."
+    if word in words.never:
+        return "never"
+    if word in words.before_number and word not in words.may_end:
+        return "number-follows"
+    if word in words.may_end or _looks_short(found[0], word):
+        return "ends" if after_number and "." not in word else "doubt"
+    return "sure"
+
+
+def _looks_short(written: str, word: str) -> bool:
+    """Whether a word that no table knows has the form of an abbreviation."""
+    if len(word) == 1:  # an initial
+        return word.isalpha() and WIDE.match(word) is None
+    if "." in word:  # "B.Sc", but not "main.py" or "3.11"
+        return all(len(part) <= 3 and not part.isdigit() for part in word.split("."))
+    if written.isupper():  # the doubled letters of a Spanish plural: "EE. UU."
+        return len(word) == 2 and word[0] == word[1] and word not in ("ii", "xx")
+    if word.endswith("str"):  # "Bahnhofstr."
+        return True
+    return _LATIN_GREEK_CYRILLIC.match(word) is not None and _VOWEL.search(word) is None  # "Mngr."
+
+
+def _next_item(view: View, at: int) -> Verdict | None:
+    """A list within a line, "1) this 2) that": the next number, written as the one at the start was, begins an item."""
+    text, start = view.text, view.start
+    mark = _ITEM_MARK.search(text, max(start, at - 8), at)
+    if mark is None:
+        return None
+    label = mark[1]
+    before = str(int(label) - 1) if label.isdigit() else chr(ord(label) - 1)
+    first = match_end(_BULLETS, text, start, at)
+    place = start + len(text[start : mark.start()].rstrip())
+    if place <= first or not text.startswith(before + text[at], first):
+        return None
+    return cut(place, "the next item of a list")
+
+
+def _protected(view: View, at: int) -> Verdict:
+    """A tag or an inline pronunciation is skipped whole."""
+    text, end = view.text, view.end
+    if at + 1 >= end:
+        return wait(at, why="a tag may begin")
+    if text[at] == "<":
+        opens, close = _TAG_OPENS.match(text, at + 1) is not None, ">"
+    else:
+        opens, close = text[at + 1] == "{", "}"
+    if not opens:
+        return go_on(at + 1)
+    stop = min(end, at + PROTECTED_CHARS)
+    line = text.find("\n", at, stop)
+    found = text.find(close, at, line if line >= 0 else stop)
+    if found >= 0:
+        return go_on(found + 1)
+    if line >= 0 or stop < end:
+        return go_on(at + 1)
+    return wait(at, why="a tag is open")
+
+
+def _after_emoji(view: View, at: int) -> Verdict:
+    """An emoji often stands for the full stop; so do not wait for one where the next word begins sentences."""
+    text, _, end, _, words = view
+    word = WORD.match(text, at + 1, end)
+    if at + 1 >= end or (word is not None and word.end() >= end):
+        return wait(at)
+    if word is None or not word[0][0].isupper() or word[0].lower().replace("’", "'") not in words.starters:
+        return go_on(at + 1)
+    return cut(at, "an emoji before a word that begins sentences")
+
+
+def _after_thai(view: View, at: int) -> Verdict:
+    """Thai and Lao have no full stop: white space ends phrases and sentences, but also sets off numbers and marks."""
+    text, start, end, _, _ = view
+    if at + 1 >= end:
+        return wait(at, Hold.CAPITAL, "a new phrase may follow")
+    if not "\u0e01" <= text[at + 1] <= "\u0ec4" or text[at + 1] in "ๆฯ":
+        return go_on(at + 1)
+    ended = at - start >= 15 or text.endswith(_THAI_ENDS, start, at)
+    return cut(at, "a phrase space") if ended else go_on(at + 1)
