@@ -6,6 +6,7 @@ It never reconnects: it ends once, with one `LinkEnded`, and every turn on it is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import socket
@@ -26,6 +27,7 @@ __all__ = ["Connection", "LinkEnded", "Slot", "client_tls"]
 
 OPEN_S = 10.0  # for TCP, TLS and the handshake together
 DRAIN_S = 2.0  # for the endpoint to close after Close
+CLOSE_S = 1.0  # for the closing handshake, when it did not
 VERIFY_AFTER_S = 5.0  # of silence, after which a connection is not taken for granted
 VERIFY_S = 1.5
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the library's 1 MiB
@@ -156,7 +158,7 @@ class Connection:
                     compression=None,  # audio does not shrink
                     max_size=MAX_MESSAGE_BYTES,
                     open_timeout=None,
-                    close_timeout=1.0,
+                    close_timeout=CLOSE_S,
                     ping_interval=dialect.traits.ping_s,
                     ping_timeout=dialect.traits.ping_s,
                     proxy=None if loopback else True,
@@ -230,7 +232,11 @@ class Connection:
                 async with asyncio.timeout(DRAIN_S):
                     await self._over.wait()
             except TimeoutError:
-                await self._socket.close()
+                # Behind a peer that does not read, even the close frame finds no room.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await self._socket.close()
+                self._socket.transport.abort()
         await self._over.wait()
 
     # The choke points: everything that changes the session ends in `touch`
@@ -381,6 +387,8 @@ def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) 
             what, hint = f"host {parts.hostname} is not known", "look at url"
         case ConnectionRefusedError():
             what, hint, retry_s = "nothing listens there", "start the endpoint or look at url", 0.5
+        case ConnectionResetError() | BrokenPipeError():
+            what, hint, retry_s = "hung up during the handshake", "look at url, and whether it is ws:// or wss://", 0.5
         case ProxyError():
             what, hint, retry_s = "the proxy refused", "look at HTTPS_PROXY", None
         case InvalidMessage() | InvalidHandshake() | EOFError():
