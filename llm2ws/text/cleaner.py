@@ -12,11 +12,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from .constructs import ACTS, NOTHING, Literal, More, State
+from .constructs import ACTS
 from .fragments import Held, Hold, Piece
 from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, UNSEEN, URL, Construct
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
+from .state import NOTHING, Literal, More, State
 
 __all__ = ["Cleaner", "Rules"]
 
@@ -237,7 +238,7 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
     if rules.unseen:
         parts.append(f"(?P<unseen>{UNSEEN})")
     if parts:
-        parts.append(r"(?P<space> +\Z)")
+        parts.append(r"(?P<space> \Z)")
     return _Mode(re.compile("|".join(parts) or "(?!)"), table)
 
 

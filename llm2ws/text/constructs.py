@@ -1,85 +1,17 @@
-"""What becomes of each construct once it has arrived, and the state that they share."""
+"""What becomes of each construct once it has arrived."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
-from .fragments import Held, Hold
 from .latex import JOINERS, LIMITS, SILENT, WORDS
-from .markup import BREAKING_TAGS, CJK, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
-from .rules import Rules
-from .spacing import Said
+from .markup import BREAKING_TAGS, CJK, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_MARKS, THINK_TAGS, UNSEEN
+from .state import Literal, More, State
 
-__all__ = ["ACTS", "NOTHING", "Act", "Literal", "More", "State"]
-
-NOTHING: Final = Held(Hold.NOTHING, "nothing is held")
-
-
-class More(Enum):
-    """What may come after the end of the buffer."""
-
-    LIKELY = 1
-    LATER = 2  # the model paused: what is most likely complete is taken as complete
-    NEVER = 3  # the end of the turn
-
-
-class Literal(NamedTuple):
-    """A stretch in which nothing is markup."""
-
-    end: re.Pattern[str]
-    half: re.Pattern[str]  # matches to the end of the buffer while `end` may still come
-    said: bool = False  # the stretch is said
-    end_said: bool = False  # what ends it is said
-
-
-class State:
-    """One turn: what is not decided yet, what is open, what was said."""
-
-    def __init__(self, rules: Rules, code_phrase: str) -> None:
-        self.rules = rules
-        self.code_phrase = code_phrase
-        self.buf = ""  # a few characters to look back at, then what is not decided yet
-        self.at = 0  # where in `buf` the undecided begins
-        self.base = 0  # where `buf` begins in the model's text
-        self.more = More.LIKELY
-        self.held = NOTHING
-        self.said = Said()
-        self.line_start = True
-        self.paragraph = False  # the end of this line is the end of a paragraph
-        self.heading = False
-        self.table = False  # a rule row came: lines are rows, with or without a bar at the start
-        self.row = False
-        self.literal: Literal | None = None
-        self.ticks = 0  # how many backticks will close the code span; 0 outside
-        self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
-        self.math = ""  # what will close the formula, "" outside
-        self.braces: list[str] = []  # in the formula: what is said at the end of each open pair if another pair follows
-        self.joiner = ""  # that of the next pair
-        self.limits = ""  # which of _ and ^ are limits of a sum or an integral
-        self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
-
-    def say(self, at: int, end: int) -> int:
-        self.said.say(self.buf[at:end], self.base + at)
-        return end
-
-    def put(self, text: str, at: int, end: int) -> int:
-        self.said.put(text, self.base + at, self.base + end)
-        return end
-
-    def hold(self, why: str, hold: Hold = Hold.DOUBT) -> int:
-        self.held = Held(hold, why)
-        return -1
-
-    def before(self, at: int) -> str:
-        return self.buf[at - 1] if at else "\n"
-
-    def after(self, at: int) -> str:
-        return self.buf[at] if at < len(self.buf) else "\n"
-
+__all__ = ["ACTS", "Act"]
 
 Act = Callable[[State, "re.Match[str]"], int]
 """Takes what was found; gives the place after it, the place itself (it is text after all), or -1 (more must come first)."""
@@ -255,6 +187,23 @@ def comment(state: State, found: re.Match[str]) -> int:
     return removed(state, found)
 
 
+def _until_closed(names: Iterable[str]) -> Literal:
+    ways = "|".join(map(re.escape, sorted(names)))
+    return Literal(re.compile(rf"</(?:{ways})[ \t]{{0,8}}>", re.IGNORECASE), re.compile(r"<(?:/\w{0,20}[ \t]{0,8})?\Z"))
+
+
+_THOUGHT: Final = _until_closed(THINK_TAGS)  # a model may close another tag than it has opened
+_THOUGHTS: Final = {
+    begin: Literal(re.compile(re.escape(end)), re.compile(f"{re.escape(end[0])}[/\\w]{{0,20}}\\Z"))
+    for begin, end in THINK_MARKS.items()
+}
+
+
+def thought(state: State, found: re.Match[str]) -> int:
+    state.literal = _THOUGHTS[found.group()]
+    return removed(state, found)
+
+
 def tag(state: State, found: re.Match[str]) -> int:
     at, name = found.start(), found["name"].lower()
     thinks = name in THINK_TAGS
@@ -265,8 +214,7 @@ def tag(state: State, found: re.Match[str]) -> int:
         return at  # List<int>
     said = BREAKING_TAGS.get(name, "")
     if opens and (thinks or name in RAW_TAGS):
-        end = re.compile(rf"</{re.escape(name)}[ \t]{{0,8}}>", re.IGNORECASE)
-        state.literal = Literal(end, re.compile(rf"<(?:/[\w:-]{{0,{len(name)}}}[ \t]{{0,8}})?\Z"))
+        state.literal = _THOUGHT if thinks else _until_closed((name,))
         state.line_start = False
     elif said and state.said.newlines == 0 and (opens or said != ", "):
         state.said.drop()
@@ -397,6 +345,6 @@ ACTS: Final[Mapping[str, Act]] = {
             mail,
             number,
         ),
-        *(own_line, pipe, pronounced, quote, removed, row, rule_row, script, spaced, tag),
+        *(own_line, pipe, pronounced, quote, removed, row, rule_row, script, spaced, tag, thought),
     )
 }

@@ -25,6 +25,7 @@ __all__ = [
     "LITERALS",
     "RAW_TAGS",
     "STARRED",
+    "THINK_MARKS",
     "THINK_TAGS",
     "UNSEEN",
     "URL",
@@ -50,12 +51,20 @@ def _construct(name: str, first: str, rule: str, whole: str, half: str, why: str
     return Construct(name, first, rule, re.compile(whole), re.compile(half), why, **more)  # type: ignore[arg-type]
 
 
+def _beginnings(mark: str) -> str:
+    """A pattern for the beginnings of the mark at the end of the buffer."""
+    return f"(?:{'|'.join(re.escape(mark[:size]) for size in range(1, len(mark)))})\\Z"
+
+
 # --- tags ------------------------------------------------------------------------------------------------------------
 
 THINK_TAGS: Final = frozenset({"analysis", "reasoning", "think", "thinking", "thought", "thoughts"})
 
+# The marks of Mistral's and Kimi's templates.
+THINK_MARKS: Final = {"[THINK]": "[/THINK]", "◁think▷": "◁/think▷"}
+
 # Elements whose content is not text.
-RAW_TAGS: Final = frozenset({"script", "style", "svg", "template"})
+RAW_TAGS: Final = frozenset({"function_call", "script", "style", "svg", "template", "tool_call", "tool_response"})
 
 # Elements at whose edges a line ends, and what is said there.
 BREAKING_TAGS: Final = {"br": "\n", "td": ", ", "th": ", "} | dict.fromkeys(
@@ -118,7 +127,7 @@ _REFERENCE: Final = r"\[[^\[\]\n]*+\]"
 _HALF_LINK: Final = rf"\[{_TEXT}(?:\\?\Z|\[[^\[\]\n]*+(?:\Z|\]\([^()\n]*+\Z)|\](?:\Z|{_HALF_TARGET}|\[[^\[\]\n]*+\Z))"
 
 _URL_CHARS: Final = r"""[^\s<>"`*|\]\\^{}，。！？、；：）」』】》]"""
-HOST: Final = re.compile(r"(?i:https?://)?(?:[^/?#@]*@)?(?i:www\.)?(?P<host>[^/?#:]+)")
+HOST: Final = re.compile(r"(?i:https?://(?:[^/?#@]*+@)?(?:www\.)?|www\.)(?P<host>[^/?#:]+)")
 URL: Final = _construct(
     "address",
     "hw",
@@ -143,6 +152,7 @@ _HALF_FORMULA: Final = r"(?:\\[a-zA-Z]*+|\{[^{}$\n]*+|[a-zA-Z]{1,3}|[.!?;:])?"
 _BACKTICKS: Final = "`+(?!`)"
 
 INLINE: Final = (
+    *(_construct("thought", mark[0], "think", re.escape(mark), _beginnings(mark), "may be a thought") for mark in THINK_MARKS),
     _construct(
         "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
     ),
@@ -302,17 +312,17 @@ BLOCKS: Final = tuple(
             "rule_row",
             "|:-",
             "tables",
-            rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-+:?[ \t]*+\|?)+{_END}",
+            rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-++:?[ \t]*+(?:\||(?=\r?\n|\Z)))++{_END}",
             r"[|: \t-]+\r?\Z",
             "may be a table",
         ),
         _construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
         _construct(
             "own_line",
-            "-*+",
+            "-*+•‣◦●∙",
             "lists",
-            r"[-*+](?:[ \t]++(?:\[[ xX]\][ \t]++)?|(?=\r?\n))",
-            r"[-*+](?:\r?|[ \t]++(?:\[(?:[ xX](?:\][ \t]*)?)?)?)\Z",
+            r"[-*+•‣◦●∙](?:[ \t]++(?:\[[ xX]\][ \t]++)?|(?=\r?\n))",
+            r"[-*+•‣◦●∙](?:\r?|[ \t]++(?:\[(?:[ xX](?:\][ \t]*)?)?)?)\Z",
             "may be a list item",
         ),
         _construct(

@@ -1,0 +1,77 @@
+"""The state of one turn: what is not decided yet, what is open, what was said."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final, NamedTuple
+
+from .fragments import Held, Hold
+from .rules import Rules
+from .spacing import Said
+
+__all__ = ["NOTHING", "Literal", "More", "State"]
+
+NOTHING: Final = Held(Hold.NOTHING, "nothing is held")
+
+
+class More(Enum):
+    """What may come after the end of the buffer."""
+
+    LIKELY = 1
+    LATER = 2  # the model paused: what is most likely complete is taken as complete
+    NEVER = 3  # the end of the turn
+
+
+class Literal(NamedTuple):
+    """A stretch in which nothing is markup."""
+
+    end: re.Pattern[str]
+    half: re.Pattern[str]  # matches to the end of the buffer while `end` may still come
+    said: bool = False  # the stretch is said
+    end_said: bool = False  # what ends it is said
+
+
+class State:
+    """One turn: what is not decided yet, what is open, what was said."""
+
+    def __init__(self, rules: Rules, code_phrase: str) -> None:
+        self.rules = rules
+        self.code_phrase = code_phrase
+        self.buf = ""  # a few characters to look back at, then what is not decided yet
+        self.at = 0  # where in `buf` the undecided begins
+        self.base = 0  # where `buf` begins in the model's text
+        self.more = More.LIKELY
+        self.held = NOTHING
+        self.said = Said()
+        self.line_start = True
+        self.paragraph = False  # the end of this line is the end of a paragraph
+        self.heading = False
+        self.table = False  # a rule row came: lines are rows, with or without a bar at the start
+        self.row = False
+        self.literal: Literal | None = None
+        self.ticks = 0  # how many backticks will close the code span; 0 outside
+        self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
+        self.math = ""  # what will close the formula, "" outside
+        self.braces: list[str] = []  # in the formula: what is said at the end of each open pair if another pair follows
+        self.joiner = ""  # that of the next pair
+        self.limits = ""  # which of _ and ^ are limits of a sum or an integral
+        self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
+
+    def say(self, at: int, end: int) -> int:
+        self.said.say(self.buf[at:end], self.base + at)
+        return end
+
+    def put(self, text: str, at: int, end: int) -> int:
+        self.said.put(text, self.base + at, self.base + end)
+        return end
+
+    def hold(self, why: str, hold: Hold = Hold.DOUBT) -> int:
+        self.held = Held(hold, why)
+        return -1
+
+    def before(self, at: int) -> str:
+        return self.buf[at - 1] if at else "\n"
+
+    def after(self, at: int) -> str:
+        return self.buf[at] if at < len(self.buf) else "\n"
