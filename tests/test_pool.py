@@ -1,0 +1,255 @@
+"""Who gets which connection, when one is opened, and when none is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from llm2ws.audio import AudioFormat
+from llm2ws.connection import Slot
+from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
+from llm2ws.pool import QUICK_DEATHS, Endpoint, Pool, Quota, backoff
+from llm2ws.speech.deepgram import Deepgram
+from llm2ws.speech.deepgram_server import CloseIn
+from llm2ws.speech.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.messages import Ended, Event
+from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
+
+FORMAT = AudioFormat(sample_rate_hz=8_000)
+CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
+
+
+def endpoint(speech: FaultySpeech, **options: object) -> Endpoint:
+    voice = str(options.pop("voice", ""))
+    return Endpoint(Deepgram(Setup(speech.url, voice, FORMAT)), **{"name": "test", **options})  # type: ignore[arg-type]
+
+
+def ignore(event: Event) -> None:
+    """A listener that wants nothing."""
+
+
+async def speak(pool: Pool, where: Endpoint, last: Slot | None = None) -> Slot:
+    """A turn from lease to end."""
+    ended = asyncio.Event()
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Ended):
+            ended.set()
+
+    slot, _ = await pool.lease([where], listener, last=last.connection if last else None)
+    slot.speak("Hello. ")
+    slot.end()
+    await ended.wait()
+    return slot
+
+
+async def test_turns_one_after_another_share_a_connection() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        where = endpoint(speech)
+        await pool.warm(where)
+        await pool.warm(where)
+        slots = [await speak(pool, where) for _ in range(3)]
+        assert len({slot.connection for slot in slots}) == 1
+        assert (pool.opened, speech.connections, pool.connections("test")) == (1, 1, 1)
+    assert speech.count(CloseIn) == 1
+
+
+async def test_turns_at_once_each_have_their_own_and_a_conversation_gets_its_own_again() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        where = endpoint(speech)
+        slots = [(await pool.lease([where], ignore))[0] for _ in range(3)]
+        assert len({slot.connection for slot in slots}) == 3
+        for slot in slots:
+            slot.end()
+        for slot in slots:
+            again, _ = await pool.lease([where], ignore, last=slot.connection)
+            assert again.connection is slot.connection
+            again.end()
+        assert speech.connections == 3
+
+
+async def test_other_voices_have_other_connections() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        one, other = [await speak(pool, endpoint(speech, voice=voice)) for voice in ("aura-a", "aura-b")]
+        assert one.connection is not other.connection
+        assert pool.connections("test") == 2
+
+
+async def test_a_place_that_is_being_cleared_is_waited_for() -> None:
+    async with FaultySpeech(coding=CODING, pace=1.0) as speech, Pool() as pool:
+        speech.faults = Faults(cleared_s=0.05)
+        where = endpoint(speech)
+        slot, _ = await pool.lease([where], ignore)
+        slot.speak("a long text that goes on and on ")
+        slot.flush()
+        await speech.until(lambda s: s.frames > 0)
+        slot.cancel()
+        again, _ = await pool.lease([where], ignore)
+        assert again.connection is slot.connection
+        again.end()
+
+
+# --- opening
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_passing_refusal_is_tried_again(status: int) -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool(connect_s=5.0) as pool:
+        speech.refusals.extend([status])
+        await speak(pool, endpoint(speech))
+        assert (speech.handshakes, speech.connections) == (2, 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 200])
+async def test_a_final_refusal_is_not(status: int) -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        speech.refusals.append(status)
+        with pytest.raises(ConnectFailed) as caught:
+            await pool.lease([endpoint(speech)], ignore)
+        assert (caught.value.status, speech.handshakes, pool.connections("test")) == (status, 1, 0)
+        await speak(pool, endpoint(speech))  # what was refused once may be granted later
+
+
+async def test_tries_end_in_time_with_the_last_reason() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool(connect_s=0.5) as pool:
+        speech.refusals.extend([503] * 10)
+        with pytest.raises(ConnectFailed, match="503"):
+            await pool.lease([endpoint(speech)], ignore)
+        assert speech.handshakes == 1  # the next try would have been too late
+
+
+async def test_an_endpoint_that_hangs_up_at_once_is_an_error_by_name() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        where = endpoint(speech)
+        speech.drops.extend([Drop(How.CLOSE, code=1011, reason="NET-0000")] * 20)
+        with pytest.raises(ConnectFailed, match=r"ended 3 times without audio.*NET-0000"):
+            for _ in range(QUICK_DEATHS + 2):
+                told: asyncio.Queue[Event] = asyncio.Queue()
+                await pool.lease([where], told.put_nowait)
+                await told.get()
+        assert speech.connections <= QUICK_DEATHS + 1  # the last end may not have been counted yet
+
+
+async def test_a_pool_that_is_not_open_says_so() -> None:
+    async with FaultySpeech(coding=CODING) as speech:
+        pool = Pool()
+        with pytest.raises(LocalProtocolError, match="not open"):
+            await pool.lease([endpoint(speech)], ignore)
+        async with pool:
+            await speak(pool, endpoint(speech))
+        with pytest.raises(LocalProtocolError, match="not open"):
+            await pool.lease([endpoint(speech)], ignore)
+
+
+async def test_a_request_that_cannot_be_made_is_not_tried() -> None:
+    async with Pool() as pool:
+        where = Endpoint(Deepgram(Setup("ws://192.0.2.1", "", FORMAT, "key")))
+        with pytest.raises(ConfigError, match="clear text"):
+            await pool.lease([where], ignore)
+
+
+async def test_a_lease_that_is_cancelled_leaves_nothing() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        speech.faults = Faults(handshake_s=math.inf)
+        task = asyncio.create_task(pool.lease([endpoint(speech)], ignore))
+        await speech.until(lambda s: s.handshakes == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert pool.connections("test") == 0
+        speech.faults = Faults()
+        await speak(pool, endpoint(speech))
+
+
+# --- the limit on connections
+
+
+async def test_a_limit_on_connections_makes_turns_wait_for_each_other() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        where = endpoint(speech, connections=2)
+        slots = [(await pool.lease([where], ignore))[0] for _ in range(2)]
+        waiting = asyncio.create_task(pool.lease([where], ignore))
+        await asyncio.sleep(0)
+        slots[0].end()
+        got, _ = await waiting
+        assert got.connection is slots[0].connection
+        assert speech.connections == 2
+
+
+async def test_waiting_has_an_end() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool(wait_s=0.02) as pool:
+        where = endpoint(speech, connections=1)
+        slot, _ = await pool.lease([where], ignore)
+        with pytest.raises(ConnectFailed, match="all 1 connections to test are in use") as caught:
+            await pool.lease([where], ignore)
+        assert caught.value.status == 429
+        slot.end()
+
+
+async def test_an_idle_connection_makes_room_for_another_voice() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        first = await speak(pool, endpoint(speech, voice="aura-a", connections=1))
+        second = await speak(pool, endpoint(speech, voice="aura-b", connections=1))
+        assert first.connection is not second.connection
+        assert first.connection.ended is not None
+        assert pool.connections("test") == 1
+
+
+async def test_a_hundred_turns_at_once_share_a_few_connections() -> None:
+    async with FaultySpeech(coding=CODING, limits=Enforced()) as speech, Pool() as pool:
+        where = endpoint(speech, connections=4)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(100):
+                tasks.create_task(speak(pool, where))
+        assert speech.connections <= 4
+        assert len(speech.texts()) == 100
+
+
+async def test_a_connection_near_the_end_of_its_life_takes_no_new_turn() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool(jitter=lambda: 0.0) as pool:
+        where = endpoint(speech, limits=Limits(life_s=0.05))
+        first = await speak(pool, where)
+        await asyncio.sleep(0.05)
+        second = await speak(pool, where)
+        assert first.connection is not second.connection
+        await speech.until(lambda s: s.count(CloseIn) >= 1)
+
+
+# --- several endpoints
+
+
+async def test_the_first_endpoint_that_can_be_had_is_taken() -> None:
+    async with FaultySpeech(coding=CODING) as broken, FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        broken.refusals.append(401)
+        order = [endpoint(broken, name="broken"), endpoint(speech)]
+        slot, where = await pool.lease(order, ignore)
+        assert where is order[1]
+        slot.end()
+
+
+async def test_when_none_can_be_had_the_last_reason_is_told() -> None:
+    async with FaultySpeech(coding=CODING) as one, FaultySpeech(coding=CODING) as other, Pool() as pool:
+        one.refusals.append(401)
+        other.refusals.append(402)
+        with pytest.raises(ConnectFailed, match="402"):
+            await pool.lease([endpoint(one, name="one"), endpoint(other, name="other")], ignore)
+
+
+# --- in small
+
+
+def test_backoff_doubles_up_to_its_end() -> None:
+    delays = backoff()
+    assert [next(delays) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+
+
+def test_a_quota_counts_each_kind_for_itself() -> None:
+    quota = Quota()
+    assert [quota.acquire("a", 2) for _ in range(3)] == [True, True, False]
+    assert quota.acquire("b", 1)
+    assert all(quota.acquire("c", None) for _ in range(100))
+    quota.release("a")
+    assert (quota.used("a"), quota.acquire("a", 2), quota.used("a")) == (1, True, 2)
