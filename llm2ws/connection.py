@@ -86,6 +86,9 @@ class Slot:
     def flush_at(self, now: float, *, final: bool = False) -> float:
         return self._session.flush_at(now, final=final)
 
+    def flush_gap_s(self, now: float) -> float:
+        return self._session.flush_gap_s(now)
+
     @property
     def dialect(self) -> Dialect:
         return self._session.dialect

@@ -7,6 +7,7 @@ Slot -> Utterance -> events                                          in the conn
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
@@ -25,7 +26,7 @@ from .speech import messages
 from .speech.pacing import Pace, Pacing, Step, pause_s
 from .speech.seam import Seam
 from .speech.spoken import Heard, Saying, Spoken
-from .speech.utterance import Released, Resume, Utterance
+from .speech.utterance import GROUP_S, Released, Resume, Utterance
 from .text.cleaner import Cleaner
 from .text.fragmenter import Fragmenter
 from .text.fragments import Fragment, Hold, Piece, Policy
@@ -146,6 +147,17 @@ class _Voicing:
     def format(self) -> AudioFormat:
         return self.endpoints[0].dialect.format
 
+    @property
+    def max_chars(self) -> int | None:
+        """The longest text that all endpoints take, None for any length."""
+        limits = [endpoint.limits or endpoint.dialect.limits for endpoint in self.endpoints]
+        allowed = [n for limit in limits for n in (limit.chars_per_speak, limit.chars_per_window) if n is not None]
+        return min(allowed, default=None)
+
+    @property
+    def waits_for_flush(self) -> bool:
+        return all(endpoint.dialect.traits.audio_waits_for_flush for endpoint in self.endpoints)
+
 
 class Turn:
     """One response. Use it with `async with`, and take its `events()` or its `audio()`.
@@ -166,6 +178,8 @@ class Turn:
             self.format,
             exact=voicing.policy is Policy.TOKEN,
             resume=voicing.resume,
+            max_chars=voicing.max_chars,
+            group_s=GROUP_S if voicing.waits_for_flush else math.inf,
         )
         self._previous = previous  # of the conversation, until this one speaks
         self.connection: Connection | None = None  # the last one that carried it
@@ -174,6 +188,7 @@ class Turn:
         self._token_gaps: deque[float] = deque(maxlen=31)
         self._last_token_at = 0.0
         self._feeding = False  # the source is being read ...
+        self._hungry = False  # the listener is about to hear silence: a clause is better than a sentence
         self._held_back = False  # ... but not now: too much of its text waits
         self._out: deque[TurnEvent] = deque()
         self._ready = asyncio.Event()  # `_out` has something
@@ -320,7 +335,7 @@ class Turn:
                     await stack.enter_async_context(aclosing(source))
                 await stack.enter_async_context(silent)
                 self._feeding = True
-                stack.callback(setattr, self, "_feeding", False)
+                stack.callback(self._stop_feeding)
                 taken = 0
                 async for item in source:
                     self._take(item)
@@ -349,6 +364,9 @@ class Turn:
         self._utterance.finish()
         self._wake.set()
 
+    def _stop_feeding(self) -> None:
+        self._feeding = False
+
     async def _wait_for_room(self) -> None:
         """Text comes faster than it is spoken: do not read on for a while. The source is not to blame for that silence."""
         self._held_back = True
@@ -375,6 +393,8 @@ class Turn:
         self._text.append(item)
         self.stats.source_chars += len(item)
         self._cut(self._cleaner.feed(item))
+        if self._hungry and self._cut_clause():
+            self._hungry = False
         if self._check not in self._timers:
             self._arm(self._check, now + CHECK_S)
 
@@ -408,14 +428,20 @@ class Turn:
         held = self._fragmenter.holding
         if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
             self._add(self._fragmenter.release())
-        elif self._voicing.policy is Policy.CLAUSE_FIRST and self._pacing.dry(self._utterance, now):
-            self._add(self._fragmenter.release(clause=True))
         holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
         due_s = min(pause_s(hold, gap_s) for hold in holds)
         if silent_s < CHECK_S or due_s > silent_s:
             wait_s = CHECK_S if silent_s < CHECK_S else due_s - silent_s
             if wait_s < float("inf"):
                 self._arm(self._check, now + wait_s)
+
+    def _cut_clause(self) -> bool:
+        """Have text up to the last clause end, rather than wait for the sentence. Whether there was any."""
+        if self._voicing.policy is not Policy.CLAUSE_FIRST or self._utterance.backlog_chars:
+            return False
+        fragments = self._fragmenter.release(clause=True)
+        self._add(fragments)
+        return bool(fragments)
 
     # The speaker: utterance to endpoint
 
@@ -467,6 +493,13 @@ class Turn:
             match step.verb:
                 case "speak":
                     self._say(slot)
+                case "cut":
+                    self._hungry = not self._cut_clause()
+                    if self._hungry:
+                        await self._wake.wait()
+                        self._hungry = False
+                case "flush" if not self._utterance.first_group and self._cut_clause():
+                    pass  # the group takes it along
                 case "flush" | "end":
                     if self._utterance.open_chars:
                         self._flushed(now)

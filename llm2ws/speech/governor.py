@@ -16,6 +16,11 @@ __all__ = ["Governor"]
 # one. This much of a window is left unused for it.
 MARGIN = 1 / 60
 
+# How far apart Flushes are kept once a quarter of the usual ones is used: from this share of what would make the rest of them
+# last for the rest of the window, up to all of it. Found by trying (scripts/bench_pacing.py): without it, a model slower than
+# speech uses them up within half a minute and then has to be silent.
+SPREAD = 0.3
+
 
 class Governor:
     """The limits of one connection. Times are monotonic seconds."""
@@ -60,6 +65,18 @@ class Governor:
         over = len(self._flushes) + 1 - limit
         at = self._flushes[over - 1] + self._window_s if over > 0 else now
         return max(at, now, self._flush_not_before)
+
+    def flush_gap_s(self, now: float) -> float:
+        """How long to leave between two Flushes so that they do not run out: longer, the fewer are left of the usual ones."""
+        limit = self._limits.flushes_per_window
+        if limit is None:
+            return 0.0
+        self._forget(now)
+        usual, used = max(1, limit - self._limits.flush_reserve), len(self._flushes)
+        if 4 * used < usual:
+            return 0.0
+        rest_s = self._flushes[0] + self._window_s - now
+        return rest_s / max(1, usual - used) * (SPREAD + (1 - SPREAD) * used / usual)
 
     def flushed(self, now: float) -> None:
         """A Flush was sent."""

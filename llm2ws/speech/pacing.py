@@ -15,10 +15,14 @@ from typing import Protocol
 from ..text.fragments import Hold
 from .utterance import Utterance
 
-__all__ = ["END", "FLUSH", "SPEAK", "Gate", "Pace", "Pacing", "Step", "pause_s"]
+__all__ = ["CUT", "END", "FLUSH", "SPEAK", "Gate", "Pace", "Pacing", "Step", "pause_s"]
 
 AHEAD_S = 30.0  # of speech asked for and not heard yet, at most
-DRY_S = 2.0  # less than this, and the next group is flushed
+# The next group is flushed when less than this is left to be heard. A small group waits longer, because it may still grow, and
+# each group costs one of the endpoint's Flushes.
+DRY_S = 2.0
+DRY_LEAST_S = 0.25
+GROWN_S = 6.0  # a group that lasts so long need not grow
 FIRST_AUDIO_S = 0.3  # from Flush to audio, until the endpoint has shown its own
 IN_FLIGHT = 2  # groups flushed and unanswered
 
@@ -49,13 +53,16 @@ class Pace(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do next: `speak`, `flush`, `end`, or nothing before `wait_until` (inf: before something happens)."""
+    """What to do next: `speak`, `flush`, `end`, or nothing before `wait_until` (inf: before something happens).
+
+    `cut`: the listener is about to hear silence and there is nothing to flush: cut at a clause, as soon as there is one.
+    """
 
     verb: str
     wait_until: float = math.inf
 
 
-SPEAK, FLUSH, END = Step("speak"), Step("flush"), Step("end")
+SPEAK, FLUSH, END, CUT = Step("speak"), Step("flush"), Step("end"), Step("cut")
 
 
 class Gate(Protocol):
@@ -66,6 +73,9 @@ class Gate(Protocol):
 
     def flush_at(self, now: float, *, final: bool = False) -> float:
         """The earliest time at which a Flush may be sent."""
+
+    def flush_gap_s(self, now: float) -> float:
+        """How long to leave between two Flushes so that they do not run out."""
 
 
 class Pacing:
@@ -80,7 +90,7 @@ class Pacing:
         self._played: tuple[float, float] | None = None  # position reported, and when
         self._flushed_at: deque[float] = deque()  # unanswered flushes
         self._audio_since_ack = False
-        self._acked_at = float("-inf")
+        self._acked_at = self._last_flush_at = float("-inf")
         self._latencies: deque[float] = deque(maxlen=20)
 
     # What happened
@@ -98,6 +108,7 @@ class Pacing:
     def flushed(self, now: float) -> None:
         """A group was flushed."""
         self._flushed_at.append(now)
+        self._last_flush_at = now
 
     def audio_came(self, now: float) -> None:
         """Audio of the oldest flushed group came. The first tells how long a Flush takes, not counting earlier groups."""
@@ -147,10 +158,6 @@ class Pacing:
             return FIRST_AUDIO_S
         return sorted(self._latencies)[math.ceil(0.9 * len(self._latencies)) - 1]
 
-    def dry(self, utterance: Utterance, now: float) -> bool:
-        """Whether the listener is about to hear silence, so that a shorter fragment is better than a late one."""
-        return self.pace is Pace.LISTENER and self.buffered_s(utterance, now) <= self._dry_s + self.flush_latency_s
-
     # The decision
 
     def next_step(self, utterance: Utterance, gate: Gate, now: float) -> Step:
@@ -163,6 +170,11 @@ class Pacing:
             waits.append(at)
         elif utterance.all_said:
             return END
+        elif self.pace is Pace.LISTENER and not utterance.first_group and utterance.peek() is None:
+            at = self._low_at(utterance, gate, now)
+            if at <= now:
+                return CUT
+            waits.append(at)
         if not (utterance.first_group and utterance.open_chars):
             at = self._speak_at(utterance, gate, now)
             if at <= now:
@@ -202,10 +214,17 @@ class Pacing:
             if utterance.flushes and not utterance.must_flush:
                 return math.inf
             return gate.flush_at(now)
-        due_in_s = self.buffered_s(utterance, now) - (self._dry_s + self.flush_latency_s)
+        return self._low_at(utterance, gate, now)
+
+    def _low_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
+        """When the listener needs the next group, and the endpoint's Flushes allow it."""
+        open_s = utterance.open_chars * utterance.seconds_per_char
+        spare_s = max(DRY_LEAST_S, self._dry_s * min(1.0, open_s / GROWN_S))
+        due_in_s = self.buffered_s(utterance, now) - self.flush_latency_s - spare_s
         if due_in_s > 0 and self._stands_still:
             return math.inf
-        return max(now + max(0.0, due_in_s), gate.flush_at(now))
+        spread_at = self._last_flush_at + gate.flush_gap_s(now)
+        return max(now + max(0.0, due_in_s), spread_at, gate.flush_at(now))
 
     @property
     def _stands_still(self) -> bool:

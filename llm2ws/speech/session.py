@@ -256,6 +256,10 @@ class Session:
         """The earliest time at which the limits allow a Flush; `final`: the one that ends a turn."""
         return self._governor.flush_at(now, final=final)
 
+    def flush_gap_s(self, now: float) -> float:
+        """How long to leave between two Flushes so that they do not run out."""
+        return self._governor.flush_gap_s(now)
+
     # How
 
     def _step(self, ref: int, verb: _Verb) -> _Turn:
