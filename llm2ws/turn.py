@@ -38,7 +38,8 @@ SLOW_CONSUMER_S = 60.0
 TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
 SPILL_AFTER_S = 1.0  # of waiting for a limit
 DELAY_S = 1.0  # of waiting, after which a person may be told
-LOST_IN_A_ROW = 3  # connections that were lost without audio: an endpoint that only accepts is not tried for ever
+LOST_IN_A_ROW = 3  # connections that were lost with little or nothing said on them: they are not tried for ever
+GOT_ON_S = 0.5  # of audio on a connection, and the next one is worth while
 CHECK_S = 0.12  # how often a flowing turn looks whether the listener is about to run dry
 
 Source = AsyncIterable[str | Aside]
@@ -200,7 +201,8 @@ class Turn:
         self._lost_link: messages.Failed | None = None
         self._source_error: SourceError | None = None
         self._error: BaseException | None = None
-        self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections, without audio in between; where the last one was lost
+        self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections; where in the audio the last one was lost
+        self._acked_since = False
         self._taken_at = 0.0
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._stack: AsyncExitStack | None = None
@@ -577,9 +579,9 @@ class Turn:
                 self._finish(outcome, self._source_error)
             return True
         self._pacing.lost()
-        got_on = self._utterance.released_s > self._lost_at_s
+        got_on = self._acked_since or self._utterance.released_s > self._lost_at_s + GOT_ON_S
         self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
-        self._lost_at_s = self._utterance.released_s
+        self._lost_at_s, self._acked_since = self._utterance.released_s, False
         if failed.retry_s is None or self._lost_in_a_row >= LOST_IN_A_ROW or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
@@ -615,6 +617,7 @@ class Turn:
                 self._pacing.audio_came(now)
                 self._release(self._utterance.received(data))
             case messages.FlushAcked():
+                self._acked_since = True
                 self._pacing.acked(now)
                 self._release(self._utterance.acked())
             case messages.FlushRefused():
