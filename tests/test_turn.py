@@ -147,6 +147,14 @@ async def test_a_token_of_any_length_is_cut_for_the_endpoint(policy: Policy) -> 
         assert max(map(len, speech.texts())) <= 500
 
 
+async def test_marks_without_end_are_left_out_and_not_sent() -> None:
+    limits = Limits(chars_per_speak=200)
+    async with FaultySpeech(coding=CODING, limits=Enforced()) as speech, talk(speech, limits=limits) as conversation:
+        turn = conversation.turn(script("One. ", *["... "] * 300, "Two. "))
+        assert (await heard(turn)).replace(".", "").split() == ["One", "Two"]
+        assert max(map(len, speech.texts())) <= 200
+
+
 @pytest.mark.parametrize("field", ["warn_code", "code"])
 async def test_a_refused_flush_is_sent_again_when_its_window_has_passed(field: str) -> None:
     async with FaultySpeech(coding=CODING) as speech, talk(speech, limits=Limits(window_s=0.12)) as conversation:

@@ -17,7 +17,7 @@ from ..text.fragments import Boundary, Fragment
 from .seam import EXACT_S, Seam, Take, find_seam
 from .spoken import Saying, Spoken, Stretch
 
-__all__ = ["Released", "Resume", "Utterance"]
+__all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
 
 # What comes out, in order: a text that begins to be heard, audio, or the place at which a repeat went on.
 Released = Saying | bytes | Seam
