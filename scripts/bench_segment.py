@@ -3,8 +3,8 @@
 
     python scripts/bench_segment.py [characters]
 
-Prints, for texts of several kinds, microseconds of CPU per token in the first and in the last tenth of a long stream, and the most
-characters that were held back at any time.
+Prints, for texts of several kinds, microseconds of CPU per token in the first and in the last tenth of a long stream, and the
+length of the longest fragment.
 """
 
 from __future__ import annotations
@@ -66,19 +66,19 @@ def _feed(fragmenter: Fragmenter, pieces: list[Piece]) -> tuple[float, list[Frag
 
 def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
-    print(f"{'text':22} {'first us/token':>14} {'last us/token':>14} {'held':>6}")
+    print(f"{'text':22} {'first us/token':>14} {'last us/token':>14} {'longest':>8}")
     for name, (start, body) in _KINDS.items():
         text = (start + body * (size // len(body) + 1))[:size]
         pieces = [Piece(text[at : at + 4], at, min(at + 4, size)) for at in range(0, size, 4)]
-        fragmenter, tenth, held, sent = Fragmenter(Policy.SENTENCE), len(pieces) // 10, 0, 0
+        fragmenter, tenth, longest, sent = Fragmenter(Policy.SENTENCE), len(pieces) // 10, 0, 0
         costs = []
         for begin in range(0, len(pieces), tenth):
             cost, fragments = _feed(fragmenter, pieces[begin : begin + tenth])
             costs.append(cost)
             sent = fragments[-1].end if fragments else sent
-            held = max([held, *(len(fragment.text) for fragment in fragments)])
-        print(f"{name:22} {costs[0]:14.2f} {costs[-1]:14.2f} {held:6}")
-        if size - sent > held + 400:
+            longest = max([longest, *(len(fragment.text) for fragment in fragments)])
+        print(f"{name:22} {costs[0]:14.2f} {costs[-1]:14.2f} {longest:8}")
+        if size - sent > longest + 400:
             sys.exit(f"{name}: {size - sent} characters were still held at the end")
 
 

@@ -29,16 +29,16 @@ _NEVER = {
     "en": (
         "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col "
         "gen lt sgt cpl pvt maj adm brig comdr ens det insp fr bro e.g i.e eg ie viz vs cf ca approx apt appt dept "
-        "misc esp est incl excl resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext "
-        "w.r.t a.k.a aka n.b nb q.v c.f r.i.p messr mlle mme hrs sq cu lbs oz tsp tbsp tbs pkg qty wt avg mph repr "
-        "ret eds trans rec"
+        "misc esp resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext w.r.t a.k.a "
+        "aka n.b nb q.v c.f r.i.p messr mlle mme repr ret eds trans rec incl excl"
     ),
     "de": (
-        "fa dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr s.o "
-        "s.u s.a bzw bspw ggf evtl vgl ca inkl exkl sog gem gemäß lt zzt z.zt zz z.t zt bes insb insbes einschl "
+        "fa dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr "
+        "s.o s.u s.a bzw bspw ggf evtl vgl ca inkl exkl sog gem gemäß lt zzt z.zt zz z.t zt bes insb insbes einschl "
         "ausschl mind ehem gegr geb gest verh allg entspr bzgl betr bez o.dgl resp st mag dr.med med phil jur rer nat "
         "h.c dipl.-ing dt engl franz lat griech span ital russ nördl südl östl westl tel abt hbf frhr hll urspr zus "
-        "zw rd stellv tägl wg mtl jährl anm d.j d.m k.k p.a a.d i.v kath ev ev.-luth evang röm bürgerl hl"
+        "zw rd stellv tägl wg mtl jährl anm d.j d.m k.k p.a a.d i.v kath ev ev.-luth evang röm bürgerl hl mio mrd tsd "
+        "mill"
     ),
     "fr": (
         "m mm mme mmes mlle mlles me dr pr prof mgr st ste p.ex par.ex c.-à-d c.à.d env ex cf av apr j.-c éd boul bd "
@@ -55,7 +55,7 @@ _NEVER = {
     ),
     "it": (
         "sig sigg sigra sig.ra sig.na dott dott.ssa dr prof prof.ssa avv ing arch geom rag on sen mons p.es es ad.es "
-        "cfr ca tel v.le p.zza c.so l.go sec gen col cap ten magg spett egr gent n.d.r d.c a.c"
+        "cfr ca tel v.le p.zza c.so l.go sec gen col cap ten magg spett egr gent n.d.r"
     ),
     "nl": (
         "dhr mevr mw mr ir ing drs dr prof ds bijv b.v d.w.z o.a m.b.t i.v.m t.a.v t.o.v m.n n.a.v i.p.v t/m incl "
@@ -63,7 +63,7 @@ _NEVER = {
     ),
     "sv": "bl.a t.ex dvs d.v.s s.k ca resp t.o.m fr.o.m f.d f.n p.g.a st kl tel dr prof inkl exkl ev jfr bl",
     "da": "bl.a f.eks fx dvs d.v.s ca hr fr dr prof pga p.g.a inkl ekskl evt jf kl tel mht m.h.t ifm i.f.m vedr st",
-    "pl": ("p dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul godz im jw ww ds zob tel sek"),
+    "pl": "p dr prof mgr inż hab lek doc ks św gen płk mjr kpt por tj tzn tzw m.in np wg ok ul godz im jw ww ds zob tel sek",
     "cs": (
         "p dr prof doc ing mgr bc mudr judr phdr rndr např tj tzv tzn resp popř příp cca č.s tel ul nám gen plk sv srov mj stol"
     ),
@@ -98,7 +98,7 @@ _BEFORE_NUMBER = {
     "en": (
         "no nos nr fig figs eq eqs eqn tab sec secs sect ch chap chs vol vols p pp pg pgs par para art arts exs ref "
         "refs ver v ed pt pts rm rev ann nn ll op jan feb mar apr jun jul aug sep sept oct nov dec a.d b.c c rte hwy "
-        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n°"
+        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n° est avg qty wt"
     ),
     "de": (
         "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel anm jan feb mär apr jun jul aug "
@@ -133,25 +133,25 @@ _BEFORE_NUMBER = {
 
 _MAY_END = {
     "en": (
-        "inc ltd llc corp co bros plc pty jr sr esq ave av blvd rd ln pl hwy pkwy ct ph.d phd m.d b.a m.a b.s m.s "
+        "inc ltd llc corp co bros plc pty jr sr esq ave blvd rd ln pl hwy pkwy ct ph.d phd m.d b.a m.a b.s m.s "
         "b.sc m.sc ll.b j.d d.d.s ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op "
         "cit et.al al jan feb apr jun jul aug sept oct nov dec mon tue tues wed thu thur thurs fri hr max ft cal "
         "calif conn fla ga ind ky md mich minn mont nev okla tenn tex va vt wis wyo ariz colo govt mgr pkg yr yrs st "
-        "mt"
+        "mt hrs lbs oz tsp tbsp tbs sq cu mph"
     ),
     "de": (
-        "gmbh ag co kg e.v e.k gebr str bhf jh jhd jhdt jahrh mio mrd std sek min tsd kap abb aufl n.n d.ä d.j sen "
-        "jun bd hrsg jg zit ebd st"
+        "gmbh ag co kg e.v e.k gebr str bhf std sek min kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd st jh jhd "
+        "jhdt jahrh"
     ),
-    "fr": "cie sté s.a s.a.r.l av bd jr chap fig vol max min éd",
-    "es": "cía s.a s.l s.a.s ltda avda av ee.uu eeuu pág vol jr máx mín",
-    "pt": "cia ltda s.a av vol pág jr máx mín",
+    "fr": "av cie sté s.a s.a.r.l bd jr chap fig vol max min éd",
+    "es": "av cía s.a s.l s.a.s ltda ee.uu eeuu pág vol jr máx mín",
+    "pt": "av cia ltda s.a vol pág jr máx mín",
     "it": "s.p.a s.r.l srl spa pag vol fig",
     "nl": "b.v n.v blz",
     "pl": "sp z.o.o s.a r w ul",
     "cs": "s.r.o a.s r",
     "tr": "a.ş ltd şti cad sok mah no",
-    "ru": "г гг в вв ул стр тыс ред изд пер",
+    "ru": "г гг в вв ул стр ред изд пер",
     "uk": "грн р рр",
     "hi": "ए बी सी डी ई एफ जी एच आई जे के एल एम एन ओ पी क्यू आर एस टी यू वी डब्ल्यू एक्स वाई जेड",
     "bg": "лв г",

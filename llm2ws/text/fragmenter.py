@@ -72,9 +72,7 @@ class Fragmenter:
         first_max_chars: int = 120,
     ) -> None:
         if min(max_chars, first_min_chars, first_max_chars) < 1:
-            raise ConfigError(
-                "a fragment size below 1 character", hint="give max_chars, first_min_chars, first_max_chars above 0"
-            )
+            raise ConfigError("a fragment size below 1 character", hint="give 1 or more")
         self._policy = policy
         self._sentences = policy in (Policy.SENTENCE, Policy.CLAUSE_FIRST)
         self._words = words_of(language)

@@ -42,6 +42,8 @@ _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " befo
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
+_ROMAN = re.compile("[IVXLC]+")
+_ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
 _LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
 _ITEM_MARK = re.compile(r"(?<=\s)[-*•⁃]?[ ]?([0-9]{1,3}|[b-z])\Z")
 _BULLETS = re.compile(r"[\s\-*•⁃]*")
@@ -158,18 +160,25 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     if is_lower(first) and not text[lead + 1].isupper():  # "iPhone" counts as a capital
         return _before_lower(view, stop, kind, lead)
     if first.isdigit():
-        return cut(place, "a full stop before a number") if kind in ("sure", "mark", "ends") else go_on(gap)
+        return cut(place, "a full stop before a number") if kind in ("sure", "mark") else go_on(gap)
     if not first.isalpha():
         if kind in ("doubt", "ordinal", "ellipsis") or (
             first in _NO_START and not (first in ".…" and lead > gap and kind == "sure")
         ):
             return go_on(gap)
         return cut(place, "a full stop before a symbol")
-    if kind == "ends" and "(" in text[gap:lead]:
-        return go_on(gap)
+    if kind == "ends" and lead + 1 >= end:
+        return wait(place, hold, "a capital may follow")
+    if kind == "ends" and ("(" in text[gap:lead] or text[lead + 1] == "."):
+        return go_on(gap)  # "5 p.m. (CET)"; "52 av. J.-C."
     if kind == "ellipsis" and text[at - 1 : at] == "[":
         return go_on(gap)  # an omission
-    if kind in ("doubt", "ordinal") or (kind == "ends" and text[at - 1] in "mM") or (kind == "ellipsis" and first == "I"):
+    if (
+        kind in ("doubt", "ordinal")
+        or (kind == "ends" and text[at - 1] in "mM")
+        or (kind == "ellipsis" and first == "I")
+        or (kind == "number-follows" and first in "IVXLC")
+    ):
         return _by_next_word(view, stop, kind, lead)
     return cut(place, "a full stop before a capital")
 
@@ -186,6 +195,8 @@ def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
             ends = word not in view.words.after_times
         case "ellipsis":  # "Well... I think": the pronoun is no sign of a new sentence
             ends = found[0] != "I"
+        case "number-follows":  # "vol. IV", but "the number. I know"
+            ends = found[0] == "I" or _ROMAN.fullmatch(found[0]) is None
         case _:
             initial = len(word) == 1 and text[found.end()] == "."
             ends = not initial and word in view.words.starters
@@ -229,7 +240,7 @@ def _kind(view: View, at: int) -> _Kind:
         return "ellipsis" if text[at - 2 : at] == ". " else "sure"
     if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
         return "never"
-    word = found[0].lower()
+    word = _ELISION.sub("", found[0].lower())
     spaced = _SPACED.search(text, max(start, found.start() - 12), found.start()) if len(word) <= 2 else None
     if spaced is not None:
         word = "".join(spaced[1].lower().split()) + word

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from llm2ws.text import abbreviations
+from llm2ws.text.abbreviations import words_of
+
+
+def test_words_are_written_as_the_judge_looks_them_up() -> None:
+    for language in (None, *abbreviations._NEVER):
+        for words in words_of(language):
+            assert all(word == word.lower() and not word.endswith(".") for word in words)
+
+
+def test_a_region_belongs_to_its_language() -> None:
+    assert words_of("pt-BR") == words_of("pt_pt") == words_of("PT")
+
+
+def test_an_unknown_language_gets_what_all_languages_give_together() -> None:
+    assert words_of("tlh") is words_of(None)
+    assert words_of("zh") is words_of("en")
+
+
+def test_a_word_that_is_ordinary_elsewhere_does_not_count_without_its_language() -> None:
+    assert "ten" in words_of("pt").never
+    assert "ten" not in words_of(None).never
+    assert "dr" in words_of(None).never
+
+
+def test_no_word_says_two_things() -> None:
+    for language in (None, *abbreviations._STARTERS):
+        words = words_of(language)
+        assert not words.never & words.starters
