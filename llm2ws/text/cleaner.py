@@ -164,7 +164,7 @@ def _try(state: State, constructs: Iterable[Construct], at: int) -> int:
     for construct in constructs:
         waits = state.more is More.LIKELY or (state.more is More.LATER and not construct.paused)
         if waits and len(state.buf) - at < construct.bound and construct.half.match(state.buf, at) is not None:
-            return state.hold(construct.why, construct.hold)
+            return state.hold(construct.why, Hold.SURE if state.is_open(state.buf[at]) else Hold.DOUBT)
         found = construct.whole.match(state.buf, at, at + construct.bound)
         if found is not None and (after := ACTS[construct.name](state, found)) != at:
             return after

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from .fragments import Hold
-
 __all__ = [
     "BLOCKS",
     "BREAKING_TAGS",
@@ -43,7 +41,6 @@ class Construct(NamedTuple):
     half: re.Pattern[str]
     why: str
     bound: int = 300  # characters within which it must be whole
-    hold: Hold = Hold.DOUBT
     paused: bool = False  # when the model pauses it is decided as at the end of the text
 
 
@@ -281,13 +278,14 @@ IN_CODE: Final = tuple(construct for construct in INLINE if construct.name in ("
 
 # --- at the start of lines -----------------------------------------------------------------------------------------------
 
-INDENT: Final = re.compile(r"[ \t]{0,40}")
+_INDENT: Final = "[ \t\u200b\ufeff]{0,40}"
+INDENT: Final = re.compile(_INDENT)
 _END: Final = r"[ \t]*+(?=\r?\n|\Z)"
 
 BLOCKS: Final = tuple(
     construct._replace(
-        whole=re.compile(r"[ \t]{0,40}" + construct.whole.pattern),
-        half=re.compile(rf"[ \t]{{0,40}}(?:{construct.half.pattern})"),
+        whole=re.compile(_INDENT + construct.whole.pattern),
+        half=re.compile(f"{_INDENT}(?:{construct.half.pattern})"),
     )
     for construct in (
         _construct(

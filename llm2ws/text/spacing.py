@@ -10,6 +10,7 @@ __all__ = ["Said"]
 
 # No space stands before these where something was dropped.
 _ENDS: Final = frozenset(" ,.;:!?)]}，。！？、；：…\n")
+_STOPS: Final = frozenset(".!?:;")
 
 
 class Said:
@@ -68,7 +69,7 @@ class Said:
             self._gap = None
         elif self._gap is not None:
             self._say_gap()
-        elif self._apart and self.last.isalnum() and text[0].isalnum():
+        elif self._apart and (self.last.isalnum() or self.last in _STOPS) and text[0].isalnum():
             self._pieces.append(Piece(" ", start, start))
         self._dropped = self._dropped_after_gap = self._apart = False
         self._pieces.append(Piece(text, start, end))

@@ -70,6 +70,10 @@ class State:
         self.held = Held(hold, why)
         return -1
 
+    def is_open(self, mark: str) -> bool:
+        """What comes next may well be the end of what this opened."""
+        return self.ticks > 0 if mark == "`" else self.open.get(mark, 0) > 0
+
     def before(self, at: int) -> str:
         return self.buf[at - 1] if at else "\n"
 

@@ -176,7 +176,7 @@ def test_replacements_work_with_all_rules_off() -> None:
     [
         ("Hello", "Hello", Hold.NOTHING, ""),
         ("Hello ", "Hello", Hold.SURE, " "),
-        ("**Hello**", "Hello", Hold.DOUBT, ""),
+        ("**Hello**", "Hello", Hold.SURE, ""),
         ("Hello **", "Hello", Hold.DOUBT, " "),
         ("See [the docs", "See", Hold.DOUBT, " "),
         ("See [the docs](http", "See", Hold.DOUBT, " "),
@@ -191,7 +191,7 @@ def test_replacements_work_with_all_rules_off() -> None:
         ("a http", "a", Hold.DOUBT, " "),
         ("<think>so", "", Hold.NOTHING, ""),
         ("Use `code", "Use code", Hold.NOTHING, ""),
-        ("Use `code`", "Use code", Hold.DOUBT, ""),
+        ("Use `code`", "Use code", Hold.SURE, ""),
         ("Line.\n", "Line.\n", Hold.NOTHING, ""),
     ],
 )
