@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from .errors import ConfigError, Llm2wsError, SinkError, SourceError
+from .errors import ConfigError, Llm2wsError, LocalProtocolError, SinkError, SourceError
 from .say import Asked, decoded, emit, note, say, stdout_error
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _failed(exc: BaseException) -> int:
             return _complain(str(exc), _SOURCE)
         case SinkError():
             return _complain(str(exc), _OUTPUT)
-        case Llm2wsError():
+        case Llm2wsError() if not isinstance(exc, LocalProtocolError):
             return _complain(str(exc), _SPEECH)
         case _:
             where = _place(exc)

@@ -249,7 +249,7 @@ class _Report:
 
     @property
     def audible(self) -> bool:
-        return self.player is not None and self.player.saved_to is None
+        return self.player is not None and self.player.audible
 
     @property
     def played_s(self) -> float | None:
@@ -279,6 +279,8 @@ class _Report:
 
         stats = done.stats
         self.event("done", outcome=done.outcome, stats=to_builtins(stats))
+        if done.outcome != "done":
+            return
         if not stats.source_chars:
             self.note("there was no text")
         elif not stats.sent_chars:

@@ -286,7 +286,7 @@ class Engine:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 env={name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ},  # Windows needs it
-                process_group=0 if os.name == "posix" else None,  # Ctrl+C in the terminal is for the parent to handle
+                start_new_session=True,  # Ctrl+C in the terminal is for the parent to handle (uvloop knows no process_group)
             )
         except OSError as error:
             raise SpeechError(f"the speech engine's process could not be started ({error.strerror})") from error

@@ -115,9 +115,14 @@ class Player:
         return self._output.name
 
     @property
+    def audible(self) -> bool:
+        """Whether it is played; else it goes to a file."""
+        return not isinstance(self._output, _Saved)
+
+    @property
     def saved_to(self) -> str | None:
-        """The file that the audio goes to; None: it is played."""
-        return self._output.name if isinstance(self._output, _Saved) else None
+        """The file that the audio went to; None: it was played, or there was none."""
+        return self._output.name or None if isinstance(self._output, _Saved) else None
 
     @property
     def queued_s(self) -> float:
@@ -168,7 +173,7 @@ class Player:
         if self._wanted:
             hint = "pip install 'llm2ws[play]', and look at the sound device" if self._wanted == "miniaudio" else "look at PATH"
             raise ConfigError(f"play.device {self._wanted!r} does not work here", hint=hint)
-        return await _Saved.open(self._linear)
+        return _Saved(self._linear)
 
     def _report(self) -> None:
         if self._on_played is not None:
@@ -277,7 +282,7 @@ class _Program:
     async def start(cls, name: str, program: str, fmt: AudioFormat) -> _Program:
         args = _PROGRAMS[name].format(rate=fmt.sample_rate_hz).split()
         process = await asyncio.create_subprocess_exec(
-            program, *args, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=0
+            program, *args, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
         )
         return cls(name, process, fmt)
 
@@ -319,31 +324,33 @@ class _Program:
 
 
 class _Saved:
-    """A file of this moment's name: for a machine on which nothing can be heard."""
+    """A file of this moment's name, made with the first audio: for a machine on which nothing can be heard."""
 
     queued_s = 0.0
 
-    def __init__(self, file: WavFile, stack: AsyncExitStack) -> None:
-        self.name = file.name
-        self._file = file
-        self._stack = stack
+    def __init__(self, fmt: AudioFormat) -> None:
+        self.name = ""  # known once there is audio
+        self._fmt = fmt
+        self._file: WavFile | None = None
+        self._stack = AsyncExitStack()
 
-    @classmethod
-    async def open(cls, fmt: AudioFormat) -> _Saved:
+    async def _open(self) -> WavFile:
         moment = time.strftime("%Y%m%d-%H%M%S")
         for count in range(100):
             path = f"./llm2ws-{moment}{f'-{count}' if count else ''}.wav"
-            async with AsyncExitStack() as stack:
-                try:
-                    file = await stack.enter_async_context(WavFile(path, fmt, new=True))
-                except SinkError as exc:
-                    if isinstance(exc.__cause__, FileExistsError):
-                        continue
+            try:
+                file = await self._stack.enter_async_context(WavFile(path, self._fmt, new=True))
+            except SinkError as exc:
+                if not isinstance(exc.__cause__, FileExistsError):
                     raise
-                return cls(file, stack.pop_all())
+            else:
+                self.name = path
+                return file
         raise SinkError(f"./llm2ws-{moment}.wav: there are a hundred of them", hint="name a file with -o")
 
     async def write(self, pcm: bytes, ahead_s: float) -> None:
+        if self._file is None:
+            self._file = await self._open()
         await self._file.write(pcm)
 
     async def drain(self) -> None:

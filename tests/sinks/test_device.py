@@ -65,7 +65,7 @@ async def test_a_program_gets_linear16_and_the_rate(bin_folder: Path, tmp_path: 
     program(bin_folder, "aplay", f'echo "$@" > {tmp_path}/args; cat > {tmp_path}/heard')
     fmt = AudioFormat(Encoding.MULAW, 8_000)
     async with Player(fmt) as player:
-        assert (player.name, player.saved_to) == ("aplay", None)
+        assert (player.name, player.audible, player.saved_to) == ("aplay", True, None)
         await player.write(mulaw(b"\x00\x10" * 800))
 
     assert (tmp_path / "heard").stat().st_size == 1_600
@@ -100,10 +100,12 @@ async def test_where_nothing_plays_it_goes_to_a_file_that_is_never_overwritten(b
     names = set()
     for _ in range(3):
         async with Player(FORMAT) as player:
+            assert not player.audible
+            assert player.saved_to is None
+            await player.write(bytes(FRAME))
             assert player.saved_to
             assert player.saved_to.startswith("./llm2ws-")
             names.add(player.saved_to)
-            await player.write(bytes(FRAME))
     assert len(names) == 3
     for name in names:
         with wave.open(str(tmp_path / name)) as file:
