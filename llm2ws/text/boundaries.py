@@ -54,16 +54,22 @@ EMOJI: Final = (
 CLAUSE: Final = ",;:—–،؛，、；：၊፣፥፤՝"
 CLAUSE_WIDE: Final = "，、；：၊፣፥፤՝—"
 _THAI: Final = "\u0e01-\u0e2e\u0e30-\u0e3a\u0e40-\u0e45\u0e47-\u0e4e\u0e81-\u0ec4\u0ec8-\u0ecd"
+_GREEK: Final = "\u0370-\u03ff\u1f00-\u1fff"
+_ARMENIAN: Final = "\u0561-\u0587"
 # After a letter of Greek a semicolon is the question mark; after one of Armenian a colon is often typed for the full stop.
-_ENDS_THERE: Final = {";": re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), ":": re.compile("[\u0561-\u0587]")}
+_ENDS_THERE: Final = {";": re.compile(f"[{_GREEK}]"), ":": re.compile(f"[{_ARMENIAN}]")}
 
-# The next place worth a thought: a stop; what opens a tag; or, before white space, what is a stop only there and in its script.
-# One character class first, so that the search is a plain scan.
+# The next place worth a thought: a stop, what opens a tag; or, before white space or a closing quote, what may end a sentence
+# only there: Thai and emoji, the stops of one script, the number of a list item. One character class first, so that the
+# search is a plain scan.
 _ANYWHERE: Final = f"{STOPS}{SURE}\n<\\\\"
-PLAIN: Final = frozenset(STOPS + SURE + "\n<\\")
+_THERE: Final = f"(?<=[{_THAI}{EMOJI}])|(?<=[{_GREEK}];)|(?<=[{_ARMENIAN}]:)|(?<=\\s[0-9a-z]\\))|(?<=[0-9][0-9]\\))"
 _BEFORE_SPACE: Final = f";:){_THAI}{EMOJI}"
-CANDIDATE: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”"]))')
-CANDIDATE_FIRST: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}{CLAUSE}\\s](?:(?<=[{_ANYWHERE}{CLAUSE}\\s])|(?=[ »”"]))')
+PLAIN: Final = frozenset(STOPS + SURE + "\n<\\")
+CANDIDATE: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”"])(?:{_THERE}))')
+CANDIDATE_FIRST: Final = re.compile(
+    f'[{_ANYWHERE}{_BEFORE_SPACE}{CLAUSE}\\s](?:(?<=[{_ANYWHERE}{CLAUSE}\\s])|(?=[ »”"])(?:{_THERE}))'
+)
 NEWLINE: Final = re.compile("\n")
 # For the policy WORD: before white space; after CJK punctuation.
 WORD_END: Final = re.compile(
