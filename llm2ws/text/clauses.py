@@ -31,7 +31,7 @@ __all__ = ["best_place", "judge_clause", "judge_mark", "last_clause_end"]
 # Times the floor, the fewest columns of a first fragment. Measured on English prose and chat: higher values made the first
 # fragment later, lower ones made cuts where nobody breathes.
 _PUNCTUATION: Final = 0.6
-_CONJUNCTION: Final = 4
+_CONJUNCTION: Final = 3.5
 _FUNCTION_WORD: Final = 5.5  # soon too long anyway
 
 _OPENER = re.compile(f"[{OPENERS}]")

@@ -11,11 +11,23 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 from .abbreviations import words_of
-from .boundaries import CANDIDATE, CANDIDATE_FIRST, CLAUSE, NEWLINE, SPEAKABLE, WORD_END, Verdict, View, is_stop_of_script
+from .boundaries import (
+    CANDIDATE,
+    CANDIDATE_FIRST,
+    CLAUSE,
+    NEWLINE,
+    SPEAKABLE,
+    STOPS,
+    SURE,
+    WORD_END,
+    Verdict,
+    View,
+    is_stop_of_script,
+)
 from .clauses import best_place, judge_clause, judge_mark, last_clause_end
 from .fragments import Boundary, Fragment, Held, Hold, Piece, Policy
 from .lines import Line, judge_line, line_kind
-from .stops import hold_of, judge
+from .stops import held_stop, hold_of, judge
 
 __all__ = ["Fragmenter"]
 
@@ -28,6 +40,7 @@ class _Cut(NamedTuple):
 
 _NOTHING = Held(Hold.NOTHING, "no place to cut is in sight")
 _CLAUSE_CHARS = frozenset(CLAUSE)
+_STOPS = frozenset(STOPS + SURE)
 _CODE = Line(closed=True, item=False, fence="")
 _RELEASE_FLOOR = 12  # characters
 
@@ -55,7 +68,7 @@ class Fragmenter:
 
     `language` is a code such as "de" or "pt-BR"; None: any, the abbreviations of all languages together. All sizes are in
     characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after some
-    `first_min_chars` (CJK characters count twice), and is never longer than `first_max_chars`. ConfigError for a size below 1.
+    `first_min_chars` (full-width ones count twice), never longer than `first_max_chars`. ConfigError for a size below 1.
 
     Joined, the fragments' texts are the Pieces' texts exactly. White space around a cut begins the next fragment; what is left
     at the end may be white space only.
@@ -112,6 +125,9 @@ class Fragmenter:
                 self._scan = max(self._scan, len(held) - 1)
                 return []
             self._scan = found.start()
+            if self._scan == len(held) - 1 and held[-1] in _STOPS:  # most stops end their token: nothing to judge yet
+                self._waiting, self._idle = held_stop(held[-1], len(held)), False
+                return []
         return self._take(self._cuts(len(held)))
 
     def finish(self) -> list[Fragment]:

@@ -26,7 +26,7 @@ from .boundaries import (
 )
 from .fragments import Held, Hold
 
-__all__ = ["hold_of", "judge"]
+__all__ = ["held_stop", "hold_of", "judge"]
 
 _FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
 _DETACHED = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
@@ -93,12 +93,12 @@ def judge(view: View, at: int) -> Verdict:
         return go_on(at + 1)  # in Armenian it stands where others write a colon
     tail = match_end(TAIL, text, at + 1, end)
     if tail >= end:
-        return _held(char, tail)
+        return held_stop(char, tail)
     following = text[tail]
     if following == "[" and _FOOTNOTE.match(text, tail, end):
         return wait(tail, why="a footnote mark is open")
     if following in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end):
-        return _held(char, tail)
+        return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
     if not following.isspace():
@@ -114,12 +114,12 @@ def judge(view: View, at: int) -> Verdict:
         return go_on(line)  # the end of the line decides
     place = tail + len(text[tail:gap].rstrip())
     if gap >= end:
-        return _held(char, place)
+        return held_stop(char, place)
     return _after_space(view, _Stop(at, tail, gap, place))
 
 
-def _held(char: str, place: int) -> Verdict:
-    """Nothing but white space and closing marks has followed the stop yet. `hold_of` says more, when somebody asks."""
+def held_stop(char: str, place: int) -> Verdict:
+    """Nothing but white space and closing marks has followed the stop `char` yet. `hold_of` says more, when somebody asks."""
     if char in SURE:
         return wait(place, Hold.SURE, "closing marks may follow")
     return wait(place, Hold.CAPITAL, "a capital may follow")
