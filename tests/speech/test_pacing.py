@@ -1,0 +1,253 @@
+"""When to say, flush and wait: decisions one by one, and whole answers on a virtual clock."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm2ws.audio import AudioFormat
+from llm2ws.speech.deepgram import Deepgram
+from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.pacing import AHEAD_S, END, FLUSH, IN_FLIGHT, SPEAK, Pace, Pacing, pause_s
+from llm2ws.speech.session import Session
+from llm2ws.speech.utterance import Utterance
+from llm2ws.text.fragments import Boundary, Fragment, Hold
+
+FORMAT = AudioFormat(sample_rate_hz=8_000)
+DIALECT = Deepgram(Setup("", "", FORMAT))
+OPEN = Limits()
+
+
+def sentence(index: int, chars: int = 60) -> Fragment:
+    return Fragment(index, "x" * (chars - 2) + ".", index * chars, (index + 1) * chars, Boundary.SENTENCE, "")
+
+
+def utterance(n: int, *, finished: bool = False, chars: int = 60) -> Utterance:
+    made = Utterance(FORMAT)
+    for index in range(n):
+        made.add(sentence(index, chars))
+    if finished:
+        made.finish()
+    return made
+
+
+def audio(seconds: float) -> bytes:
+    return b"\x01" * FORMAT.bytes_for(seconds)
+
+
+@pytest.mark.parametrize(
+    ("hold", "gap_s", "wait_s"),
+    [
+        (Hold.NOTHING, 0.1, math.inf),
+        (Hold.SURE, 0.1, 0.12),
+        (Hold.CAPITAL, 3.0, 0.12),
+        (Hold.DOUBT, 0.1, 1.0),
+        (Hold.DOUBT, 0.5, 2.0),
+    ],
+)
+def test_how_long_a_pause_is_waited_out(hold: Hold, gap_s: float, wait_s: float) -> None:
+    assert pause_s(hold, gap_s) == wait_s
+
+
+def test_what_was_heard_is_what_is_reported_or_what_can_have_been() -> None:
+    pacing = Pacing(Pace.LISTENER)
+    assert pacing.played_s(5.0) == 0.0
+    pacing.handed_out(2.0, 10.0)
+    assert [pacing.played_s(now) for now in (10.0, 11.5, 20.0)] == [0.0, 1.5, 2.0]
+    pacing.played(0.5, 12.0)
+    assert pacing.played_s(20.0) == 0.5
+    pacing.played(99.0, 12.0)
+    assert pacing.played_s(20.0) == 2.0
+    hurried = Pacing(Pace.NONE)
+    hurried.handed_out(2.0, 10.0)
+    assert hurried.played_s(10.0) == 2.0
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_the_first_text_is_flushed_at_once(pace: Pace) -> None:
+    pacing, spoken, gate = Pacing(pace), utterance(3), Session(DIALECT, now=0.0, limits=OPEN)
+    assert pacing.next_step(spoken, gate, 0.0) == SPEAK
+    spoken.say()
+    assert pacing.next_step(spoken, gate, 0.0) == FLUSH
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_the_last_text_is_flushed_with_the_end(pace: Pace) -> None:
+    pacing, spoken, gate = Pacing(pace), utterance(1, finished=True), Session(DIALECT, now=0.0, limits=OPEN)
+    assert pacing.next_step(spoken, gate, 0.0) == SPEAK
+    spoken.say()
+    assert pacing.next_step(spoken, gate, 0.0) == END
+    nothing = utterance(0, finished=True)
+    assert Pacing(pace).next_step(nothing, gate, 0.0) == END
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_two_groups_are_asked_for_at_most(pace: Pace) -> None:
+    pacing, spoken, gate = Pacing(pace), utterance(100, finished=True), Session(DIALECT, now=0.0, limits=OPEN)
+    while (step := pacing.next_step(spoken, gate, 0.0)) in (SPEAK, FLUSH):
+        if step == SPEAK:
+            spoken.say()
+        else:
+            spoken.flush()
+            pacing.flushed(0.0)
+        assert spoken.flushes <= IN_FLIGHT
+    assert step.verb == "wait"
+    assert spoken.outstanding_s <= AHEAD_S
+
+
+def test_a_refused_or_lost_flush_is_no_longer_counted() -> None:
+    pacing, spoken, gate = Pacing(Pace.NONE), utterance(1), Session(DIALECT, now=0.0, limits=OPEN)
+    spoken.say()
+    spoken.flush()
+    pacing.flushed(0.0)
+    pacing.refused()
+    spoken.refused()
+    assert pacing.next_step(spoken, gate, 0.0) == FLUSH
+    pacing.flushed(1.0)
+    pacing.lost()
+    pacing.audio_came(9.0)  # belongs to no flush: teaches nothing
+    assert pacing.flush_latency_s == 0.3
+
+
+def test_the_time_from_flush_to_audio_is_learnt() -> None:
+    pacing = Pacing(Pace.LISTENER)
+    pacing.flushed(0.0)
+    pacing.flushed(0.0)
+    pacing.audio_came(0.1)
+    pacing.audio_came(5.0)
+    pacing.acked(6.0)
+    pacing.audio_came(6.5)  # counted from when the endpoint was free for it
+    assert pacing.flush_latency_s == pytest.approx(0.5)
+
+
+def test_limits_make_it_wait_and_say_until_when() -> None:
+    limits = Limits(chars_per_window=100, window_s=60.0)
+    pacing, spoken, gate = Pacing(Pace.NONE), utterance(3), Session(DIALECT, now=0.0, limits=limits)
+    ref = gate.begin(0.0)
+    gate.speak(ref, spoken.say(), 0.0)
+    spoken.flush()
+    pacing.flushed(0.0)
+    step = pacing.next_step(spoken, gate, 0.0)
+    assert step.verb == "wait"
+    assert step.wait_until == pytest.approx(61.0)
+    assert pacing.next_step(spoken, gate, step.wait_until) == SPEAK
+
+
+def test_an_endpoint_that_speaks_as_text_comes_is_given_it_and_one_end() -> None:
+    pacing, spoken, gate = (
+        Pacing(Pace.NONE),
+        Utterance(FORMAT, exact=True, group_s=math.inf),
+        Session(DIALECT, now=0.0, limits=OPEN),
+    )
+    for index in range(10):
+        spoken.add(sentence(index, 20))
+    for _ in range(10):
+        assert pacing.next_step_streaming(spoken, gate, 0.0) == SPEAK
+        spoken.say()
+    assert pacing.next_step_streaming(spoken, gate, 0.0).verb == "wait"
+    spoken.finish()
+    assert pacing.next_step_streaming(spoken, gate, 0.0) == END
+
+
+class Answer:
+    """A whole answer on a virtual clock: what the listener heard of it, and when."""
+
+    def __init__(self, pace: Pace, *, sentences: int, gap_s: float, speed: float, first_byte_s: float) -> None:
+        self.silence_s = 0.0  # within the answer
+        self.first_audio_at = math.inf
+        self.flushed_at: list[float] = []
+        self.ahead_s = 0.0  # asked for and not heard, at most
+        self._clock(pace, sentences, gap_s, speed, first_byte_s)
+
+    def _clock(self, pace: Pace, sentences: int, gap_s: float, speed: float, first_byte_s: float) -> None:
+        pacing, spoken = Pacing(pace), Utterance(FORMAT)
+        session = Session(DIALECT, now=0.0)
+        ref, now, free_at, dry_at, group_chars, ended = session.begin(0.0), 0.0, 0.0, 0.0, 0, False
+        order = 0
+        events: list[tuple[float, int, str, float]] = []
+
+        def later(at: float, what: str, value: float = 0.0) -> None:
+            nonlocal order
+            order += 1
+            heapq.heappush(events, (at, order, what, value))
+
+        for index in range(sentences):
+            later(index * gap_s, "text", index)
+        later(sentences * gap_s, "finish")
+        while events:
+            now, _, what, value = heapq.heappop(events)
+            if what == "text":
+                spoken.add(sentence(int(value)))
+            elif what == "finish":
+                spoken.finish()
+            elif what == "audio":
+                if self.first_audio_at == math.inf:
+                    self.first_audio_at = dry_at = now
+                self.silence_s += max(0.0, now - dry_at)
+                dry_at = max(now, dry_at) + value
+                session.receive(data := audio(value), now)
+                pacing.audio_came(now)
+                spoken.received(data)
+                pacing.handed_out(value, now)
+            elif what == "ack":
+                session.receive('{"type": "Flushed"}', now)
+                pacing.acked(now)
+                spoken.acked()
+            while not ended or spoken.open_chars:
+                step = pacing.next_step(spoken, session, now)
+                if step.verb == "speak":
+                    text = spoken.say()
+                    group_chars += len(text)
+                    session.speak(ref, text, now)
+                elif step.verb in ("flush", "end"):
+                    ended = step.verb == "end"
+                    if group_chars:
+                        spoken.flush()
+                        pacing.flushed(now)
+                        self.flushed_at.append(now)
+                        begin = max(now + first_byte_s, free_at)
+                        for part in range(10):  # in ten frames
+                            later(begin + part / 10 * group_chars * 0.065 / speed, "audio", group_chars * 0.0065)
+                        free_at = begin + group_chars * 0.065 / speed
+                        later(free_at, "ack")
+                    group_chars = 0
+                    (session.end if ended else session.flush)(ref, now)
+                else:
+                    if step.wait_until < math.inf:
+                        later(step.wait_until, "look")
+                    break
+            self.ahead_s = max(self.ahead_s, spoken.released_s + spoken.outstanding_s - pacing.played_s(now))
+        assert spoken.complete, "it stopped before its end"
+
+
+@settings(max_examples=60)
+@given(
+    pace=st.sampled_from(Pace),
+    sentences=st.integers(1, 60),
+    gap_s=st.sampled_from([0.0, 0.05, 0.5, 2.0]),
+    speed=st.sampled_from([1.2, 3.0, 100.0]),
+    first_byte_s=st.sampled_from([0.08, 0.3]),
+)
+def test_an_answer_is_heard_to_its_end_within_every_limit(
+    pace: Pace, sentences: int, gap_s: float, speed: float, first_byte_s: float
+) -> None:
+    answer = Answer(pace, sentences=sentences, gap_s=gap_s, speed=speed, first_byte_s=first_byte_s)
+    assert answer.first_audio_at == pytest.approx(first_byte_s)
+    for at in answer.flushed_at:
+        assert sum(at - 60 < other <= at for other in answer.flushed_at) <= 20
+    assert answer.ahead_s <= AHEAD_S + 0.065 * 60
+
+
+@pytest.mark.parametrize("speed", [1.2, 3.0, 100.0])
+@pytest.mark.parametrize("first_byte_s", [0.08, 0.3])
+@pytest.mark.parametrize("gap_s", [0.0, 0.5, 2.0])
+def test_a_listener_hears_no_silence_while_there_is_text(gap_s: float, speed: float, first_byte_s: float) -> None:
+    """A sentence is 3.9 s of speech, so the text is always ahead of it."""
+    answer = Answer(Pace.LISTENER, sentences=40, gap_s=gap_s, speed=speed, first_byte_s=first_byte_s)
+    assert answer.silence_s <= 0.05
+    for at in answer.flushed_at:
+        assert sum(at - 60 < other <= at for other in answer.flushed_at) <= 13  # twelve, and the last

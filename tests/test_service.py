@@ -1,0 +1,135 @@
+"""Which endpoint is meant, with which key; and that what is put together speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llm2ws.audio import AudioFormat, Encoding
+from llm2ws.config import Secret, Settings, Speech
+from llm2ws.errors import ConfigError, ConnectFailed
+from llm2ws.service import LOCAL, choose_llm, choose_speech, connect, open_speech
+from llm2ws.speech.dialect import Limits
+from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
+from llm2ws.text.fragments import Policy
+from llm2ws.turn import Conversation, Notice
+
+FORMAT = AudioFormat(sample_rate_hz=8_000)
+CODING = Coding(char_samples=80, lead_in_s=0.0)
+
+
+async def spoken(conversation: Conversation, text: str) -> str:
+    async with conversation.turn(script(*tokens(text))) as turn:
+        return decode(b"".join([chunk async for chunk in turn.audio()]))
+
+
+async def test_a_url_of_ones_own_with_a_key_that_is_named(canary: Callable[[], str]) -> None:
+    key = canary()
+    async with FaultySpeech(coding=CODING, key=key) as speech:
+        async with connect(speech.url, format=FORMAT, api_key=key) as conversation:
+            assert conversation.format == FORMAT
+            assert await spoken(conversation, "Hello there. How are you?") == "Hello there. How are you?"
+            assert speech.connections == 1
+
+
+async def test_a_vendors_key_is_not_sent_to_a_url_of_ones_own(
+    canary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = canary()
+    monkeypatch.setenv("DEEPGRAM_API_KEY", key)
+    async with FaultySpeech(key=key) as speech, connect(speech.url, format=FORMAT) as conversation:
+        with pytest.raises(ConnectFailed, match="401"):
+            await spoken(conversation, "Hello.")
+
+
+async def test_nothing_is_opened_before_the_first_turn() -> None:
+    async with FaultySpeech() as speech, connect(speech.url):
+        assert speech.handshakes == 0
+
+
+async def test_policy_and_limits_are_the_callers() -> None:
+    async with FaultySpeech(coding=CODING) as speech:
+        async with connect(speech.url, format=FORMAT, policy=Policy.WORD, limits=Limits(chars_per_speak=6)) as conversation:
+            assert await spoken(conversation, "unbelievably good news") == "unbelievably good news"
+        assert max(map(len, speech.texts())) <= 6
+
+
+async def test_an_error_in_the_body_is_raised_as_it_is() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with FaultySpeech(coding=CODING) as speech, connect(speech.url, format=FORMAT) as conversation:
+            await spoken(conversation, "Hello.")
+            raise KeyError("mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"endpoint": "deepgramm"}, "'deepgramm' is not known"),
+        ({"endpoint": "deepgram"}, "no key for deepgram"),
+        ({"endpoint": "http://x.example"}, "WebSocket address"),
+        ({"endpoint": "ws://x.example", "api_key": "k"}, "clear text"),
+        ({"endpoint": "wss://x.example", "ca_file": "/nowhere/ca.pem"}, "ca.pem"),
+        ({"endpoint": "wss://x.example", "format": AudioFormat(Encoding.MULAW, 24_000)}, "8000, 16000"),
+        ({"endpoint": "wss://x.example", "format": AudioFormat(Encoding.LINEAR16, 44_100)}, "24000"),
+    ],
+)
+async def test_what_cannot_be_asked_for_is_named(arguments: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        async with connect(**arguments) as conversation:  # type: ignore[arg-type]
+            await spoken(conversation, "Hello.")
+    assert caught.value.hint
+
+
+async def test_the_embedded_endpoint_speaks_without_a_key() -> None:
+    async with connect(format=FORMAT) as conversation, conversation.turn(script("Hello there. ")) as turn:
+        audio = b"".join([chunk async for chunk in turn.audio()])
+    assert 0.3 < FORMAT.seconds(len(audio)) < 3.0
+    assert any(audio)
+
+
+async def test_another_endpoint_takes_over() -> None:
+    async with FaultySpeech(coding=CODING) as first, FaultySpeech(coding=CODING) as second:
+        first.refusals.append(402)
+        entries = {
+            "first": Speech(url=first.url, sample_rate_hz=8_000, failover=("second",)),
+            "second": Speech(url=second.url, sample_rate_hz=16_000),  # the first one's format holds for both
+        }
+        name, entry = choose_speech(Settings(speech=entries))
+        assert name == "first"
+        async with open_speech(Settings(speech=entries), name, entry) as conversation:
+            async with conversation.turn(script("Hello there. ")) as turn:
+                events = [event async for event in turn.events()]
+        assert not [event for event in events if isinstance(event, Notice)]  # nothing had been said before
+        assert second.texts() == ["Hello there. "]
+
+
+def test_which_endpoint_is_meant(canary: Callable[[], str]) -> None:
+    key = Secret(canary())
+    vendor = Settings(speech={"deepgram": Speech(api_key=key)})
+    assert choose_speech(Settings())[0] == LOCAL
+    assert choose_speech(vendor)[0] == "deepgram"
+    assert choose_speech(vendor, LOCAL) == (LOCAL, Speech(dialect=LOCAL))
+    own = choose_speech(vendor, "ws://127.0.0.1:1/v1/speak")
+    assert own == ("127.0.0.1:1", Speech(url="ws://127.0.0.1:1/v1/speak", dialect="deepgram"))
+    both = Settings(speech={"mine": Speech(dialect="deepgram", voice="v"), "deepgram": Speech(api_key=key)})
+    assert choose_speech(both, "mine")[1].api_key == key  # the vendor's own address, so the vendor's key
+    elsewhere = Settings(speech={"mine": Speech(url="wss://x.example"), "deepgram": Speech(api_key=key)})
+    assert choose_speech(elsewhere, "mine")[1].api_key == Secret()
+    assert choose_speech(Settings(default_speech="b", speech={"a": Speech(), "b": Speech()}))[0] == "b"
+
+
+async def test_a_key_may_be_in_a_file(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key = canary()
+    (tmp_path / "key").write_text(key + "\n")
+    async with FaultySpeech(coding=CODING, key=key) as speech:
+        entry = Speech(url=speech.url, dialect="deepgram", sample_rate_hz=8_000, api_key_file=str(tmp_path / "key"))
+        async with open_speech(Settings(), "mine", entry) as conversation:
+            assert await spoken(conversation, "Hello.") == "Hello."
+
+
+def test_which_llm_is_meant() -> None:
+    assert choose_llm(Settings())[0] == "echo"
+    with pytest.raises(ConfigError, match="'nobody' is not known"):
+        choose_llm(Settings(), "nobody")
