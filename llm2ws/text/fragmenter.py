@@ -67,8 +67,9 @@ class Fragmenter:
     """Cuts one turn after another; `policy` says how far.
 
     `language` is a code such as "de" or "pt-BR"; None: any, the abbreviations of all languages together. All sizes are in
-    characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after some
-    `first_min_chars` (full-width ones count twice), never longer than `first_max_chars`. ConfigError for a size below 1.
+    characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after
+    some `first_min_chars` (full-width ones count twice), and is never longer than `first_max_chars`. ConfigError for a size
+    below 1.
 
     Joined, the fragments' texts are the Pieces' texts exactly. White space around a cut begins the next fragment; what is left
     at the end may be white space only.
