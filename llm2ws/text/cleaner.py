@@ -1,7 +1,11 @@
 """Markdown, think blocks, links, emoji in; text fit to be spoken out. Incremental: holding is bounded, words are not held.
 
-feed -> the next place that is not plain text (one search) -> which construct (markup.py) -> what becomes of it (constructs.py)
-     -> what is said (spacing.py)
+    feed -> the next place that is not plain text, in one search
+         -> which construct it is (markup.py) and what becomes of it (constructs.py)
+         -> what is said, with the spaces mended (spacing.py)
+
+Markup is unwrapped or dropped as soon as it is certain what it is. Emphasis is decided by the characters beside the marker,
+never by another marker that may not come; so an opening ** without a closing one is dropped too.
 """
 
 from __future__ import annotations
@@ -180,7 +184,7 @@ def _literal(state: State, at: int, literal: Literal) -> int:
     elif end > at:
         state.said.drop()
     elif half is not None:
-        return state.hold("code or a formula may end") if literal.said else -1
+        return state.hold("code may end") if literal.said else -1
     if found is None:
         return end
     state.literal = None

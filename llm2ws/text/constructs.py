@@ -117,7 +117,7 @@ def _opens(state: State, at: int, end: int) -> bool:
     mark, size, before, after = state.buf[at], end - at, state.before(at), state.after(end)
     if after.isspace() or (mark == "~" and size != 2):
         return size == 2 and before == "\n" and after in " \t"
-    if CJK.match(before) or CJK.match(after):
+    if mark != "_" and (CJK.match(before) or CJK.match(after)):
         return True
     if before.isalnum() and after.isalnum():  # un**believ**able, but not 2**8, x**2 or snake__case
         return mark != "_" and size > 1 and (state.buf[max(0, at - 2) : at] + after).isalpha() and at > 1

@@ -40,12 +40,14 @@ class Construct(NamedTuple):
     whole: re.Pattern[str]
     half: re.Pattern[str]
     why: str
-    bound: int = 300  # characters within which it must be whole
-    paused: bool = False  # when the model pauses it is decided as at the end of the text
+    bound: int  # characters within which it must be whole
+    paused: bool  # when the model pauses it is decided as at the end of the text
 
 
-def _construct(name: str, first: str, rule: str, whole: str, half: str, why: str, **more: int) -> Construct:
-    return Construct(name, first, rule, re.compile(whole), re.compile(half), why, **more)  # type: ignore[arg-type]
+def _construct(
+    name: str, first: str, rule: str, whole: str, half: str, why: str, *, bound: int = 300, paused: bool = False
+) -> Construct:
+    return Construct(name, first, rule, re.compile(whole), re.compile(half), why, bound, paused)
 
 
 def _beginnings(mark: str) -> str:
@@ -146,15 +148,18 @@ _HALF_FORMULA: Final = r"(?:\\[a-zA-Z]*+|\{[^{}$\n]*+|[a-zA-Z]{1,3}|[.!?;:])?"
 
 # --- within lines ------------------------------------------------------------------------------------------------------
 
-_BACKTICKS: Final = "`+(?!`)"
-
 INLINE: Final = (
     *(_construct("thought", mark[0], "think", re.escape(mark), _beginnings(mark), "may be a thought") for mark in THINK_MARKS),
     _construct(
         "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
     ),
     _construct(
-        "fence", "`", "code", r"(?P<fence>`{3,})[\w+#.-]{0,20}[ \t\r]*+(?=\n)", r"`{3,}[\w+#.-]{0,20}[ \t\r]*\Z", "code"
+        "fence",
+        "`",
+        "code",
+        r"(?P<fence>`{3,})[\w+#.-]{0,20}[ \t\r]*+(?=\n)",
+        r"(?:`{1,2}|`{3,}[\w+#.-]{0,20}[ \t\r]*)\Z",
+        "code may begin",
     ),
     _construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
     _construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),

@@ -11,7 +11,10 @@ __all__ = ["Rules"]
 class Rules:
     """A rule that is off leaves its kind of markup as it is. All off: what is said equals the model's text."""
 
-    code: bool = True  # fenced blocks are dropped, to the end of the text if unclosed; a phrase is said in place of each
+    code: bool = (
+        True  # fenced blocks are dropped, to the end of the text if unclosed; a phrase is said in place of each. Indented
+    )
+    # lines are text: most of them continue a list
     emoji: bool = True  # dropped; the digit of a keycap stays
     emphasis: bool = True  # *, _, **, ***, ~~ are dropped, what they enclose is said
     entities: bool = True  # &amp; becomes &
@@ -23,7 +26,7 @@ class Rules:
     inline_code: bool = True  # backticks are dropped, what they enclose is said as it is
     links: bool = True  # the text is said, the address is dropped
     lists: bool = True  # marks are dropped, numbers stay; each item is a paragraph
-    math: bool = True  # $, $$, \(, \[ are dropped, what they enclose is said as it is
+    math: bool = True  # $, $$, \(, \[ are dropped, the LaTeX that they enclose is said in words
     quotes: bool = True  # > is dropped; each line is a paragraph
     separators: bool = True  # lines of ---, ***, ___ are dropped
     tables: bool = True  # cells are said with commas between; each row is a paragraph
