@@ -10,7 +10,7 @@ import gzip
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple, Protocol, Unpack
 
 import pytest
@@ -18,8 +18,10 @@ import trustme
 
 from llm2ws import Aside, anthropic_messages, openai_chat
 from llm2ws.errors import SourceError
+from llm2ws.sources.answer import _Watchdog
 from llm2ws.sources.model import ModelOptions
 from llm2ws.sources.prompt import Prompt
+from tests.sources.clock import run_jumping
 from tests.sources.replay import SSE, End, Reply, json_reply, replay, stream
 from tests.support import MS, texts_of
 
@@ -434,3 +436,62 @@ async def test_leaving_closes_the_connection_and_the_server_sees_it(ask: Ask, by
 
 async def _take_all(items: AsyncIterator[str | Aside]) -> list[str | Aside]:
     return [item async for item in items]
+
+
+async def gaps(*waits: float) -> AsyncGenerator[bytes, None]:
+    for wait_s in waits:
+        await asyncio.sleep(wait_s)
+        yield b"x"
+
+
+def watched(waits: Sequence[float], limits: Sequence[float], *, pause_s: float = 0.0) -> tuple[list[bytes | None], float]:
+    """What reads with these limits give, `pause_s` apart, and when the last one was over."""
+
+    async def read() -> list[bytes | None]:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        found = []
+        with _Watchdog(loop) as watchdog:
+            async with aclosing(gaps(*waits)) as reads:
+                for limit_s in limits:
+                    found.append(await watchdog.read(reads, loop.time() + limit_s))
+                    assert task is not None
+                    assert task.cancelling() == 0
+                    await asyncio.sleep(pause_s)
+        return found
+
+    return run_jumping(read())
+
+
+@pytest.mark.parametrize(
+    ("waits", "limits", "found", "seconds"),
+    [
+        ([1, 2], [10, 10, 10], [b"x", b"x", b""], 3),
+        ([1, 50], [10, 10], [b"x", None], 11),  # a limit is that of one read, and not of the time since the first
+        ([9, 9, 9, 50], [10] * 4, [b"x"] * 3 + [None], 37),
+        ([1, 500], [120, 30], [b"x", None], 31),  # a shorter one after a longer one
+        ([29, 100], [30, 120], [b"x", b"x"], 129),  # and the other way round
+    ],
+)
+def test_a_read_is_given_its_time(
+    waits: Sequence[float], limits: Sequence[float], found: Sequence[bytes | None], seconds: float
+) -> None:
+    read, took = watched(waits, limits)
+
+    assert read == found
+    assert took == pytest.approx(seconds)
+
+
+def test_the_time_that_the_listener_takes_is_not_the_servers() -> None:
+    assert watched([1, 9, 50], [10] * 3, pause_s=100)[0] == [b"x", b"x", None]
+
+
+def test_a_cancellation_from_outside_is_not_taken_for_silence() -> None:
+    async def read() -> None:
+        loop = asyncio.get_running_loop()
+        with _Watchdog(loop) as watchdog:
+            async with aclosing(gaps(500)) as reads, asyncio.timeout(5):
+                await watchdog.read(reads, loop.time() + 10)
+
+    with pytest.raises(TimeoutError):
+        run_jumping(read())

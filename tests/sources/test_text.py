@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given
@@ -13,32 +11,11 @@ from hypothesis import strategies as st
 
 from llm2ws.errors import SourceError
 from llm2ws.sources.text import echo, from_iterable, from_stream, from_text
+from tests.sources.clock import run_jumping
 
 
 async def taken(source: AsyncIterator[str]) -> list[str]:
     return [item async for item in source]
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Time passes only while the loop waits, and then at once."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += timeout or 0.0
-        return super().select(0)
-
-
-def run_jumping(work: Coroutine[Any, Any, list[str]]) -> tuple[list[str], float]:
-    """The result, and how long the loop thinks that it took."""
-    selector = JumpingSelector()
-
-    class JumpingLoop(asyncio.SelectorEventLoop):
-        def time(self) -> float:
-            return selector.now
-
-    with asyncio.Runner(loop_factory=lambda: JumpingLoop(selector)) as runner:
-        return runner.run(work), selector.now
 
 
 @given(st.text())
