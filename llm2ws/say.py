@@ -232,6 +232,7 @@ class _Report:
         self._tick: asyncio.TimerHandle | None = None
         self._shown = False
         self._broken: SinkError | None = None
+        self._summary = ""
 
     def __enter__(self) -> None:
         self._refresh()
@@ -245,6 +246,8 @@ class _Report:
         if kind is None:
             self._say("".join(text for _timer, text in self._waiting))
             self._say("\n")
+            if self._summary:
+                self.note(self._summary)
             self.check()
 
     @property
@@ -289,7 +292,7 @@ class _Report:
             times = ("first_token", "first_fragment", "connected", "first_speak", "first_audio", "last_token", "done")
             known = ((name, getattr(stats, f"{name}_s")) for name in times)
             spent = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in known if value is not None)
-            self.note(f"{stats.audio_s:.1f} s of audio; after so many seconds: {spent}")
+            self._summary = f"{stats.audio_s:.1f} s of audio; after so many seconds: {spent}"
 
     def saved(self) -> None:
         if self.player and self.player.saved_to:

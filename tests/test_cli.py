@@ -1,0 +1,380 @@
+"""The command as it is used: what goes to which stream, what is played, when it ends, and what it does not load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import wave
+from pathlib import Path
+
+import pytest
+
+from llm2ws.audio import AudioFormat, decode_mulaw
+from llm2ws.localspeech.engine import Engine, Utterance
+from llm2ws.localspeech.server import SpeechServer
+from llm2ws.localspeech.voices import Voice
+from llm2ws.speech.deepgram_server import ClearIn
+from llm2ws.testing import FaultySpeech
+from tests.support import MS, child_environment, run, start
+
+SENTENCE = "The quick brown fox jumps over the lazy dog, and then it rests. "
+NULL = {"LLM2WS_PLAY__DEVICE": "null"}
+
+
+def frames(path: Path) -> bytes:
+    with wave.open(str(path)) as file:
+        return bytes(file.readframes(file.getnframes()))
+
+
+def level_db(pcm: bytes) -> float:
+    samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+    return 10 * math.log10(sum(sample * sample for sample in samples) / len(samples) / 32_768**2)
+
+
+class Recording(Engine):
+    """The engine, which also remembers what it was given: the groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[str] = []
+
+    def say(self, text: str, *, voice: Voice, fmt: AudioFormat, speed: float = 1.0) -> Utterance:
+        self.groups.append(text)
+        return super().say(text, voice=voice, fmt=fmt, speed=speed)
+
+
+# --- what is spoken ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chars", [20, 200, 2_000])
+async def test_as_long_and_as_loud_as_the_engine_itself(tmp_path: Path, chars: int) -> None:
+    text = (SENTENCE * 40)[:chars].strip()
+    async with Recording() as engine, SpeechServer(engine) as server:
+        args = ["say", "-", "-o", "out.wav", "-q", "--speech", server.url, "--voice", "en-us"]
+        assert (await asyncio.to_thread(run, args, cwd=tmp_path, input=text)).code == 0
+        voice = engine.voice("en-us")
+        assert voice
+        alone = 0
+        for group in list(engine.groups):
+            with engine.say(group, voice=voice, fmt=AudioFormat()) as utterance:
+                alone += sum([len(chunk) async for chunk in utterance])
+
+    pcm = frames(tmp_path / "out.wav")
+
+    assert "".join(engine.groups[: len(engine.groups) // 2]).split() == text.split()
+    assert len(pcm) == pytest.approx(alone, rel=0.03)
+    assert -30 < level_db(pcm) < -12
+
+
+def test_other_words_are_other_audio(tmp_path: Path) -> None:
+    run(["say", "Good morning, everybody.", "-o", "a.wav", "-q"], cwd=tmp_path)
+    run(["say", "Thank you for nothing!", "-o", "b.wav", "-q"], cwd=tmp_path)
+    assert frames(tmp_path / "a.wav") != frames(tmp_path / "b.wav")
+
+
+def test_a_pipe_is_spoken(tmp_path: Path) -> None:
+    done = run(["say", "-", "-o", "out.wav"], cwd=tmp_path, input="One. Two. Three.")
+    assert (done.code, done.stdout.split()) == (0, [b"One.", b"Two.", b"Three."])
+    assert done.stderr == "llm2ws: standard input is read, the embedded endpoint speaks (linear16 24000 Hz)\n"
+    assert len(frames(tmp_path / "out.wav")) > 48_000
+
+
+def test_a_pipe_is_spoken_while_it_is_written(tmp_path: Path) -> None:
+    with start(["say", "-", "--no-play", "-q", "--json"], cwd=tmp_path, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("This is the first sent\u00e9nce. And".encode())
+        process.stdin.flush()
+        events: list[dict[str, object]] = []
+        while not events or events[-1]["event"] != "said":
+            events.append(json.loads(process.stdout.readline()))
+        assert events[-1]["text"] == "This is the first sent\u00e9nce. "
+        process.stdin.close()
+        assert process.wait(20_000 * MS) == 0
+
+
+@pytest.mark.parametrize(("name", "rate"), [("o.ulaw", 8_000), ("o.mulaw", 8_000)])
+def test_a_bare_file_by_its_name(tmp_path: Path, name: str, rate: int) -> None:
+    done = run(["say", "Hello there.", "-o", name], cwd=tmp_path)
+    assert f"mulaw {rate} Hz" in done.stderr
+    assert -30 < level_db(decode_mulaw((tmp_path / name).read_bytes())) < -12
+
+
+def test_raw_and_wave_hold_the_same(tmp_path: Path) -> None:
+    run(["say", "Hello there.", "-o", "o.pcm", "--rate", "16000"], cwd=tmp_path)
+    done = run(["say", "Hello there.", "-o", "-", "--rate", "16000"], cwd=tmp_path)
+    assert done.stdout[44:] == (tmp_path / "o.pcm").read_bytes()
+
+
+def test_head_takes_what_it_wants(tmp_path: Path) -> None:
+    command = '"$0" -P -m llm2ws say - -o - | head -c 100'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        input=b"One. Two. Three. " * 200,
+        cwd=tmp_path,
+        env=child_environment(),
+        capture_output=True,
+        check=True,
+    )
+    assert (len(done.stdout), done.stdout[:4]) == (100, b"RIFF")
+    assert b"its reader has gone" in done.stderr
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_events(tmp_path: Path) -> None:
+    done = run(["say", "Hello there. It is **me**.", "--no-play", "--json"], cwd=tmp_path)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["start", "said", "said", "done"]
+    assert events[1]["span"] == [0, 12]
+    assert "".join(event["text"] for event in events[1:3]) == "Hello there. It is me. "
+    assert events[-1]["outcome"] == "done"
+    assert 0 <= events[-1]["stats"]["first_speak_s"] <= events[-1]["stats"]["first_audio_s"]
+
+
+def test_an_error_is_an_event_too(tmp_path: Path) -> None:
+    done = run(["say", "x", "--json", "-o", "no/x.wav"], cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "event": "error",
+        "error": "SinkError",
+        "what": "no/x.wav: no such file or directory",
+        "hint": "make its folder first",
+    }
+
+
+def test_quiet_is_quiet(tmp_path: Path) -> None:
+    done = run(["say", "Hello.", "-o", "o.wav", "-q"], cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (0, b"", "")
+
+
+def test_verbose_logs_on_standard_error(tmp_path: Path) -> None:
+    done = run(["say", "Hello.", "-o", "o.wav", "-v"], cwd=tmp_path)
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert len({line["turn"] for line in lines}) == 1
+
+
+def test_a_terminal_shows_words_and_time_and_no_audio(tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
+    with start(["say", "Hello there. It is me."], cwd=tmp_path, env=NULL, stdin=child, stdout=child, stderr=child) as process:
+        os.close(child)
+        shown = b""
+        try:
+            while data := os.read(parent, 4_096):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+        os.close(parent)
+        assert process.wait() == 0
+    lines = [line.strip() for line in shown.decode().split("\r\x1b[K") for line in line.splitlines()]
+    assert lines[0].startswith("llm2ws: echo answers with the prompt itself, the embedded endpoint speaks")
+    assert any(re.fullmatch(r"[\d.]+ s, [\d.]+ s of audio, [\d.]+ s buffered", line) for line in lines)
+    assert lines.index("Hello there.") < lines.index("It is me.")
+    assert re.match(r"llm2ws: [\d.]+ s of audio; after so many seconds: first token [\d.]+, .*first audio [\d.]+", lines[-1])
+
+
+def test_audio_is_not_sent_to_a_terminal(tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    with start(["say", "Hello.", "-o", "-"], cwd=tmp_path, stdout=child) as process:
+        os.close(child)
+        assert process.stderr
+        assert "standard output is a terminal: send the audio to a pipe" in process.stderr.read().decode()
+        assert process.wait() == 2
+    os.close(parent)
+
+
+# --- playing ----------------------------------------------------------------------------------------------------------------
+
+
+def test_playing_takes_as_long_as_it_lasts_and_a_file_can_be_written_beside(tmp_path: Path) -> None:
+    done = run(["say", "Hello there.", "-o", "o.wav", "--play", "--json"], cwd=tmp_path, env=NULL)
+    assert done.code == 0
+    assert not list(tmp_path.glob("llm2ws-*.wav"))
+    assert frames(tmp_path / "o.wav")
+
+
+def test_without_a_sound_device_it_goes_to_a_file_and_says_so(tmp_path: Path) -> None:
+    if Path("/dev/snd").exists():
+        pytest.skip("there is a sound card here")
+    done = run(["say", "Hello there."], cwd=tmp_path, env={"PATH": "/nonexistent", "PULSE_SERVER": "unix:/nonexistent"})
+    (file,) = tmp_path.glob("llm2ws-*.wav")
+    assert f"nothing here can play sound; it is in ./{file.name}" in done.stderr
+    assert frames(file)
+
+
+# --- interruption -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interruption_reaches_the_endpoint_and_what_was_heard_is_told(tmp_path: Path, number: signal.Signals) -> None:
+    async with FaultySpeech(pace=1.0) as speech:  # so that audio is owed
+        args = ["say", SENTENCE * 20, "--speech", speech.url, "--json"]
+        process = await asyncio.to_thread(start, args, cwd=tmp_path, env=NULL)
+        with process:
+            assert process.stdout
+            events: list[dict[str, object]] = []
+            while not events or events[-1]["event"] != "said":
+                events.append(json.loads(await asyncio.to_thread(process.stdout.readline)))
+            process.send_signal(number)
+            rest = await asyncio.to_thread(process.stdout.read)
+            assert process.stderr
+            assert b"Traceback" not in process.stderr.read()
+            assert await asyncio.to_thread(process.wait) == 130
+        last = json.loads(rest.splitlines()[-1])
+        assert last["event"] == "interrupted"
+        assert (SENTENCE * 20).startswith(last["heard"])
+        assert speech.count(ClearIn) == 1
+
+
+def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
+    """What is in the way here is a pipe without a reader, which cannot be opened."""
+    os.mkfifo(tmp_path / "pipe.raw")
+    with start(["say", "Hello.", "-o", "pipe.raw"], cwd=tmp_path) as process:
+        assert process.stderr
+        assert b"Hz)" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(100 * MS)
+            except subprocess.TimeoutExpired:
+                continue
+        assert process.wait() == 130
+
+
+# --- the speech server ------------------------------------------------------------------------------------------------------
+
+
+def test_the_speech_server_speaks_with_its_key_and_ends_in_good_order(tmp_path: Path, canary: object) -> None:
+    assert callable(canary)
+    key = canary()
+    (tmp_path / "key").write_text(key)
+    server_args = [
+        "speech-server",
+        "--listen",
+        "127.0.0.1:0",
+        "--key-file",
+        "key",
+        "--limits",
+        "--max-connections",
+        "2",
+        "--first-byte-s",
+        "0.01",
+        "--pace",
+        "50",
+    ]
+    with start(server_args, cwd=tmp_path) as server:
+        assert server.stderr
+        line = server.stderr.readline().decode()
+        found = re.fullmatch(r"llm2ws: listening on (ws://127\.0\.0\.1:\d+/v1/speak) \(with a key\)\n", line)
+        assert found, line
+        (tmp_path / "s.toml").write_text(f"[speech.it]\nurl = '{found[1]}'\napi_key_file = 'key'\n")
+        good = run(["say", "Hello there.", "-o", "o.wav", "--config", "s.toml"], cwd=tmp_path)
+        bad = run(["say", "Hello there.", "-o", "o2.wav", "--speech", found[1]], cwd=tmp_path)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20_000 * MS) == 0
+    assert (good.code, bad.code) == (0, 4)
+    assert "the key is wrong or missing" in bad.stderr
+    assert len(frames(tmp_path / "o.wav")) > 20_000
+
+
+def test_failover_to_the_embedded_endpoint(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("[speech.dead]\nurl = 'ws://127.0.0.1:9'\nfailover = ['local']\nencoding = 'mulaw'\n")
+    done = run(["say", "Hello there.", "-o", "o.wav", "--config", "s.toml"], cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "o.wav").stat().st_size > 4_000
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------------
+
+
+def test_explain_gives_every_fragment_its_reason_and_what_was_waited_for(tmp_path: Path) -> None:
+    text = "Hello Dr. Smith. That is 3.5 km. Bye"
+    done = run(["explain", text, "--json"], cwd=tmp_path)
+    cuts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "".join(cut["text"] for cut in cuts) == text
+    assert [cut["boundary"] for cut in cuts] == ["sentence", "sentence", "end"]
+    assert all(cut["why"] for cut in cuts)
+    assert cuts[0]["held"][0]["after"].endswith("Dr.")
+
+
+@pytest.mark.parametrize("how", ["argument", "stdin", "dash", "file"])
+def test_explain_reads_from_anywhere(tmp_path: Path, how: str) -> None:
+    (tmp_path / "t.txt").write_text("One. Two.")
+    args = {"argument": ["One. Two."], "stdin": [], "dash": ["-"], "file": ["-f", "t.txt"]}[how]
+    done = run(["explain", *args, "--policy", "sentence"], cwd=tmp_path, input="One. Two.")
+    assert re.search(r'0 sentence +"One\." +0-4: ', done.stdout.decode())
+
+
+# --- around it --------------------------------------------------------------------------------------------------------------
+
+
+def test_version(tmp_path: Path) -> None:
+    assert re.match(rb"llm2ws(,| \d)", run(["--version"], cwd=tmp_path).stdout)
+
+
+@pytest.mark.parametrize("args", [[], ["say"], ["speech-server"], ["explain"]])
+def test_help(tmp_path: Path, args: list[str]) -> None:
+    done = run([*args, "--help"], cwd=tmp_path)
+    assert done.code == 0
+    assert b"Usage: llm2ws" in done.stdout
+
+
+def test_say_loads_only_what_it_needs(tmp_path: Path) -> None:
+    code = (
+        "import sys; from llm2ws.cli import main; code = main(['say', 'Hello.', '-o', 'o.wav', '-q']);"
+        "print(code, *sorted({'openai', 'anthropic', 'numpy', 'soxr', 'aiohttp', 'structlog', 'miniaudio', 'uvloop', 'dotenv',"
+        "'prometheus_client', 'httpx2', 'lameenc', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=child_environment(), cwd=tmp_path, check=True, capture_output=True
+    )
+    assert done.stdout.split() == [b"0"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LANG": "C", "LC_ALL": "C"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"},
+        {"HOME": "/nonexistent"},
+    ],
+    ids=["LANG=C", "dead proxies", "no home"],
+)
+def test_surroundings(tmp_path: Path, env: dict[str, str]) -> None:
+    assert run(["say", "Hello.", "-o", "o.wav", "-q"], cwd=tmp_path, env=env).code == 0
+
+
+def test_without_home_and_in_a_folder_of_a_long_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("a folder with an \u00fc " + "x" * 160)
+    folder.mkdir()
+    env = {name: value for name, value in child_environment().items() if name != "HOME"}
+    command = [sys.executable, "-P", "-m", "llm2ws", "say", "Hello.", "-o", "o.wav", "-q"]
+    subprocess.run(command, cwd=folder, env=env, check=True)
+    assert frames(folder / "o.wav")
+
+
+def test_dot_env_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LLM2WS_SPEECH__LOCAL__ENCODING=alaw\n")
+    assert "(alaw 8000 Hz)" in run(["say", "Hello.", "-o", "o.wav"], cwd=tmp_path).stderr
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_for_those_who_ask(tmp_path: Path) -> None:
+    """A broken installation is the nearest thing to a bug that can be had from outside."""
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError('boom')")
+    path = os.pathsep.join([str(tmp_path), child_environment()["PYTHONPATH"]])
+    done = run(["say", "x"], cwd=tmp_path, env={"PYTHONPATH": path})
+    assert (done.code, len(done.stderr.splitlines())) == (1, 1)
+    assert "a bug of llm2ws: RuntimeError in msgspec.py:1: please report it" in done.stderr
+    shown = run(["say", "x"], cwd=tmp_path, env={"PYTHONPATH": path, "LLM2WS_DEBUG": "1"}, traceback_allowed=True)
+    assert "Traceback" in shown.stderr
