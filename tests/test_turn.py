@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -450,8 +451,11 @@ async def test_a_turn_is_used_once() -> None:
 # --- connections that break
 
 
+VARIED_START = replace(CODING, lead_in_s=0.2)
+
+
 async def frames_of_the_story() -> int:
-    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+    async with FaultySpeech(coding=VARIED_START) as speech, talk(speech) as conversation:
         await heard(conversation.turn(script(*tokens(STORY))))
         return speech.frames
 
@@ -461,7 +465,7 @@ async def test_a_connection_cut_at_every_frame_loses_and_repeats_nothing(how: Ho
     total = await frames_of_the_story()
     assert total > 10
     for at_frame in range(total):
-        async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        async with FaultySpeech(coding=VARIED_START) as speech, talk(speech) as conversation:
             speech.drops.append(Drop(how, at_frame=at_frame))
             async with conversation.turn(script(*tokens(STORY))) as turn:
                 events = [event async for event in turn.events()]

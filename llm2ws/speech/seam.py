@@ -127,6 +127,10 @@ def _exact(heard: Take, repeat: Take, slack: int) -> Seam | None:
     end = bytes(heard.data[-heard.format.bytes_for(EXACT_S) :])
     due = len(heard.envelope.steps) * size
     width = heard.format.sample_bytes
+    # The silence before the first word may be longer or shorter the second time.
+    lead = len(end) - len(end.lstrip(heard.format.silence[:1]))
+    if lead < len(end):
+        end = end[lead - lead % width :]
     found: int | None = None
     at = repeat.data.find(end, max(0, due - slack * size - len(end)))
     while at >= 0 and at + len(end) <= due + slack * size:
