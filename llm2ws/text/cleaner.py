@@ -6,6 +6,9 @@
 
 Markup is unwrapped or dropped as soon as it is certain what it is. Emphasis is decided by the characters beside the marker,
 never by another marker that may not come; so an opening ** without a closing one is dropped too.
+
+Known limits: the head of a table without outer bars is said with its bars, since the row below it tells that it is one; stars
+within a word stay, as in re*mark*able; what stands before a lone </think> has been said when that comes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from .latex import JOINERS, LIMITS, SILENT, WORDS
-from .markup import BREAKING_TAGS, CJK, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_MARKS, THINK_TAGS, UNSEEN
+from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_MARKS, THINK_TAGS, UNSEEN
 from .state import Literal, More, State
 
 __all__ = ["ACTS", "Act"]
@@ -174,11 +174,14 @@ def pronounced(state: State, found: re.Match[str]) -> int:
     return state.say(*found.span())
 
 
+_NOT_SAID: Final = re.compile(f"{UNSEEN}|[{EMOJI}]")
+
+
 def entity(state: State, found: re.Match[str]) -> int:
     char = html.unescape(found.group())
     if char == found.group():
         return found.start()
-    return state.put("" if re.fullmatch(UNSEEN, char) else char.replace("\xa0", " "), *found.span())
+    return state.put("" if _NOT_SAID.fullmatch(char) else char.replace("\xa0", " "), *found.span())
 
 
 _COMMENT: Final = Literal(re.compile("-->"), re.compile(r"--?\Z"))
@@ -202,11 +205,17 @@ _THOUGHTS: Final = {
 
 
 def thought(state: State, found: re.Match[str]) -> int:
-    state.literal = _THOUGHTS[found.group()]
+    return _think(state, found, _THOUGHTS[found.group()])
+
+
+def _think(state: State, found: re.Match[str], literal: Literal) -> int:
+    state.literal = literal
+    state.line_start = state.before(found.start()) == "\n"  # a thought at the start of a line leaves the line at its start
     return removed(state, found)
 
 
 def tag(state: State, found: re.Match[str]) -> int:
+    """Any name counts: models wrap answers in tags of their own. A placeholder written like a tag is lost with them."""
     at, name = found.start(), found["name"].lower()
     thinks = name in THINK_TAGS
     if not (state.rules.think if thinks else state.rules.html):
@@ -214,10 +223,11 @@ def tag(state: State, found: re.Match[str]) -> int:
     opens = found.group()[1] != "/" and not found.group().endswith("/>")
     if opens and not thinks and name not in HTML_TAGS and state.before(at).isalnum():
         return at  # List<int>
+    if opens and thinks:
+        return _think(state, found, _THOUGHT)
     said = BREAKING_TAGS.get(name, "")
-    if opens and (thinks or name in RAW_TAGS):
-        state.literal = _THOUGHT if thinks else _until_closed((name,))
-        state.line_start = False
+    if opens and name in RAW_TAGS:
+        state.literal = _until_closed((name,))
     elif said and state.said.newlines == 0 and (opens or said != ", "):
         state.said.drop()
         state.put(said, *found.span())
@@ -329,24 +339,23 @@ def heading_end(state: State, found: re.Match[str]) -> int:
 ACTS: Final[Mapping[str, Act]] = {
     act.__name__: act
     for act in (
+        *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
         *(
-            address,
-            brace,
-            code_span,
-            command,
-            comment,
-            emphasis,
-            entity,
-            escape,
-            fence,
-            formula,
-            formula_end,
-            heading_end,
             link,
             link_end,
             mail,
             number,
+            own_line,
+            pipe,
+            pronounced,
+            quote,
+            removed,
+            row,
+            rule_row,
+            script,
+            spaced,
+            tag,
+            thought,
         ),
-        *(own_line, pipe, pronounced, quote, removed, row, rule_row, script, spaced, tag, thought),
     )
 }

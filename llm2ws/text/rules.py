@@ -9,12 +9,12 @@ __all__ = ["Rules"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """A rule that is off leaves its kind of markup as it is. All off: what is said equals the model's text."""
+    """A rule that is off leaves its kind of markup as it is. All off: what is said equals the model's text.
 
-    code: bool = (
-        True  # fenced blocks are dropped, to the end of the text if unclosed; a phrase is said in place of each. Indented
-    )
-    # lines are text: most of them continue a list
+    Indented lines are no code, as most of them continue a list.
+    """
+
+    code: bool = True  # fenced blocks are dropped, to the end of the text if unclosed; a phrase is said in place of each
     emoji: bool = True  # dropped; the digit of a keycap stays
     emphasis: bool = True  # *, _, **, ***, ~~ are dropped, what they enclose is said
     entities: bool = True  # &amp; becomes &
