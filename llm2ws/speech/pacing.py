@@ -163,7 +163,7 @@ class Pacing:
     def next_step(self, utterance: Utterance, gate: Gate, now: float) -> Step:
         """What to do now for a turn whose text flows while the model writes and whose audio waits for Flush."""
         waits: list[float] = []
-        if utterance.open_chars:
+        if utterance.open_chars and not utterance.half_said:
             at = self._flush_at(utterance, gate, now)
             if at <= now:
                 return END if utterance.all_said else FLUSH
@@ -175,7 +175,7 @@ class Pacing:
             if at <= now:
                 return CUT
             waits.append(at)
-        if not (utterance.first_group and utterance.open_chars):
+        if utterance.half_said or not (utterance.first_group and utterance.open_chars):
             at = self._speak_at(utterance, gate, now)
             if at <= now:
                 return SPEAK

@@ -206,6 +206,12 @@ class Utterance:
         return group.closed or self._full(group)
 
     @property
+    def half_said(self) -> bool:
+        """Some texts of the open group have to be said again before it may be flushed: it would lose them."""
+        group = self._current()
+        return group is not None and group.said < len(group.texts)
+
+    @property
     def flushes(self) -> int:
         """Groups flushed and not acknowledged."""
         return sum(group.flushed and not group.acked for group in self._groups)

@@ -23,6 +23,7 @@ from llm2ws.testing import Coding, Renderer, decode
 from llm2ws.text.fragments import Boundary, Fragment
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
+DIALECT = Deepgram(Setup("", "", FORMAT))
 # Long enough for the seam to see it: 10 ms a character.
 CODING = Coding(char_samples=80, word_pause_s=0.06, sentence_pause_s=0.1, lead_in_s=0.0)
 
@@ -168,11 +169,31 @@ def test_a_refused_flush_joins_the_next_group() -> None:
     assert utterance.complete
 
 
+def test_what_is_said_again_is_not_flushed_before_it_is_complete() -> None:
+    """A Flush is refused on the new connection, while the next group has not been said again yet."""
+    gate, pacing, utterance = Session(DIALECT, now=0.0, limits=Limits()), Pacing(Pace.NONE), Utterance(FORMAT)
+    for fragment in fragments("One.", " Two.", " Three."):
+        utterance.add(fragment)
+    utterance.say()
+    utterance.flush()
+    utterance.say()
+    utterance.say()
+    assert utterance.lost()
+    assert utterance.say() == "One. "
+    utterance.flush()
+    utterance.refused()
+    steps = list[str]()
+    while not steps or steps[-1] == "speak":
+        steps.append(pacing.next_step(utterance, gate, 0.0).verb)
+        if steps[-1] == "speak":
+            utterance.say()
+    assert (steps, utterance.open_chars) == (["speak", "speak", "flush"], len("One. Two. Three. "))
+
+
 # --- against an endpoint, in any order
 
 
 LIMITS = Limits(chars_per_window=300, flushes_per_window=6, flush_reserve=2, window_s=10.0)
-DIALECT = Deepgram(Setup("", "", FORMAT))
 WORD = st.text("abc", min_size=1, max_size=5)
 FRAGMENT = st.one_of(
     st.lists(WORD, min_size=1, max_size=12).map(lambda words: " " + " ".join(words) + "."),
@@ -305,6 +326,7 @@ class Machine(RuleBasedStateMachine):
                 self.session.speak(turn.ref, text, self.now)
                 continue
             if turn.utterance.open_chars:
+                assert not turn.utterance.half_said
                 turn.utterance.flush()
                 turn.pacing.flushed(self.now)
             if step.verb == "flush" or turn.sent_end:
