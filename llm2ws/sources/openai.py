@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from ..errors import LocalProtocolError, SourceError
-from .answer import ask, broken, ended_early, failed, json_of, no_answer, refused
+from .answer import ask, json_of
 from .aside import Aside
+from .faults import broken, ended_early, failed, no_answer, refused
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, resolve
 from .prompt import Prompt, conversation
 from .sse import Event
