@@ -40,7 +40,7 @@ SPILL_AFTER_S = 1.0  # of waiting for a limit
 DELAY_S = 1.0  # of waiting, after which a person may be told
 LOST_IN_A_ROW = 3  # connections that were lost with little or nothing said on them: they are not tried for ever
 GOT_ON_S = 0.5  # of audio on a connection, and the next one is worth while
-CHECK_S = 0.12  # how often a flowing turn looks whether the listener is about to run dry
+CHECK_S = 0.12  # how often a flowing turn looks whether the model pauses
 
 Source = AsyncIterable[str | Aside]
 
@@ -199,7 +199,7 @@ class Turn:
         self._endpoint: Endpoint | None = None  # of `_slot`
         self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
-        self._source_error: SourceError | None = None
+        self._source_error: SourceError | ConfigError | None = None
         self._error: BaseException | None = None
         self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections; where in the audio the last one was lost
         self._acked_since = False
@@ -352,7 +352,7 @@ class Turn:
                 self._source_error = SourceError(what, hint="look at what writes the text; try again", retry=True)
             else:
                 self._source_error = _source_failed(exc)
-        except SourceError as exc:
+        except (SourceError, ConfigError) as exc:
             self._source_error = exc
         except LocalProtocolError:
             raise
@@ -432,10 +432,10 @@ class Turn:
             self._add(self._fragmenter.release())
         holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
         due_s = min(pause_s(hold, gap_s) for hold in holds)
-        if silent_s < CHECK_S or due_s > silent_s:
-            wait_s = CHECK_S if silent_s < CHECK_S else due_s - silent_s
-            if wait_s < float("inf"):
-                self._arm(self._check, now + wait_s)
+        if silent_s < CHECK_S:
+            due_s = CHECK_S  # the model is writing
+        if silent_s < due_s < float("inf"):
+            self._arm(self._check, self._last_token_at + due_s)
 
     def _cut_clause(self) -> bool:
         """Have text up to the last clause end, rather than wait for the sentence. Whether there was any."""
