@@ -77,17 +77,20 @@ async def say(asked: Asked) -> int:
         sinks: list[WavFile | RawFile | Player] = []
         if asked.output is not None:
             sinks.append(await stack.enter_async_context(_file(asked, fmt)))
-        if asked.output is None if asked.play is None else asked.play:
+        play = asked.output is None if asked.play is None else asked.play
+        loading = asyncio.create_task(asyncio.to_thread(_load_player)) if play else None
+        opened = service.open_speech(settings, name, entry, slow_consumer_s=float("inf"))
+        conversation = await stack.enter_async_context(opened)
+        if loading:
             from .sinks.device import Player
 
+            await loading
             player = Player(fmt, device=settings.play.device, ahead_s=settings.play.ahead_s, on_played=report.played)
             report.player = await stack.enter_async_context(player)
             sinks.append(player)
-        pace = Pace.LISTENER if report.audible else Pace.NONE
-        opened = service.open_speech(settings, name, entry, pace=pace, slow_consumer_s=float("inf"))
-        conversation = await stack.enter_async_context(opened)
         stack.enter_context(report)
-        failed = await _turn(conversation.turn(source), sinks, report)
+        pace = Pace.LISTENER if report.audible else Pace.NONE
+        failed = await _turn(conversation.turn(source, pace=pace), sinks, report)
         if report.player:
             await report.player.drain()
     report.saved()
@@ -151,6 +154,12 @@ def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | 
     name, llm = choose_llm(settings, asked.llm)
     who = f"{name} answers" + (" with the prompt itself" if llm.kind == "echo" else "")
     return who, answer(llm, decoded(asked.prompt))
+
+
+def _load_player() -> None:
+    from .sinks.device import preload
+
+    preload()
 
 
 def _as_asked(asked: Asked, entry: Speech) -> Speech:

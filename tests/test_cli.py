@@ -9,11 +9,13 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -252,11 +254,36 @@ def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
         assert process.wait() == 130
 
 
+# --- sources that fail, keys ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_source_gave_before_it_failed_is_spoken(tmp_path: Path) -> None:
+    """A socket that its other end closed with something unread: its data can be read, then it fails."""
+    ours, theirs = socket.socketpair()
+    theirs.send(b"unread")
+    ours.send(b"Hello there. This is the en")
+    ours.close()
+    with theirs, start(["say", "-", "-o", "o.wav"], cwd=tmp_path, stdin=theirs.fileno()) as process:
+        stdout, stderr = process.communicate(timeout=20_000 * MS)
+    assert process.returncode == 3, stderr
+    assert stdout == b"Hello there. This is the en \n"
+    assert stderr.splitlines()[-1].startswith(b"llm2ws: standard input: Connection reset by peer: look at where the text")
+    assert AudioFormat().seconds(len(frames(tmp_path / "o.wav"))) > 1.0
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_no_log_shows_a_key(tmp_path: Path, canary: Callable[[], str], right: bool) -> None:
+    key = canary()
+    async with FaultySpeech(key=key if right else canary()) as speech:
+        env = {"LLM2WS_LOG": "debug", "LLM2WS_SPEECH__IT__URL": speech.url, "LLM2WS_SPEECH__IT__API_KEY": key}
+        done = await asyncio.to_thread(run, ["say", "Hello there.", "-o", "o.wav"], cwd=tmp_path, env=env)
+    assert done.code == (0 if right else 4), done.stderr
+
+
 # --- the speech server ------------------------------------------------------------------------------------------------------
 
 
-def test_the_speech_server_speaks_with_its_key_and_ends_in_good_order(tmp_path: Path, canary: object) -> None:
-    assert callable(canary)
+def test_the_speech_server_speaks_with_its_key_and_ends_in_good_order(tmp_path: Path, canary: Callable[[], str]) -> None:
     key = canary()
     (tmp_path / "key").write_text(key)
     server_args = [
