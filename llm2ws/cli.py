@@ -9,13 +9,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
-from .errors import ConfigError, Llm2wsError, LocalProtocolError, SinkError, SourceError
+from .errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
 from .say import Asked, decoded, emit, note, say, stdout_error
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ Exit codes:
   4    the speech endpoint
   5    the output: a file, a pipe whose reader has gone, the sound device
   130  interrupted: Ctrl+C or SIGTERM; a second one does not wait"""
-_BUG, _USAGE, _SOURCE, _SPEECH, _OUTPUT, _INTERRUPTED = 1, 2, 3, 4, 5, 130
+_BUG, _USAGE, _OUTPUT, _INTERRUPTED = 1, 2, 5, 130
+_CODES = {ConfigError: _USAGE, SourceError: 3, SpeechError: 4, SlowConsumerError: 4, SinkError: _OUTPUT}
 
 _LISTEN = "127.0.0.1:8766"
 _GRACE_S = 2.0  # for the speech server to finish what has been asked of it
@@ -46,7 +47,8 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8
     try:
         code = command.main(args, prog_name="llm2ws", standalone_mode=False)
-        sys.stdout and sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
@@ -76,18 +78,11 @@ def _failed(exc: BaseException) -> int:
             return _complain(str(stdout_error(exc)), _OUTPUT)
         case SystemExit(code=int(code)):
             return code
-        case ConfigError():
-            return _complain(str(exc), _USAGE)
-        case SourceError():
-            return _complain(str(exc), _SOURCE)
-        case SinkError():
-            return _complain(str(exc), _OUTPUT)
-        case Llm2wsError() if not isinstance(exc, LocalProtocolError):
-            return _complain(str(exc), _SPEECH)
+        case Llm2wsError() if code := next((code for kind, code in _CODES.items() if isinstance(exc, kind)), 0):
+            return _complain(str(exc), code)
         case _:
-            where = _place(exc)
             hint = "please report it with the output of LLM2WS_DEBUG=1 and the same command"
-            return _complain(f"a bug of llm2ws: {type(exc).__name__} in {where}: {hint}", _BUG)
+            return _complain(f"a bug of llm2ws: {type(exc).__name__} in {_place(exc)}: {hint}", _BUG)
 
 
 def _place(exc: BaseException) -> str:
@@ -247,6 +242,76 @@ def speech_server(
         return 0
 
     code = _run(serve, fast=True)
+    return 0 if code == _INTERRUPTED else code  # that is how a server ends
+
+
+@command.command("serve", epilog=EXIT_CODES)
+@click.option("--listen", metavar="HOST:PORT", help="Where; port 0 takes a free one. Default: 127.0.0.1:8765.")
+@click.option("--insecure", is_flag=True, help="Serve other machines without client keys.")
+@click.option(
+    "--env-folder", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="Read .env from this folder."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, and each turn.")
+@_config
+def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None, verbose: bool, config: str | None) -> int:
+    """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
+    from .config import Loaded, Settings, load
+    from .log import configure
+
+    flags: dict[tuple[str, ...], object] = {}
+    if listen is not None:
+        flags["server", "listen"] = listen
+    if insecure:
+        flags["server", "insecure"] = True
+    if verbose:
+        flags[("log",)] = "info"
+
+    def read() -> Loaded:
+        return load(flags=flags, config=config, folder=env_folder)
+
+    def reread() -> Settings:
+        settings = read().settings
+        configure(settings.log, settings.log_format)
+        return settings
+
+    settings, _, notes = read()
+    configure(settings.log, settings.log_format)
+    for line in notes:
+        note(line)
+
+    async def work() -> int:
+        from .server.life import serve
+
+        hangups: asyncio.Queue[Callable[[], Settings]] = asyncio.Queue(1)
+
+        async def reloads() -> AsyncIterator[Callable[[], Settings]]:
+            while True:
+                yield await hangups.get()
+
+        def hang_up() -> None:
+            with contextlib.suppress(asyncio.QueueFull):
+                hangups.put_nowait(reread)
+
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+        stop = asyncio.Event()
+        serving = asyncio.create_task(
+            serve(
+                settings,
+                shutdown=stop.wait(),
+                reloads=reloads(),
+                started=lambda url: note(f"listening on {url}"),
+            )
+        )
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            stop.set()
+            await serving
+            raise
+        return 0
+
+    code = _run(work, fast=True)
     return 0 if code == _INTERRUPTED else code  # that is how a server ends
 
 

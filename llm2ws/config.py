@@ -23,14 +23,18 @@ from msgspec import Meta
 from .errors import ConfigError
 
 __all__ = [
+    "ClientLimits",
+    "Key",
     "Llm",
     "Loaded",
     "Play",
     "Secret",
+    "Server",
     "Settings",
     "Speech",
     "SpeechLimits",
     "Text",
+    "Voice",
     "describe",
     "load",
     "read_key",
@@ -42,7 +46,12 @@ PREFIX = "LLM2WS_"
 NOT_SETTINGS = ("LLM2WS_CONFIG", "LLM2WS_DEBUG", "LLM2WS_TEST_")
 
 # Vendors' own variables, and the settings that they stand for.
-VENDORS: dict[str, tuple[str, ...]] = {"DEEPGRAM_API_KEY": ("speech", "deepgram", "api_key")}
+VENDORS: dict[str, tuple[str, ...]] = {
+    "ANTHROPIC_API_KEY": ("llm", "anthropic", "api_key"),
+    "DEEPGRAM_API_KEY": ("speech", "deepgram", "api_key"),
+    "OPENAI_API_KEY": ("llm", "openai", "api_key"),
+    "OPENAI_BASE_URL": ("llm", "openai", "base_url"),
+}
 
 Path_ = tuple[str, ...]
 
@@ -72,6 +81,7 @@ class Secret:
 
 
 Positive = Annotated[int, Meta(gt=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
 
 
 class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +100,9 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     url: Annotated[str, Meta(description="ws:// or wss:// address; empty: the vendor's own")] = ""
     voice: Annotated[str, Meta(description="the voice, in the endpoint's words; empty: its usual one")] = ""
+    voices: Annotated[
+        tuple[str, ...], Meta(description="others that clients of the daemon may ask for, as aura-2-*; empty: all it has")
+    ] = ()
     speed: Annotated[float, Meta(gt=0, description="multiple of the voice's usual speed")] = 1.0
     encoding: Annotated[
         Literal["linear16", "mulaw", "alaw"], Meta(description="how a sample is written; mulaw for telephony")
@@ -110,7 +123,19 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
 class Llm(msgspec.Struct, frozen=True, kw_only=True):
     """What answers."""
 
-    kind: Annotated[str, Meta(description="echo: the prompt itself; empty: its own name")] = ""
+    kind: Annotated[str, Meta(description="openai, anthropic, or echo: the prompt itself; empty: its own name")] = ""
+    base_url: Annotated[str, Meta(description="http:// or https:// address of the API; empty: the vendor's own")] = ""
+    model: Annotated[str, Meta(description="as the server calls it; empty: a small one of the vendor's")] = ""
+    api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
+    api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    system: Annotated[str, Meta(description="the system prompt")] = ""
+    temperature: Annotated[float | None, Meta(description="how freely it writes")] = None
+    max_tokens: Annotated[Positive | None, Meta(description="the longest answer")] = None
+    first_token_s: Annotated[float, Meta(gt=0, description="from the request to the first word: a model may have to load")] = (
+        120.0
+    )
+    stall_s: Annotated[float, Meta(gt=0, description="silence within an answer after which it counts as dead")] = 30.0
     tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
 
 
@@ -139,6 +164,51 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     ahead_s: Annotated[float, Meta(gt=0, description="audio that waits to be played: more rides out a busier machine")] = 2.0
 
 
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that clients of the daemon may ask for, and what it stands for."""
+
+    voice: Annotated[str, Meta(description="the voice, in the endpoint's words")]
+    speech: Annotated[str, Meta(description="the [speech.<name>] that has it; empty: the default")] = ""
+
+
+class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client key may use."""
+
+    body_bytes: Annotated[int, Meta(gt=0, description="the largest request")] = 4_000_000
+    message_bytes: Annotated[int, Meta(gt=0, description="the largest WebSocket message")] = 1_000_000
+    messages_per_s: Annotated[float, Meta(gt=0, description="requests and WebSocket messages a second")] = 200.0
+    text_chars: Annotated[int, Meta(gt=0, description="the longest text to speak, and the longest answer")] = 200_000
+    conversations: Annotated[int, Meta(gt=0, description="requests and WebSockets at once")] = 500
+    turn_speech_s: Annotated[float, Meta(gt=0, description="speech in one answer")] = 3_600.0
+    hour_speech_s: Annotated[PositiveFloat | None, Meta(description="speech in an hour")] = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client of the daemon. Its limits are those of [server.limits] where it has none of its own."""
+
+    name: Annotated[str, Meta(min_length=1, description="whose it is: for logs and metrics")]
+    key: Annotated[Secret, Meta(description="what the client presents; better in key_file than here")] = Secret()
+    key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    limits: Annotated[dict[str, float], Meta(description="those of [server.limits] that are others for it")] = {}
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon."""
+
+    listen: Annotated[str, Meta(description="HOST:PORT; another host than this machine's own demands client keys")] = (
+        "127.0.0.1:8765"
+    )
+    insecure: Annotated[bool, Meta(description="serve other machines without client keys")] = False
+    hosts: Annotated[tuple[str, ...], Meta(description="names under which clients reach it, besides this machine's own")] = ()
+    origins: Annotated[tuple[str, ...], Meta(description="web pages that may use it, such as https://app.example.com")] = ()
+    tls_cert_file: Annotated[str, Meta(description="a PEM file with the certificate; empty: plain http")] = ""
+    tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
+    drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
+    ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
+    keys: Annotated[tuple[Key, ...], Meta(description="the clients")] = ()
+    limits: ClientLimits = ClientLimits()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings."""
 
@@ -154,6 +224,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     play: Play = Play()
     llm: dict[str, Llm] = {}
     speech: dict[str, Speech] = {}
+    voices: dict[str, Voice] = {}
+    server: Server = Server()
 
 
 class Loaded(NamedTuple):
@@ -394,7 +466,10 @@ def read_key(path: str) -> str:
 
 def describe(path: Path_) -> str:
     """What a setting is for, in a few words."""
-    kind = (_fields_at(path[:-1]) or {})[path[-1]]
+    return _description((_fields_at(path[:-1]) or {})[path[-1]])
+
+
+def _description(kind: object) -> str:
     return next((meta.description for meta in typing.get_args(kind)[1:] if isinstance(meta, Meta) and meta.description), "")
 
 
@@ -407,22 +482,28 @@ def sample() -> str:
         *_sample_of(Settings, ()),
         *_sample_of(Text, ("text",)),
         *_sample_of(Play, ("play",)),
+        *_sample_of(Server, ("server",)),
+        *_sample_of(ClientLimits, ("server", "limits")),
+        *_sample_of(Key, ("server", "keys"), off="# ", unset=True),
         "# Under any name; several may stand side by side.",
         *_sample_of(Llm, ("llm", "echo"), off="# "),
         *_sample_of(Speech, ("speech", "deepgram"), off="# "),
         *_sample_of(SpeechLimits, ("speech", "deepgram", "limits"), off="# "),
+        *_sample_of(Voice, ("voices", "alloy"), off="# ", unset=True),
     ]
     return "\n".join(out).rstrip() + "\n"
 
 
-def _sample_of(section: type[msgspec.Struct], path: Path_, *, off: str = "") -> Iterator[str]:
+def _sample_of(section: type[msgspec.Struct], path: Path_, *, off: str = "", unset: bool = False) -> Iterator[str]:
+    """`unset`: the table is one of many that have no defaults."""
     if path:
-        yield f"{off}[{'.'.join(path)}]"
+        table = f"[[{'.'.join(path)}]]" if path == ("server", "keys") else f"[{'.'.join(path)}]"
+        yield f"{off}{table:30} # as many as there are (unset)" if unset else f"{off}{table}"
     for name, field in _fields(section).items():
-        if not _is_table((*path, name)):
+        if not _is_table((*path, name)) and (*path, name) != ("server", "keys"):
             value = field.default.reveal() if isinstance(field.default, Secret) else field.default
-            unset = value is None
-            line = f"{name} =" if unset else f"{name} = {json.dumps(value)}"
-            comment = describe((*path, name)) + (" (unset)" if unset else "")
-            yield f"{off or ('# ' if unset else '')}{line:30} # {comment}"
+            missing = unset or value is None
+            line = f"{name} =" if missing else f"{name} = {json.dumps(value)}"
+            comment = _description(field.type) + (" (unset)" if missing else "")
+            yield f"{off or ('# ' if missing else '')}{line:30} # {comment}"
     yield ""

@@ -2,6 +2,7 @@
 
     Llm2wsError
     ├── ConfigError              a setting, flag or argument is wrong
+    │   └── UnknownName          no model, endpoint or voice of that name is configured
     ├── SourceError              where the text comes from failed: an LLM, a file
     ├── SpeechError              the speech endpoint failed
     │   ├── ConnectFailed        no connection could be opened
@@ -27,6 +28,7 @@ __all__ = [
     "SourceError",
     "SpeechError",
     "TurnLost",
+    "UnknownName",
 ]
 
 
@@ -47,6 +49,10 @@ class Llm2wsError(Exception):
 
 class ConfigError(Llm2wsError):
     """A setting, flag or argument is wrong. Nothing has been started."""
+
+
+class UnknownName(ConfigError):
+    """Something was asked for by a name that is not configured."""
 
 
 class SourceError(Llm2wsError):

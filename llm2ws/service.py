@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat, Encoding
 from .config import VENDORS, Llm, Secret, Settings, Speech, Text, read_key
-from .errors import ConfigError
+from .errors import ConfigError, LocalProtocolError, UnknownName
 from .sources.aside import Aside
+from .sources.prompt import Prompt, conversation
 from .sources.text import echo
 from .speech import DIALECTS
 from .speech.dialect import Limits, Setup
@@ -25,7 +29,12 @@ from .speech.pacing import Pace
 from .text.fragments import Policy
 
 if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoint's process starts
-    from .pool import Endpoint
+    import ssl
+    from types import TracebackType
+
+    from .pool import Endpoint, Pool
+    from .sources.model import Endpoint as ModelEndpoint
+    from .sources.model import ModelSettings
     from .text.cleaner import Cleaner
     from .text.fragmenter import Fragmenter
     from .turn import Conversation
@@ -33,6 +42,9 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
 __all__ = [
     "KINDS",
     "LOCAL",
+    "LlmClient",
+    "Service",
+    "Upstream",
     "answer",
     "audio_format",
     "choose_llm",
@@ -47,10 +59,93 @@ __all__ = [
 LOCAL = "local"  # the name of the embedded endpoint
 _LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
 
-# What can answer a prompt: a line for each kind.
-KINDS: dict[str, Callable[[Llm, str], AsyncIterator[str | Aside]]] = {
-    "echo": lambda llm, prompt: echo(prompt, tokens_per_s=llm.tokens_per_s),
+# OpenAI's names of voices, which many clients offer no choice beyond. The embedded endpoint knows these names as well.
+_OPENAI_VOICES = {
+    "alloy": "aura-2-andromeda-en",
+    "ash": "aura-2-arcas-en",
+    "ballad": "aura-2-draco-en",
+    "cedar": "aura-2-apollo-en",
+    "coral": "aura-2-helena-en",
+    "echo": "aura-2-orion-en",
+    "fable": "aura-2-pandora-en",
+    "marin": "aura-2-thalia-en",
+    "nova": "aura-2-luna-en",
+    "onyx": "aura-2-zeus-en",
+    "sage": "aura-2-cora-en",
+    "shimmer": "aura-2-asteria-en",
+    "verse": "aura-2-aries-en",
 }
+_VOICE_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")
+
+
+class LlmClient(Protocol):
+    """What answers, kept open for many answers."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+        """One answer. `extra`: fields of this request that win over the settings."""
+
+
+class _Echo:
+    """Answers with what the user said last."""
+
+    def __init__(self, llm: Llm) -> None:
+        self._tokens_per_s = llm.tokens_per_s
+
+    async def __aenter__(self) -> None:
+        """There is nothing to open."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+        said = conversation(prompt)[-1].get("content")
+        return echo(said if isinstance(said, str) else "", tokens_per_s=self._tokens_per_s)
+
+
+def _openai(llm: Llm) -> LlmClient:
+    from .sources.openai import OpenAIChat
+
+    return OpenAIChat(_model_settings(llm))
+
+
+def _anthropic(llm: Llm) -> LlmClient:
+    from .sources.anthropic import AnthropicMessages
+
+    return AnthropicMessages(_model_settings(llm))
+
+
+# What can answer a prompt: a line for each kind.
+KINDS: dict[str, Callable[[Llm], LlmClient]] = {"anthropic": _anthropic, "echo": _Echo, "openai": _openai}
+
+
+def _model_settings(llm: Llm) -> ModelSettings:
+    from .sources.model import ModelSettings
+
+    return ModelSettings(
+        model=llm.model or None,
+        base_url=llm.base_url or None,
+        api_key=_key(llm),  # settings have taken the environment in: nothing else is looked for there
+        system=llm.system or None,
+        temperature=llm.temperature,
+        max_tokens=llm.max_tokens,
+        ca_file=llm.ca_file or None,
+        first_token_s=llm.first_token_s,
+        stall_s=llm.stall_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A server that speaks Chat Completions, for requests that are passed on as they are."""
+
+    server: ModelEndpoint
+    settings: ModelSettings
 
 
 @asynccontextmanager
@@ -78,7 +173,11 @@ async def connect(
 
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
-    keys = {path[1]: Speech(api_key=Secret(os.environ[name])) for name, path in VENDORS.items() if os.environ.get(name)}
+    keys = {
+        path[1]: Speech(api_key=Secret(os.environ[name]))
+        for name, path in VENDORS.items()
+        if path[0] == "speech" and os.environ.get(name)
+    }
     name, entry = choose_speech(Settings(speech=keys), endpoint)
     entry = replace(
         entry,
@@ -133,9 +232,13 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     return name, replace(llm, kind=kind)
 
 
-def answer(llm: Llm, prompt: str) -> AsyncIterator[str | Aside]:
+async def answer(llm: Llm, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
     """A source: the answer of an LLM that `choose_llm` gave."""
-    return KINDS[llm.kind](llm, prompt)
+    client = KINDS[llm.kind](llm)
+    async with client:
+        items = client.answer(prompt)
+        async for item in items:
+            yield item
 
 
 def audio_format(entry: Speech) -> AudioFormat:
@@ -177,53 +280,216 @@ async def open_speech(
 
     `slow_consumer_s`: inf for whoever may take all their time. Raises ConfigError for what cannot be asked for.
     """
-    chain = [(name, entry), *(choose_speech(settings, other) for other in entry.failover)]
-    text = settings.text
-    async with AsyncExitStack() as stack:
-        endpoints = [
-            # One format for all, so that each can go on where another stopped.
-            await _endpoint(stack, one, replace(of, encoding=entry.encoding, sample_rate_hz=entry.sample_rate_hz), limits)
-            for one, of in chain
-        ]
-        from .pool import Pool  # after the embedded endpoint, which loads them while it starts
+    settings = replace(settings, speech={**settings.speech, name: entry})
+    async with Service(settings, speech=[name], llms=[], limits=limits) as service:
+        yield service.conversation(name, pace=pace, slow_consumer_s=slow_consumer_s)
+
+
+class Service:
+    """What all conversations of a process share: connections to speech endpoints, clients of LLMs, the embedded endpoint.
+
+    `speech`, `llms`: the names to be used, None for all that are configured, or the default where none is. `limits`: instead
+    of the endpoints' own. Raises ConfigError when it is entered, for settings that cannot be right.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        speech: Sequence[str] | None = None,
+        llms: Sequence[str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.settings = settings
+        self._limits = limits
+        self._default_speech = speech[0] if speech else choose_speech(settings)[0]
+        self._entries = dict(_chain(settings, list(settings.speech) if speech is None else speech, self._default_speech))
+        names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
+        self._llms = dict(choose_llm(settings, name) for name in names)
+        self._keys: dict[str, str] = {}
+        self._tls: dict[str, ssl.SSLContext] = {}
+        self._clients: dict[str, LlmClient] = {}
+        self._local = ("", "")
+        self._stack = AsyncExitStack()
+        self._pool: Pool | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for name, entry in self._entries.items():
+                self._keys[name] = _key(entry)
+                if entry.dialect != LOCAL and not entry.url and not self._keys[name]:
+                    variable = next((of for of, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
+                    raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
+            if any(entry.dialect == LOCAL for entry in self._entries.values()):
+                self._local = await stack.enter_async_context(local_endpoint())
+            from .connection import client_tls
+            from .pool import Pool  # after the embedded endpoint, which loads them while it starts
+
+            self._tls = {path: client_tls(path) for path in {entry.ca_file for entry in self._entries.values()} if path}
+            connect_s = max(entry.connect_s for entry in self._entries.values())
+            self._pool = await stack.enter_async_context(Pool(connect_s=connect_s))
+            for name, llm in self._llms.items():
+                client = self._clients[name] = KINDS[llm.kind](llm)
+                await stack.enter_async_context(client)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    @property
+    def llms(self) -> list[str]:
+        """Their names, the default one first."""
+        first = next(iter(self._llms)) if self.settings.default_llm not in self._llms else self.settings.default_llm
+        return [first, *(name for name in self._llms if name != first)]
+
+    @property
+    def voices(self) -> list[str]:
+        """Names that may be asked for: those of the settings, then OpenAI's. An endpoint may have more."""
+        own = [entry.voice for entry in self._entries.values() if entry.voice]
+        listed = [name for entry in self._entries.values() for name in entry.voices if "*" not in name]
+        return list(dict.fromkeys([*self.settings.voices, *own, *listed, *_OPENAI_VOICES]))
+
+    @property
+    def speech(self) -> list[str]:
+        """Names of the endpoints, the default one first."""
+        return list(dict.fromkeys([self._default_speech, *self._entries]))
+
+    @property
+    def pool(self) -> Pool:
+        """The connections. Raises LocalProtocolError when the service was not entered."""
+        if self._pool is None:
+            raise LocalProtocolError("the service was not entered", hint="use it with `async with`")
+        return self._pool
+
+    def conversation(
+        self,
+        speech: str = "",
+        *,
+        voice: str = "",
+        format: AudioFormat | None = None,  # noqa: A002 - the word of every audio API
+        speed: float = 1.0,
+        pace: Pace = Pace.NONE,
+        policy: Policy | None = None,
+        slow_consumer_s: float = 60.0,
+    ) -> Conversation:
+        """A conversation with an endpoint of the settings, "" for the default, and with those that take over when it fails.
+
+        `voice`: a name that `voice` knows, "" for the endpoint's own. `format`: None for the endpoint's own. `speed`: a
+        multiple of the endpoint's. Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
+        """
         from .turn import Conversation
 
-        yield Conversation(
-            await stack.enter_async_context(Pool(connect_s=entry.connect_s)),
-            endpoints,
-            policy=Policy(text.policy) if text.policy else None,
+        speech, voice = self._voice(speech, voice)
+        entry = self._entry(speech)
+        fmt = format or audio_format(entry)
+        text = self.settings.text
+        return Conversation(
+            self.pool,
+            [
+                # One format for all, so that each can go on where another stopped.
+                self._endpoint(name, fmt, voice if name == speech else "", speed)
+                for name in dict.fromkeys([speech, *entry.failover])
+            ],
+            policy=policy or (Policy(text.policy) if text.policy else None),
             pace=pace,
             cleaner=partial(cleaner, text),
             fragmenter=partial(fragmenter, text),
             slow_consumer_s=slow_consumer_s,
         )
 
+    def answer(self, llm: str, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+        """A source: the answer of an LLM of the settings, "" for the default. `extra`: fields of the request.
 
-async def _endpoint(stack: AsyncExitStack, name: str, entry: Speech, limits: Limits | None) -> Endpoint:
-    local = entry.dialect == LOCAL
-    url, key, voice = entry.url, _key(entry), entry.voice
-    if local:
-        url, key = await stack.enter_async_context(local_endpoint())
-        voice = voice or "en-us"
-    elif not url and not key:
-        variable = next((variable for variable, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
-        raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
-    from .connection import client_tls
-    from .pool import Endpoint
+        Raises UnknownName.
+        """
+        return self._clients[self._llm_name(llm)].answer(prompt, extra=extra)
 
-    dialect = DIALECTS["deepgram" if local else entry.dialect](Setup(url, voice, audio_format(entry), key, entry.speed))
-    given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
-    return Endpoint(
-        dialect,
-        name,
-        connections=entry.connections,
-        limits=limits or dataclasses.replace(_LOCAL_LIMITS if local else dialect.limits, **given),
-        tls=client_tls(entry.ca_file) if entry.ca_file else None,
-        silence_s=entry.silence_s,
-    )
+    def upstream(self, llm: str) -> Upstream | None:
+        """Where requests for an LLM can be passed on as they are; None where it does not speak Chat Completions.
+
+        Raises UnknownName, and ConfigError like the LLM's client.
+        """
+        from .sources.model import resolve
+        from .sources.openai import VENDOR
+
+        entry = self._llms[self._llm_name(llm)]
+        if entry.kind != "openai":
+            return None
+        settings = _model_settings(entry)
+        return Upstream(resolve(settings, VENDOR), settings)
+
+    async def warm(self) -> bool:
+        """Open a connection to the default endpoint, if none is open: whether one was opened.
+
+        Raises SpeechError when it cannot be had.
+        """
+        name, before = self._default_speech, self.pool.opened
+        await self.pool.warm(self._endpoint(name, audio_format(self._entry(name)), "", 1.0))
+        return self.pool.opened > before
+
+    def _llm_name(self, llm: str) -> str:
+        name = llm or self.llms[0]
+        if name not in self._clients:
+            raise UnknownName(f"there is no model {_shown(name)}", hint=f"give one of {', '.join(self.llms)}")
+        return name
+
+    def _entry(self, speech: str) -> Speech:
+        if speech not in self._entries:
+            known = ", ".join(self.speech)
+            raise UnknownName(f"there is no speech endpoint {_shown(speech)}", hint=f"give one of {known}")
+        return self._entries[speech]
+
+    def _voice(self, speech: str, voice: str) -> tuple[str, str]:
+        """The endpoint, and the voice in its words."""
+        alias = self.settings.voices.get(voice)
+        if alias is not None:
+            return speech or alias.speech or self._default_speech, alias.voice
+        speech = speech or self._default_speech
+        entry = self._entry(speech)
+        if voice in ("", entry.voice):
+            return speech, ""
+        if voice in _OPENAI_VOICES:
+            return speech, _OPENAI_VOICES[voice]
+        allowed = not entry.voices or any(fnmatchcase(voice, pattern) for pattern in entry.voices)
+        if not allowed or not _VOICE_NAME.fullmatch(voice):
+            raise UnknownName(f"there is no voice {_shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
+        return speech, voice
+
+    def _endpoint(self, name: str, fmt: AudioFormat, voice: str, speed: float) -> Endpoint:
+        from .pool import Endpoint
+
+        entry = self._entries[name]
+        local = entry.dialect == LOCAL
+        url, key = self._local if local else (entry.url, self._keys[name])
+        voice = voice or entry.voice or ("en-us" if local else "")
+        dialect = DIALECTS["deepgram" if local else entry.dialect](Setup(url, voice, fmt, key, entry.speed * speed))
+        given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
+        return Endpoint(
+            dialect,
+            name,
+            connections=entry.connections,
+            limits=self._limits or dataclasses.replace(_LOCAL_LIMITS if local else dialect.limits, **given),
+            tls=self._tls.get(entry.ca_file),
+            silence_s=entry.silence_s,
+        )
 
 
-def _key(entry: Speech) -> str:
+def _chain(settings: Settings, names: Sequence[str], default: str) -> Iterator[tuple[str, Speech]]:
+    """Endpoints by name, with those that take over from them."""
+    for name in [default, *names]:
+        _, entry = choose_speech(settings, name)
+        yield name, entry
+        for other in entry.failover:
+            yield choose_speech(settings, other)
+
+
+def _shown(name: str) -> str:
+    """A name that a client gave, fit for a message."""
+    return repr(name) if _VOICE_NAME.fullmatch(name) else "of that name"
+
+
+def _key(entry: Speech | Llm) -> str:
     return read_key(entry.api_key_file) if entry.api_key_file and not entry.api_key else entry.api_key.reveal()
 
 

@@ -40,7 +40,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
     "service": (*_SERVICE, "metrics", "log"),
-    "server": ("errors", "audio", "speech", "turn", "service", "metrics", "log"),
+    # Faces push text into a turn, and read what comes beside it.
+    "server": ("errors", "audio", "speech", "turn", "service", "metrics", "log", "config", "sources.aside", "sources.inlet"),
     "cli": (*_SERVICE, "metrics", "log", "service", "server", "say"),
     "say": (*_SERVICE, "metrics", "log", "service"),
 }

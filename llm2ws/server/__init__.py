@@ -1,0 +1,1 @@
+"""The daemon: protocols that clients already speak, each in one file, over turns."""

@@ -1,0 +1,161 @@
+"""The daemon's application: the faces, and what every request passes through."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+from aiohttp import hdrs, web
+
+from ..errors import Llm2wsError
+from ..log import turn_id
+from .access import preflight
+from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, openai_error, problem_of
+
+__all__ = ["create_app"]
+
+_log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Files of this folder that serve faces: each has FACE, or FACES where its paths differ in who may ask.
+_MODULES = ("chat", "health", "page", "realtime", "relay", "speak", "speech")
+
+
+def create_app(daemon: Daemon) -> web.Application:
+    """The application that serves `daemon`."""
+    app = web.Application(middlewares=[_correlate, _refuse, _admit], client_max_size=daemon.access.body_bytes)
+    app[DAEMON] = daemon
+    for face in _faces():
+        for route in face.routes:
+            route.register(app.router)
+            _FACE_OF[route.path] = face
+    app.on_response_prepare.append(_mark)
+    return app
+
+
+_FACE_OF: dict[str, Face] = {}  # by path
+_ORIGIN = web.RequestKey("origin", str)
+_PREPARED = web.RequestKey("prepared", bool)
+
+
+def _faces() -> list[Face]:
+    faces: list[Face] = []
+    for name in _MODULES:
+        if find_spec(f".{name}", __package__) is None:
+            continue
+        module = import_module(f".{name}", __package__)
+        faces += getattr(module, "FACES", None) or [module.FACE]
+    return faces
+
+
+def _face(request: web.Request) -> Face:
+    resource = request.match_info.route.resource
+    return _FACE_OF.get(resource.canonical if resource else "", _NOTHING)
+
+
+_NOTHING = Face([], openai_error)
+
+
+@web.middleware
+async def _correlate(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """One id for the request, in its answer and in every line that is logged for it: the client's, or a new one."""
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    with turn_id(request[REQUEST_ID]):
+        return await handler(request)
+
+
+@web.middleware
+async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Errors become answers in the form of the vendor whose protocol it is."""
+    face = _face(request)
+    try:
+        response = await handler(request)
+    except Problem as exc:
+        problem = exc
+    except (web.HTTPException, Llm2wsError) as exc:
+        problem = problem_of(exc)
+    except ConnectionError:  # the client has gone
+        raise
+    except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the daemon serves on
+        _log.error("a bug of llm2ws: %s, %s", type(exc).__name__, _place(exc))
+        _log.debug("the bug", exc_info=True)  # may quote what a client wrote
+        problem = Problem(
+            500, "a bug of llm2ws: its log says more under this request's id", code="internal_error", kind="server_error"
+        )
+    else:
+        _count(request, response.status)
+        return response
+    _count(request, problem.status)
+    if request.get(_PREPARED):
+        # The answer had begun, so it cannot be another one: the client sees it break off.
+        _log.warning("%s broke off: %s", request.path, problem.message)
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer broke off")
+    return face.error(problem, request[REQUEST_ID])
+
+
+@web.middleware
+async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Only who may ask gets to a face, and counts against what is theirs."""
+    daemon, face = request.app[DAEMON], _face(request)
+    origin = daemon.access.check_origin(request)
+    if origin is not None:
+        request[_ORIGIN] = origin
+    if request.method == "OPTIONS" and hdrs.ORIGIN in request.headers:
+        return preflight(request, origin)
+    if face.public:
+        request[CLIENT] = daemon.access.anyone
+        request[SERVICE] = daemon.service
+        return await handler(request)
+    client = request[CLIENT] = daemon.access.client(request)
+    if face is _NOTHING:
+        return await handler(request)  # 404 or 405
+    client.message()
+    if daemon.draining.is_set():
+        raise Problem(
+            503,
+            "the daemon stops: ask another one, or later",
+            code="draining",
+            kind="server_error",
+            headers={"Retry-After": "1"},
+        )
+    service = request[SERVICE] = daemon.enter()
+    try:
+        with client.conversation():
+            return await handler(request)
+    finally:
+        daemon.leave(service)
+
+
+async def _mark(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer says."""
+    request[_PREPARED] = True
+    headers = response.headers
+    headers["X-Request-Id"] = request.get(REQUEST_ID, "")
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Cache-Control", "no-store")
+    headers["Server"] = "llm2ws"
+    if origin := request.get(_ORIGIN):
+        headers["Access-Control-Allow-Origin"] = request.headers.get(hdrs.ORIGIN, origin)
+        headers["Access-Control-Expose-Headers"] = "X-Request-Id, Server-Timing, Retry-After"
+        headers["Vary"] = "Origin"
+
+
+def _count(request: web.Request, status: int) -> None:
+    resource = request.match_info.route.resource
+    request.app[DAEMON].metrics.request(resource.canonical if resource else "", status)
+
+
+def _place(exc: BaseException) -> str:
+    trace = exc.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"

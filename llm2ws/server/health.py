@@ -1,0 +1,68 @@
+"""Whether the daemon lives, can take a conversation, and what it has counted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ..errors import ConfigError, SpeechError
+from ..metrics import CONTENT_TYPE
+from .state import DAEMON, Daemon, Face
+
+__all__ = ["FACES", "Readiness"]
+
+PROBE_S = 3.0  # how long /readyz waits for an endpoint to answer
+
+
+class Readiness:
+    """Whether an endpoint has answered lately; asks it when nobody has."""
+
+    def __init__(self, ready_s: float) -> None:
+        self._ready_s = ready_s
+        self._answered_at = -float("inf")
+        self._why = "no endpoint has answered yet"
+        self._asking = asyncio.Lock()
+
+    def answered(self) -> None:
+        """An endpoint gave a connection, or audio."""
+        self._answered_at = asyncio.get_running_loop().time()
+
+    async def why_not(self, daemon: Daemon) -> str:
+        """Why no conversation can be taken; "" when one can."""
+        if daemon.draining.is_set():
+            return "draining"
+        loop = asyncio.get_running_loop()
+        async with self._asking:
+            if loop.time() - self._answered_at > min(5.0, self._ready_s):
+                try:
+                    async with asyncio.timeout(PROBE_S):
+                        began = loop.time()
+                        if await daemon.service.warm():
+                            daemon.metrics.opened(daemon.service.speech[0], loop.time() - began)
+                    self.answered()
+                except TimeoutError:
+                    self._why = f"the speech endpoint {daemon.service.speech[0]} did not answer in time"
+                except (SpeechError, ConfigError) as exc:
+                    self._why = str(exc)
+        return self._why if loop.time() - self._answered_at > self._ready_s else ""
+
+
+async def _alive(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _ready(request: web.Request) -> web.Response:
+    daemon = request.app[DAEMON]
+    why = await daemon.readiness.why_not(daemon)
+    return web.json_response({"ready": not why, "reason": why or None}, status=503 if why else 200)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[DAEMON].metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+
+FACES = [
+    Face([web.get("/healthz", _alive), web.get("/readyz", _ready)], public=True),
+    Face([web.get("/metrics", _metrics)]),
+]

@@ -1,0 +1,124 @@
+"""A turn for a client: within the client's limits, counted and logged, and told when the daemon stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict
+from enum import StrEnum
+
+from aiohttp import web
+
+from ..sources.aside import Aside
+from ..sources.inlet import Inlet
+from ..turn import Audio, Conversation, Outcome, Turn, TurnEvent
+from .access import Client
+from .state import CLIENT, DAEMON, Daemon
+
+Source = AsyncIterable[str | Aside]
+
+__all__ = ["Speaking", "Stopped", "speaking"]
+
+_log = logging.getLogger("llm2ws.turn")
+
+
+class Stopped(StrEnum):
+    """Why a turn was ended before its time, and not by its client."""
+
+    TEXT = "text limit"  # the answer is longer than the client may have; what came before is spoken
+    SPEECH = "speech limit"  # it has had all the speech that it may have
+    SHUTDOWN = "shutdown"  # the daemon stops
+
+
+class Speaking:
+    """A turn in progress. Take its `events()`; `stopped` tells why it ended early, None where it did not."""
+
+    def __init__(self, conversation: Conversation, source: Source, client: Client, daemon: Daemon) -> None:
+        self.stopped: Stopped | None = None
+        self.turn: Turn = conversation.turn(self._within_limit(source))
+        self._client = client
+        self._daemon = daemon
+        self._gaps, self._gap_s = 0, 0.0
+        self._heard_until = 0.0  # by a listener who began with the first audio
+        self._handed_s = 0.0
+
+    async def events(self) -> AsyncGenerator[TurnEvent, None]:
+        """Those of the turn. Its error is raised after `Done`, like the turn does it."""
+        limit_s = self._client.limits.turn_speech_s
+        now = asyncio.get_running_loop().time
+        async with aclosing(self.turn.events()) as events:
+            async for event in events:
+                if isinstance(event, Audio):
+                    seconds = self.turn.format.seconds(len(event.data))
+                    if event.at_s + seconds > limit_s or self._client.speech_left_s <= 0:
+                        await self.stop(Stopped.SPEECH)
+                        continue
+                    self._client.spoke(seconds)
+                    self._listen(seconds, now())
+                yield event
+
+    async def stop(self, why: Stopped = Stopped.SHUTDOWN) -> None:
+        """End it now: its source is closed, its endpoint told. `Done` is still to come."""
+        if self.stopped is None and self.turn.outcome is None:
+            self.stopped = why
+        await self.turn.interrupt()
+
+    def _listen(self, seconds: float, now: float) -> None:
+        self._handed_s += seconds
+        gap_s = now - self._heard_until
+        if self._heard_until and gap_s > 0.02:
+            self._gaps += 1
+            self._gap_s += gap_s
+        self._heard_until = max(self._heard_until, now) + seconds
+
+    async def _within_limit(self, source: Source) -> AsyncGenerator[str | Aside, None]:
+        """The text, until the client has had as much as it may."""
+        left = self._client.limits.text_chars
+        items = aiter(source)
+        try:
+            async for item in items:
+                if isinstance(item, str):
+                    left -= len(item)
+                    if left < 0:
+                        self.stopped = Stopped.TEXT
+                        return
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator | Inlet):
+                await items.aclose()
+
+    def ended(self, face: str) -> None:
+        """Count it and log it. Called once."""
+        stats = self.turn.stats
+        outcome = str(self.stopped or self.turn.outcome or Outcome.INTERRUPTED)
+        spoken = self.turn.spoken
+        unheard = max(0, stats.sent_chars - len(spoken.split(self._handed_s).heard))
+        values = asdict(stats)
+        self._daemon.metrics.turn_ended(
+            face=face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
+        )
+        if _log.isEnabledFor(logging.INFO):
+            shown = {name: round(value, 3) for name, value in values.items() if value}
+            fields = {"face": face, "client": self._client.name, "outcome": outcome, **shown}
+            fields |= {"gaps": self._gaps, "gap_s": round(self._gap_s, 3), "wasted_chars": unheard}
+            _log.info("turn %s", " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in fields.items()))
+
+
+@asynccontextmanager
+async def speaking(request: web.Request, conversation: Conversation, source: Source, *, face: str) -> AsyncIterator[Speaking]:
+    """Speak what `source` gives, for the client of `request`. Leaving the block before the end interrupts.
+
+    Raises Problem when the client has no speech left.
+    """
+    client, daemon = request[CLIENT], request.app[DAEMON]
+    client.check_speech()
+    one = Speaking(conversation, source, client, daemon)
+    daemon.turns.add(one.stop)
+    try:
+        async with one.turn:
+            yield one
+    finally:
+        daemon.turns.discard(one.stop)
+        one.ended(face)
