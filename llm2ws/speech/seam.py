@@ -53,6 +53,20 @@ class Envelope:
             part = samples[at : at + per_step : every]
             self.steps.append(math.log2(1 + sum(map(abs, part)) / len(part)))
 
+    def pauses(self) -> list[tuple[float, float]]:
+        """Where it is quiet for longer than a stop consonant is: from and to, in seconds."""
+        if not self.steps:
+            return []
+        quiet, found, begin = _quiet(self.steps), [], None
+        for at, step in enumerate([*self.steps, math.inf]):
+            if step <= quiet:
+                begin = at if begin is None else begin
+            elif begin is not None:
+                if at - begin > PAUSE_STEPS:
+                    found.append((begin * STEP_S, at * STEP_S))
+                begin = None
+        return found
+
     @property
     def step_bytes(self) -> int:
         """How many bytes one step lasts."""

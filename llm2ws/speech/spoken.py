@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 __all__ = ["Heard", "Saying", "Spoken", "Stretch"]
 
-# How long a mark is heard as silence, in units of an average character.
-_PAUSES = dict.fromkeys(".!?…。！？।؟", 6.0) | dict.fromkeys(",;:–—،；，、：", 3.0)
+# How long a character is heard, in units of an average letter: marks as silence, digits as words ("1908" has 19 letters).
+_UNITS = dict.fromkeys(".!?…。！？।؟", 6.0) | dict.fromkeys(",;:–—،；，、：", 3.0) | dict.fromkeys("0123456789", 4.0)
+_UNITS |= dict.fromkeys("%$€£&+=@", 6.0)
+_SENTENCE = frozenset(".!?…。！？।؟")
 
 
 class Saying(NamedTuple):
@@ -32,11 +34,15 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Audio whose both ends are known, and what was said in it."""
+    """Audio whose both ends are known, and what was said in it.
+
+    `pauses`: where it is quiet, from and to, in seconds of the turn's audio.
+    """
 
     start_s: float
     end_s: float
     sayings: tuple[Saying, ...]
+    pauses: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,9 @@ class Spoken:
                 cut = stretch.sayings[-1].end
             elif played_s > stretch.start_s:
                 cut = max(cut, _cut_within(stretch, played_s, self.text))
-                # The ends are exact; between them the speaker's pace is not known.
-                error_s = 0.05 + 0.1 * min(played_s - stretch.start_s, stretch.end_s - played_s)
+                # The ends are exact, and pauses nearly so; between them the speaker's pace is not known.
+                known = [at_s for _, at_s in _anchors(stretch)]
+                error_s = 0.1 + 0.15 * min(abs(played_s - at_s) for at_s in known)
         return Heard(self.text[:cut], self.text[cut:], error_s)
 
 
@@ -74,16 +81,48 @@ def _cut_within(stretch: Stretch, played_s: float, text: str) -> int:
     said = "".join(saying.text for saying in stretch.sayings)
     if not said:
         return 0
-    weights = list(accumulate(1.0 + _PAUSES.get(char, 0.0) for char in said))
-    share = (played_s - stretch.start_s) / (stretch.end_s - stretch.start_s)
-    at = bisect_right(weights, share * weights[-1])
+    anchors = _anchors(stretch)
+    (first, from_s), (last, to_s) = next(pair for pair in pairwise(anchors) if pair[1][1] >= played_s or pair[1] == anchors[-1])
+    weights = _weights(said[first:last])
+    share = (played_s - from_s) / (to_s - from_s) if to_s > from_s else 1.0
+    at = first + (bisect_right(weights, share * weights[-1]) if weights else 0)
     for saying in stretch.sayings:
         if at <= len(saying.text):
-            length = saying.end - saying.start
-            cut = saying.start + (at if len(saying.text.rstrip()) == length else round(at / len(saying.text) * length))
+            raw = text[saying.start : saying.end]
+            if raw.strip() == saying.text.strip():
+                cut = saying.start + len(raw) - len(raw.lstrip()) + at
+            else:
+                cut = saying.start + round(at / len(saying.text) * len(raw))
             return _word_start(text, min(cut, saying.end), saying.start)
         at -= len(saying.text)
     return stretch.sayings[-1].end
+
+
+def _anchors(stretch: Stretch) -> list[tuple[int, float]]:
+    """Characters of the text said whose time is known: the ends, and marks whose pause is found where it must be."""
+    said = "".join(saying.text for saying in stretch.sayings)
+    weights = _weights(said)
+    anchors = [(0, stretch.start_s)]
+    pauses = list(stretch.pauses)
+    for at in range(1, len(said) - 1):
+        if said[at] != " " or said[at - 1] not in _UNITS or said[at - 1].isdigit():
+            continue
+        (before, from_s), total = anchors[-1], weights[-1]
+        done = weights[before - 1] if before else 0.0
+        due_s = from_s + (weights[at] - done) / max(1e-9, total - done) * (stretch.end_s - from_s)
+        slack_s = 0.15 + 0.25 * (due_s - from_s)
+        least_s = 0.15 if said[at - 1] in _SENTENCE else 0.06
+        near = [p for p in pauses if p[0] > from_s and abs(p[1] - due_s) <= slack_s and p[1] - p[0] >= least_s]
+        if near:
+            # A longer pause is the likelier one, and so is a nearer one.
+            found = max(near, key=lambda p: min(0.4, p[1] - p[0]) - 0.5 * abs(p[1] - due_s))
+            anchors.append((at + 1, found[1]))
+            pauses = [p for p in pauses if p[0] >= found[1]]
+    return [*anchors, (len(said), stretch.end_s)]
+
+
+def _weights(text: str) -> list[float]:
+    return list(accumulate(_UNITS.get(char, 1.0) for char in text))
 
 
 def _word_start(text: str, at: int, lowest: int) -> int:

@@ -449,7 +449,9 @@ class Utterance:
         for text in group.texts:
             sayings.append(Saying(text.text, text.start, text.end, at_s))
             at_s += len(text.text) * share
-        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings))
+        pauses = group.heard.envelope.pauses() if group.heard is not None else []
+        shifted = tuple((group.start_s + start_s, group.start_s + end_s) for start_s, end_s in pauses)
+        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings), shifted)
 
 
 def _speakable(text: _Text) -> bool:
