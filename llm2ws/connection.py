@@ -217,13 +217,11 @@ class Connection:
                 closed = await self._read()
                 self._end(closed)  # at once: while the writer stops, a turn must not speak into a session that is over
                 writer.cancel()
-                if self._ping is not None:
-                    self._ping.cancel()
-        except asyncio.CancelledError:
-            closed = Failed(Scope.LINK, "the connection was given up", retry_s=0.0)
-            self._socket.transport.abort()
-            self._end(closed)
-            raise
+        finally:
+            if self._ping is not None:
+                self._ping.cancel()
+            if self.ended is None:  # cancelled, or a listener raised
+                self._give_up(Failed(Scope.LINK, "the connection was given up", retry_s=0.0))
 
     async def aclose(self) -> None:
         """Say Close, give the endpoint `DRAIN_S` to close, then close without it. `run` returns."""

@@ -423,6 +423,23 @@ async def test_a_network_that_swallows_everything_does_not_hold_up_the_end(
             held.set()
 
 
+async def test_a_listener_that_raises_ends_the_connection_and_is_heard_of() -> None:
+    def listener(event: Event) -> None:
+        if isinstance(event, Audio):
+            raise KeyError("a bug")
+
+    async with FaultySpeech(coding=CODING) as speech:
+        connection = await Connection.open(dialect(speech.url))
+        slot = connection.lease(listener)
+        slot.speak("Hello. ")
+        slot.end()
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await connection.run()
+        assert caught.group_contains(KeyError)
+        await connection.aclose()  # does not wait for what will not come
+        await speech.until(lambda s: s.open == 0)
+
+
 async def test_a_connection_that_is_given_up_ends_at_once() -> None:
     async with FaultySpeech() as speech:
         connection = await Connection.open(dialect(speech.url))
