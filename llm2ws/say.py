@@ -61,8 +61,9 @@ async def say(asked: Asked) -> int:
     flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
     if asked.verbose:
         flags[("log",)] = "info"
-    settings, _, notes = config.load(flags=flags, config=asked.config, folder=".")
-    configure(settings.log, settings.log_format)
+    settings, origins, notes = config.load(flags=flags, config=asked.config, folder=".")
+    # What a person has to know is said in other ways; logs are for those who ask for them.
+    configure(settings.log if ("log",) in origins else "critical", settings.log_format)
     name, entry = service.choose_speech(settings, asked.speech)
     entry = _as_asked(asked, entry)
     fmt = service.audio_format(entry)

@@ -163,6 +163,7 @@ def test_verbose_logs_on_standard_error(tmp_path: Path) -> None:
     done = run(["say", "Hello.", "-o", "o.wav", "-v"], cwd=tmp_path)
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert len({line["turn"] for line in lines}) == 1
+    assert "{" not in run(["say", "Hello.", "-o", "o.wav"], cwd=tmp_path).stderr
 
 
 def test_a_terminal_shows_words_and_time_and_no_audio(tmp_path: Path) -> None:

@@ -257,21 +257,14 @@ def test_the_speech_library_is_missing(tmp_path: Path) -> None:
 
 
 def test_the_speech_process_dies_again_and_again(tmp_path: Path) -> None:
-    """A library of that name which crashes as soon as it is loaded."""
-    package = tmp_path / "espeakng_loader"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    numpy = tmp_path / "numpy"
-    numpy.mkdir()
-    # The process takes its parts from where they are found here: this one ends it.
-    (numpy / "__init__.py").write_text("import os; os.abort()")
-    soxr = tmp_path / "soxr"
-    soxr.mkdir()
-    (soxr / "__init__.py").write_text("import os; os.abort()")
+    """What it imports ends it: the process takes its parts from where they are found here."""
+    for name in ("numpy", "soxr"):
+        package = tmp_path / name
+        package.mkdir()
+        (package / "__init__.py").write_text("import os; os.abort()")
     path = os.pathsep.join([str(tmp_path), child_environment()["PYTHONPATH"]])
-    done = run(["say", TEXT, "-o", "o.wav"], cwd=tmp_path, env={"PYTHONPATH": path})
-    assert done.code in (2, 4), done.stderr
-    check(done, done.code, "speech engine|espeak-ng|speech endpoint|connection")
+    done = run(["say", TEXT, "-o", "o.wav", "-q"], cwd=tmp_path, env={"PYTHONPATH": path})
+    check(done, 4, r"speech engine")
 
 
 # --- endpoints that misbehave -----------------------------------------------------------------------------------------------
