@@ -401,7 +401,8 @@ class _Link:
                 case ClearIn():
                     await self._clear()
                 case CloseIn():
-                    await self._flush()
+                    if self._text:
+                        await self._flush()
                     self._groups.put_nowait(None)
                 case Violation():
                     return await self._close(command)
@@ -411,7 +412,7 @@ class _Link:
 
     async def _flush(self) -> None:
         if self._server.refuse_flushes > 0 or not self._meter.flush(now=self._now()):
-            self._server.refuse_flushes -= 1
+            self._server.refuse_flushes = max(0, self._server.refuse_flushes - 1)
             await self._ws.send(self._server.faults.warning)
             return
         self._voidable += 1
@@ -497,20 +498,20 @@ class _Link:
 class FaultyNetwork:
     """A TCP proxy at `port` in front of a port of this machine, until the `async with` block is left.
 
-    `delay_s` holds back what is under way, `rate` is in bytes a second (None: any), `black_hole` swallows everything while
-    connections stay open. `cut_after`: so many more bytes go to the client, then every connection ends; None: never.
-    They may be changed at any time and hold for all connections, `rate` and `cut_after` for what goes to the client.
+    `delay_s` holds back what is under way, `rate` is in bytes a second (None: any). `cut_after`: so many more bytes go to the
+    client, then every connection ends; None: never. They may be changed at any time and hold for all connections, `rate` and
+    `cut_after` for what goes to the client.
     """
 
     def __init__(self, port: int, *, delay_s: float = 0.0, rate: float | None = None) -> None:
         self.delay_s = delay_s
         self.rate = rate
-        self.black_hole = False
         self.cut_after: int | None = None
         self.connections = 0  # ever
         self._to = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._swallowed: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -529,6 +530,10 @@ class FaultyNetwork:
     @property
     def port(self) -> int:
         return int(self._server.sockets[0].getsockname()[1])
+
+    def swallow(self) -> None:
+        """A black hole: the connections stay open and nothing arrives any more. Later ones are not affected."""
+        self._swallowed |= self._writers
 
     def reset(self) -> None:
         """Break all connections with a TCP reset."""
@@ -578,7 +583,7 @@ class FaultyNetwork:
         while (item := await queue.get())[1]:
             due, data = item
             await asyncio.sleep(max(0.0, due - now()))
-            if self.black_hole or broken:
+            if broken or writer in self._swallowed:
                 continue
             if down and self.cut_after is not None:
                 data = data[: self.cut_after]

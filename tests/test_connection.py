@@ -181,7 +181,7 @@ async def test_a_peer_that_answers_no_ping_is_gone(monkeypatch: pytest.MonkeyPat
         async with opened(f"ws://127.0.0.1:{network.port}", like=Impatient) as connection:
             events = Events()
             connection.lease(events)
-            network.black_hole = True
+            network.swallow()
             failed = await events.until(Failed)
             assert isinstance(failed, Failed)
             assert "pings" in failed.what

@@ -275,15 +275,17 @@ async def test_a_network_resets() -> None:
         await speech.until(lambda s: not s.open)
 
 
-async def test_a_black_hole_swallows_everything_until_it_is_gone() -> None:
+async def test_a_black_hole_swallows_everything_but_later_connections() -> None:
     async with FaultySpeech(coding=QUICK) as speech, FaultyNetwork(speech.port) as network:
         async with dial(speech, network.port, close_timeout=0.01) as ws:
             await ws.recv()
-            network.black_hole = True
+            network.swallow()
             await say(ws, "unheard ", "Flush")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(ws.recv(), 0.05)
             assert speech.log == []
+        async with dial(speech, network.port) as ws:
+            await ws.recv()
 
 
 async def test_a_rate_holds_back() -> None:

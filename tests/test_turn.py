@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from llm2ws.audio import AudioFormat
-from llm2ws.errors import LocalProtocolError, SlowConsumerError, SourceError, TurnLost
+from llm2ws.errors import LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.sources.aside import Aside
 from llm2ws.sources.inlet import Inlet
@@ -22,7 +22,7 @@ from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.pacing import Pace
 from llm2ws.speech.utterance import Resume
-from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How, decode, script, tokens
+from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode, script, tokens
 from llm2ws.text.fragments import Policy
 from llm2ws.turn import Audio, Conversation, Done, Notice, NoticeKind, Outcome, Said, Turn
 
@@ -532,6 +532,61 @@ async def test_silence_of_the_endpoint_is_a_lost_connection() -> None:
             await speech.until(lambda s: s.connections == 2)
             speech.faults = Faults()
             assert decode(b"".join([chunk async for chunk in turn.audio()])) == STORY
+
+
+async def test_a_network_that_swallows_everything_is_given_up_for_another_connection() -> None:
+    async with FaultySpeech(coding=CODING) as speech, FaultyNetwork(speech.port) as network:
+        endpoint = Endpoint(Deepgram(Setup(f"ws://127.0.0.1:{network.port}", "", FORMAT)), silence_s=0.1)
+        async with Pool() as pool:
+            conversation = Conversation(pool, [endpoint])
+            assert await heard(conversation.turn(script("Before. "))) == "Before."
+            network.swallow()
+            turn = conversation.turn(script(*tokens(STORY)))
+            assert await heard(turn) == STORY
+            assert (turn.stats.resumed, speech.connections) == (1, 2)
+
+
+async def test_an_interruption_while_the_turn_looks_for_another_connection() -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        speech.drops.append(Drop(after_chars=5))
+        closed = asyncio.Event()
+        async with conversation.turn(script(*tokens(STORY), math.inf, on_close=closed.set)) as turn:
+            await speech.until(lambda s: s.connections == 1)
+            speech.faults = Faults(handshake_s=math.inf)
+            await speech.until(lambda s: s.handshakes == 2)
+            await turn.interrupt()
+            assert closed.is_set()
+            assert turn.outcome is Outcome.INTERRUPTED
+        speech.faults = Faults()
+        assert await heard(conversation.turn(script("Next. "))) == "Next."
+
+
+async def test_a_source_that_fails_while_the_turn_looks_for_another_connection() -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        speech.drops.append(Drop(after_chars=5))
+        speech.refusals.clear()
+        inlet = Inlet(max_items=100)
+        for token in tokens(STORY):
+            await inlet.put(token)
+        async with conversation.turn(inlet) as turn:
+            await speech.until(lambda s: s.connections == 2)
+            inlet.fail(ValueError("gone"))
+            audio = b""
+            with pytest.raises(SourceError):
+                async for chunk in turn.audio():
+                    audio += chunk
+        assert decode(audio) == STORY
+        assert turn.outcome is Outcome.CUT_SHORT
+
+
+async def test_an_endpoint_that_hangs_up_again_and_again_ends_the_turn_by_name() -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        speech.drops.extend([Drop(How.CLOSE, after_chars=1, code=1011, reason="NET-0000")] * 50)
+        turn = conversation.turn(script(*tokens(STORY)))
+        with pytest.raises(SpeechError, match="NET-0000"):
+            await heard(turn)
+        assert turn.outcome is Outcome.LOST
+        assert speech.connections < 10
 
 
 async def test_an_end_of_life_between_turns_goes_unnoticed() -> None:
