@@ -160,7 +160,7 @@ _policy = click.option(
 
 @command.command("say", epilog=EXIT_CODES)
 @click.argument("prompt")
-@click.option("--llm", default="", metavar="NAME", help="What answers: a name in the settings or a kind. Default: echo.")
+@click.option("--llm", default="", metavar="NAME", help="What answers: a name in the settings, openai, anthropic, echo.")
 @click.option("--speech", default="", metavar="NAME|URL", help="What speaks: a name, local, deepgram or a ws:// address.")
 @click.option("--voice", metavar="NAME", help="The voice, in the endpoint's words.")
 @click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")

@@ -119,7 +119,7 @@ async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _Re
 
 async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _Report) -> None:
     from .sources.aside import Aside
-    from .turn import Audio, Done, Notice, Said
+    from .turn import Audio, Done, Notice, NoticeKind, Said
 
     async with aclosing(turn.events()) as events:
         async for event in events:
@@ -132,7 +132,8 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _
                     report.said(event)
                 case Notice():
                     report.event("notice", kind=event.kind, detail=event.detail)
-                    report.note(f"{event.kind}: {event.detail}")
+                    if event.kind is not NoticeKind.SOURCE_FAILED:  # it is the error at the end
+                        report.note(f"{event.kind}: {event.detail}")
                 case Aside():
                     report.event("aside", kind=event.kind, data=event.data)
                 case Done():

@@ -268,6 +268,7 @@ def test_what_a_source_gave_before_it_failed_is_spoken(tmp_path: Path) -> None:
         stdout, stderr = process.communicate(timeout=20_000 * MS)
     assert process.returncode == 3, stderr
     assert stdout == b"Hello there. This is the en \n"
+    assert len(stderr.splitlines()) == 2
     assert stderr.splitlines()[-1].startswith(b"llm2ws: standard input: Connection reset by peer: look at where the text")
     assert AudioFormat().seconds(len(frames(tmp_path / "o.wav"))) > 1.0
 

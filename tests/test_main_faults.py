@@ -50,7 +50,7 @@ FAULTS = [
     Fault("unknown command", ["sya"], 2, r"No such command 'sya'\..*See llm2ws --help"),
     Fault("unknown flag", ["say", "x", "--polcy", "word"], 2, r"No such option '--polcy'.*--policy.*See llm2ws say --help"),
     Fault("unknown value", ["say", "x", "--policy", "y"], 2, r"'--policy': 'y' is not one of 'token', .*See llm2ws say --help"),
-    Fault("unknown LLM", ["say", "x", "--llm", "gpt"], 2, r"LLM 'gpt' is not known: give one of echo"),
+    Fault("unknown LLM", ["say", "x", "--llm", "gpt"], 2, r"LLM 'gpt' is not known: give one of .*echo"),
     Fault(
         "unknown endpoint", ["say", "x", "--speech", "me"], 2, r"speech endpoint 'me' is not known: give one of deepgram, local"
     ),

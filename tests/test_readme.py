@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm2ws import config
+from llm2ws.service import choose_llm
 from tests.support import MS, ROOT, child_environment, run
 
 README = (ROOT / "README.md").read_text()
@@ -83,12 +84,13 @@ def test_settings(tmp_path: Path, block: str) -> None:
     (tmp_path / "deepgram.key").write_text("a-key\n")
 
     done = run(
-        ["say", "Hello.", "--config", "s.toml", "-o", "o.wav"],
+        ["say", "Hello.", "--config", "s.toml", "--llm", "echo", "-o", "o.wav"],
         cwd=tmp_path,
         env={"LLM2WS_SPEECH__MAIN__URL": "ws://127.0.0.1:9"},
     )
 
     assert settings.default_speech in settings.speech
+    assert choose_llm(settings)[1].kind == "openai"
     assert done.code == 0, done.stderr
     assert (tmp_path / "o.wav").stat().st_size > 4_000
 
