@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,10 +75,12 @@ TEXT = st.text("ab .,é—", min_size=1, max_size=20).filter(lambda text: any(ma
 )
 def test_heard_and_unheard_are_the_text_and_more_is_heard_later(groups: list[tuple[str, float]], places: list[float]) -> None:
     told, before = spoken(*groups, extra=" rest"), ""
+    ends = {0, *accumulate(len(text) for text, _ in groups)}
     for place in sorted(places):
         heard, unheard, error_s = told.split(place)
         assert heard + unheard == told.text
         assert heard.startswith(before)
         assert 0.0 <= error_s <= 1.0
-        assert not heard or not unheard or heard[-1].isspace() or unheard[0].isspace() or heard.endswith(tuple("ab.,é—"))
+        if len(heard) not in ends:  # between two words
+            assert not heard or not unheard or heard[-1].isspace() or unheard[0].isspace()
         before = heard
