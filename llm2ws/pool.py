@@ -137,7 +137,8 @@ class Pool:
     ) -> tuple[Slot, Endpoint]:
         """A place for one turn at the first of `endpoints` that can be had, and which one that is.
 
-        `last`: the connection to prefer. `avoid`: the one not to take. Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
+        `last`: the connection to prefer. `avoid`: the one not to take. Raises ConnectFailed when there is none, ConfigError for
+        what cannot be asked for.
         """
         now = asyncio.get_running_loop().time
         allowed = [endpoint for endpoint in endpoints if self._breaker(endpoint).allows(now())]

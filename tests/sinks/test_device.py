@@ -97,15 +97,14 @@ async def test_a_program_that_ends_in_the_middle_is_an_error(bin_folder: Path) -
 
 
 async def test_where_nothing_plays_it_goes_to_a_file_that_is_never_overwritten(bin_folder: Path, tmp_path: Path) -> None:
-    names = set()
+    names: set[str] = set()
     for _ in range(3):
         async with Player(FORMAT) as player:
-            assert not player.audible
-            assert player.saved_to is None
+            assert (player.audible, player.saved_to) == (False, None)
             await player.write(bytes(FRAME))
-            assert player.saved_to
-            assert player.saved_to.startswith("./llm2ws-")
-            names.add(player.saved_to)
+            saved_to = player.saved_to or ""
+            assert saved_to.startswith("./llm2ws-")
+            names.add(saved_to)
     assert len(names) == 3
     for name in names:
         with wave.open(str(tmp_path / name)) as file:
