@@ -111,6 +111,14 @@ def test_pauses_and_stretch_have_the_documented_lengths() -> None:
     assert max(leads) < 0.202
 
 
+@given(st.lists(WORDS, max_size=3), st.integers(), st.integers())
+def test_without_stretch_and_lead_in_a_repeat_is_the_same_whatever_came_before(before: list[str], one: int, other: int) -> None:
+    coding = Coding(char_samples=4, lead_in_s=0.0)
+    fresh, used = Renderer(coding, 8_000, Random(one)), Renderer(coding, 8_000, Random(other))
+    used.say("".join(f"{word} " for word in before))
+    assert used.say("Again, odd. ") == fresh.say("Again, odd. ")
+
+
 def test_half_a_sample_is_no_audio() -> None:
     with pytest.raises(ValueError, match="half a sample"):
         decode(b"\1\0\1")
