@@ -8,8 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
@@ -33,8 +32,8 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
     from types import TracebackType
 
     from .pool import Endpoint, Pool
-    from .sources.model import Endpoint as ModelEndpoint
     from .sources.model import ModelSettings
+    from .sources.relay import Relay
     from .text.cleaner import Cleaner
     from .text.fragmenter import Fragmenter
     from .turn import Conversation
@@ -44,7 +43,6 @@ __all__ = [
     "LOCAL",
     "LlmClient",
     "Service",
-    "Upstream",
     "answer",
     "audio_format",
     "choose_llm",
@@ -87,7 +85,7 @@ class LlmClient(Protocol):
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         """One answer. `extra`: fields of this request that win over the settings."""
 
 
@@ -103,7 +101,7 @@ class _Echo:
     async def __aexit__(self, *_: object) -> None:
         """There is nothing to close."""
 
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         said = conversation(prompt)[-1].get("content")
         return echo(said if isinstance(said, str) else "", tokens_per_s=self._tokens_per_s)
 
@@ -132,20 +130,15 @@ def _model_settings(llm: Llm) -> ModelSettings:
         base_url=llm.base_url or None,
         api_key=_key(llm),  # settings have taken the environment in: nothing else is looked for there
         system=llm.system or None,
+        template=llm.template or None,
         temperature=llm.temperature,
         max_tokens=llm.max_tokens,
+        stop=llm.stop,
         ca_file=llm.ca_file or None,
         first_token_s=llm.first_token_s,
         stall_s=llm.stall_s,
+        max_retries=llm.max_retries,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A server that speaks Chat Completions, for requests that are passed on as they are."""
-
-    server: ModelEndpoint
-    settings: ModelSettings
 
 
 @asynccontextmanager
@@ -235,8 +228,7 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
 async def answer(llm: Llm, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
     """A source: the answer of an LLM that `choose_llm` gave."""
     client = KINDS[llm.kind](llm)
-    async with client:
-        items = client.answer(prompt)
+    async with client, aclosing(client.answer(prompt)) as items:
         async for item in items:
             yield item
 
@@ -248,9 +240,9 @@ def audio_format(entry: Speech) -> AudioFormat:
 
 def cleaner(text: Text) -> Cleaner:
     """One for a turn, as the settings want it."""
-    from .text.cleaner import Cleaner
+    from .text.cleaner import Cleaner, Rules
 
-    return Cleaner(code_phrase=text.code_phrase)
+    return Cleaner(Rules(**dict.fromkeys(text.keep, False)), code_phrase=text.code_phrase, replace=text.replace)
 
 
 def fragmenter(text: Text, policy: Policy) -> Fragmenter:
@@ -309,6 +301,7 @@ class Service:
         self._keys: dict[str, str] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
         self._clients: dict[str, LlmClient] = {}
+        self._relays: dict[str, Relay] = {}
         self._local = ("", "")
         self._stack = AsyncExitStack()
         self._pool: Pool | None = None
@@ -331,6 +324,10 @@ class Service:
             for name, llm in self._llms.items():
                 client = self._clients[name] = KINDS[llm.kind](llm)
                 await stack.enter_async_context(client)
+                if llm.kind == "openai":
+                    from .sources.relay import Relay
+
+                    self._relays[name] = await stack.enter_async_context(Relay(_model_settings(llm)))
             self._stack = stack.pop_all()
         return self
 
@@ -398,26 +395,21 @@ class Service:
             slow_consumer_s=slow_consumer_s,
         )
 
-    def answer(self, llm: str, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncIterator[str | Aside]:
+    def answer(
+        self, llm: str, prompt: Prompt, *, extra: Mapping[str, object] | None = None
+    ) -> AsyncGenerator[str | Aside, None]:
         """A source: the answer of an LLM of the settings, "" for the default. `extra`: fields of the request.
 
         Raises UnknownName.
         """
         return self._clients[self._llm_name(llm)].answer(prompt, extra=extra)
 
-    def upstream(self, llm: str) -> Upstream | None:
+    def relay(self, llm: str) -> Relay | None:
         """Where requests for an LLM can be passed on as they are; None where it does not speak Chat Completions.
 
-        Raises UnknownName, and ConfigError like the LLM's client.
+        Raises UnknownName.
         """
-        from .sources.model import resolve
-        from .sources.openai import VENDOR
-
-        entry = self._llms[self._llm_name(llm)]
-        if entry.kind != "openai":
-            return None
-        settings = _model_settings(entry)
-        return Upstream(resolve(settings, VENDOR), settings)
+        return self._relays.get(self._llm_name(llm))
 
     async def warm(self) -> bool:
         """Open a connection to the default endpoint, if none is open: whether one was opened.

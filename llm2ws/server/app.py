@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from ..errors import Llm2wsError
 from ..log import turn_id
 from .access import preflight
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, openai_error, problem_of
+from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, openai_error, problem_of
 
 __all__ = ["create_app"]
 
@@ -120,13 +120,7 @@ async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
         return await handler(request)  # 404 or 405
     client.message()
     if daemon.draining.is_set():
-        raise Problem(
-            503,
-            "the daemon stops: ask another one, or later",
-            code="draining",
-            kind="server_error",
-            headers={"Retry-After": "1"},
-        )
+        raise drained()
     service = request[SERVICE] = daemon.enter()
     try:
         with client.conversation():

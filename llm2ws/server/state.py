@@ -32,10 +32,12 @@ __all__ = [
     "Problem",
     "decoded",
     "deepgram_error",
+    "drained",
     "event",
     "json_text",
     "openai_error",
     "problem_of",
+    "read_body",
     "read_json",
 ]
 
@@ -65,6 +67,12 @@ class Problem(Exception):
         self.kind = kind
         self.param = param
         self.headers = dict(headers or {})
+
+
+def drained() -> Problem:
+    """For who comes, or is still there, when the daemon stops."""
+    what = "the daemon stops: ask another one, or later"
+    return Problem(503, what, code="draining", kind="server_error", headers={"Retry-After": "1"})
 
 
 def openai_error(problem: Problem, request_id: str) -> web.Response:
@@ -172,8 +180,12 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 async def read_json(request: web.Request, kind: type[_T]) -> _T:
     """The body as `kind`, strictly. Raises Problem, naming the field that is wrong."""
-    client = request[CLIENT]
-    limit = client.limits.body_bytes
+    return decoded(await read_body(request), kind)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body, within the client's limit. Raises Problem."""
+    limit = request[CLIENT].limits.body_bytes
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     body = bytearray()
@@ -181,7 +193,7 @@ async def read_json(request: web.Request, kind: type[_T]) -> _T:
         body += chunk
         if len(body) > limit:
             raise _too_large(limit)
-    return decoded(bytes(body), kind)
+    return bytes(body)
 
 
 def _too_large(limit: int) -> Problem:

@@ -23,6 +23,11 @@ __all__ = ["Speaking", "Stopped", "speaking"]
 
 _log = logging.getLogger("llm2ws.turn")
 
+_WATERFALL = (
+    *("first_token_s", "first_fragment_s", "connected_s", "first_speak_s", "first_flush_s", "first_audio_s"),
+    *("last_token_s", "done_s", "audio_s"),
+)
+
 
 class Stopped(StrEnum):
     """Why a turn was ended before its time, and not by its client."""
@@ -88,6 +93,12 @@ class Speaking:
         finally:
             if isinstance(items, AsyncGenerator | Inlet):
                 await items.aclose()
+
+    @property
+    def waterfall(self) -> dict[str, float]:
+        """Where the time went: seconds from the start of the turn, of what happened."""
+        values = asdict(self.turn.stats)
+        return {name: round(values[name], 4) for name in _WATERFALL if values[name] is not None}
 
     def ended(self, face: str) -> None:
         """Count it and log it. Called once."""
