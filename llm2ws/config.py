@@ -27,6 +27,7 @@ __all__ = [
     "Key",
     "Llm",
     "Loaded",
+    "Markup",
     "Play",
     "Secret",
     "Server",
@@ -130,13 +131,42 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
     ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
     system: Annotated[str, Meta(description="the system prompt")] = ""
+    template: Annotated[
+        str, Meta(description="a text with {prompt}, and perhaps {system}, that is asked instead; empty: the prompt as it is")
+    ] = ""
     temperature: Annotated[float | None, Meta(description="how freely it writes")] = None
     max_tokens: Annotated[Positive | None, Meta(description="the longest answer")] = None
+    stop: Annotated[tuple[str, ...], Meta(description="words at which it stops writing")] = ()
+    max_retries: Annotated[int, Meta(ge=0, description="of a request that got no answer; never after its first word")] = 2
     first_token_s: Annotated[float, Meta(gt=0, description="from the request to the first word: a model may have to load")] = (
         120.0
     )
     stall_s: Annotated[float, Meta(gt=0, description="silence within an answer after which it counts as dead")] = 30.0
     tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
+
+
+# The names of text.rules.Rules.
+Markup = Literal[
+    "code",
+    "emoji",
+    "emphasis",
+    "entities",
+    "escapes",
+    "footnotes",
+    "headings",
+    "html",
+    "images",
+    "inline_code",
+    "links",
+    "lists",
+    "math",
+    "quotes",
+    "separators",
+    "tables",
+    "think",
+    "unseen",
+    "urls",
+]
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +183,10 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
         "The code is on your screen."
     )
+    keep: Annotated[
+        tuple[Markup, ...], Meta(description="markup that is said as it is written, such as emoji, tables or urls")
+    ] = ()
+    replace: Annotated[dict[str, str], Meta(description="words that are said differently, spelt as the model spells them")] = {}
 
 
 class Play(msgspec.Struct, frozen=True, kw_only=True):
@@ -350,23 +384,30 @@ def _bare(kind: object) -> object:
     return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
 
 
-def _fields_at(path: Path_) -> Mapping[str, object] | None:
-    """The keys of a table with their types; None where any name may stand, and for what is no table."""
+def _kind_at(path: Path_) -> object:
+    """The type of what stands there, with its description; None where nothing can."""
     kind: object = Settings
     for part in path:
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            kind = _bare(_fields(kind)[part].type) if part in _fields(kind) else None
-        elif typing.get_origin(kind) is dict:
-            kind = typing.get_args(kind)[1]
+        bare = _bare(kind)
+        if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+            kind = _fields(bare)[part].type if part in _fields(bare) else None
+        elif typing.get_origin(bare) is dict:
+            kind = typing.get_args(bare)[1]
         else:
             return None
+    return kind
+
+
+def _fields_at(path: Path_) -> Mapping[str, object] | None:
+    """The keys of a table with their types; None where any name may stand, and for what is no table."""
+    kind = _bare(_kind_at(path))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return {name: field.type for name, field in _fields(kind).items()}
     return None
 
 
 def _is_table(path: Path_) -> bool:
-    return _fields_at(path) is not None or typing.get_origin((_fields_at(path[:-1]) or {}).get(path[-1])) is dict
+    return _fields_at(path) is not None or typing.get_origin(_bare(_kind_at(path))) is dict
 
 
 def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
@@ -375,13 +416,13 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
         if isinstance(value, Mapping):
             return {}
         raise ConfigError(f"{layer.origin}: {name}: expected a table", hint=f"write [{'.'.join(path)}]")
-    known = _fields_at(path[:-1])
-    if known is None or path[-1] not in known:
+    kind = _kind_at(path)
+    if kind is None:
         raise ConfigError(f"{layer.origin}: {name}: no such setting", hint=_nearest(path, layer))
-    if layer.words and typing.get_origin(_bare(known[path[-1]])) is tuple:
+    if layer.words and typing.get_origin(_bare(kind)) is tuple:
         value = [part.strip() for part in str(value).split(",")]
     try:
-        return msgspec.convert(value, known[path[-1]], strict=not layer.words, dec_hook=_secret)
+        return msgspec.convert(value, kind, strict=not layer.words, dec_hook=_secret)
     except msgspec.ValidationError as exc:
         # msgspec quotes a value that is not in its list. It may have been meant for another setting, such as a key.
         wrong = str(exc).replace("`", "").partition(" '")[0]
@@ -390,7 +431,9 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
 
 
 def _kind_of(path: Path_) -> str:
-    kind = _bare((_fields_at(path[:-1]) or {})[path[-1]])
+    kind = _bare(_kind_at(path))
+    if typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
         return "give one of " + ", ".join(value or '""' for value in typing.get_args(kind))
     return f"it sets {describe(path).partition(';')[0]}"
@@ -466,7 +509,7 @@ def read_key(path: str) -> str:
 
 def describe(path: Path_) -> str:
     """What a setting is for, in a few words."""
-    return _description((_fields_at(path[:-1]) or {})[path[-1]])
+    return _description(_kind_at(path)) or _description(_kind_at(path[:-1]))
 
 
 def _description(kind: object) -> str:
@@ -481,6 +524,9 @@ def sample() -> str:
         "",
         *_sample_of(Settings, ()),
         *_sample_of(Text, ("text",)),
+        f"# {'[text.replace]':30} # {describe(('text', 'replace'))}",
+        '# "nginx" =                      # for example: engine x (unset)',
+        "",
         *_sample_of(Play, ("play",)),
         *_sample_of(Server, ("server",)),
         *_sample_of(ClientLimits, ("server", "limits")),

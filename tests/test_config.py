@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from llm2ws import config
 from llm2ws.config import Llm, Secret, Settings, Speech
 from llm2ws.errors import ConfigError
+from llm2ws.service import cleaner
+from llm2ws.text.rules import Rules
 from tests.support import ROOT, texts_of
 
 
@@ -200,6 +204,36 @@ def test_a_key_file_holds_the_key_alone(tmp_path: Path, content: bytes, why: str
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=why):
         config.read_key(str(path))
+
+
+def test_markup_is_called_what_the_rules_call_it() -> None:
+    assert list(typing.get_args(config.Markup)) == [field.name for field in dataclasses.fields(Rules)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[text.replace]\nnginx = 3", "text.replace.nginx: expected str, got int: it sets words that are said differently"),
+        ("[text.replace.nginx]\nas = 'x'", "text.replace.nginx: expected str, got object"),
+        ("[text]\nreplace = 'x'", "text.replace: expected a table: write [text.replace]"),
+        ("[text]\nkeep = ['emojis']", "text.keep: invalid enum value: give one of code, emoji, "),
+    ],
+)
+def test_a_mistake_about_what_is_said(toml: Callable[[str], str], text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(toml(text))
+
+
+def test_words_and_markup_to_be_said_differently(toml: Callable[[str], str]) -> None:
+    settings = load(toml("[text]\nkeep = ['emoji']\n[text.replace]\nnginx = 'engine x'\n'C++' = 'C plus plus'"))
+    assert settings.text.replace == {"nginx": "engine x", "C++": "C plus plus"}
+    clean = cleaner(settings.text)
+    assert "".join(piece.text for piece in clean.feed("*nginx* and C++ \N{PARTY POPPER}") + clean.finish()) == (
+        "engine x and C plus plus \N{PARTY POPPER}"
+    )
+    from_environment = config.load(environ={"LLM2WS_TEXT__KEEP": "emoji, urls", "LLM2WS_TEXT__REPLACE__SQL": "x"}).settings
+    assert from_environment.text.keep == ("emoji", "urls")
+    assert from_environment.text.replace == {"sql": "x"}
 
 
 def test_the_sample_file_is_what_the_code_says() -> None:
