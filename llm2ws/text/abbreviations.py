@@ -20,7 +20,9 @@ class Words(NamedTuple):
     may_end: frozenset[str]  # a sentence ends here only if the next word is one that begins sentences: "Inc.", "U.S."
     ends: frozenset[str]  # a sentence ends here if a capital follows: "etc.", "p.m."
     starters: frozenset[str]  # words that begin sentences far more often than they are part of a name
-    conjunctions: frozenset[str]  # a speaker may breathe before these
+    conjunctions: frozenset[str]  # begin a clause: a speaker may breathe before these
+    coordinators: frozenset[str]  # join clauses, but nouns more often
+    function_words: frozenset[str]  # belong to what follows them: nobody breathes behind one
     after_times: frozenset[str]  # what may follow "p.m." within its sentence: days, time zones
     ordinal_nouns: frozenset[str]  # a number with a full stop before one of these is an ordinal: "3. Juli"
 
@@ -296,29 +298,64 @@ _STARTERS = {
 }
 
 _CONJUNCTIONS = {
-    "en": (
-        "and but or because which while where when who so that although though since unless until whereas if whether "
-        "as than before after with without"
-    ),
-    "de": "und aber oder weil dass denn sondern wenn ob obwohl während",
-    "fr": "et mais ou car parce que qui donc lorsque quand si",
-    "es": "y pero o porque que cuando donde aunque si",
-    "pt": "e mas ou porque que quando onde embora se",
-    "it": "e ma o perché che quando dove se mentre",
-    "nl": "en maar of want omdat dat als terwijl",
-    "ru": "и но или потому что который которая которые когда где если",
-    "pl": "i ale lub bo że który która które gdy jeśli",
-    "sv": "och men eller för att som när om",
-    "da": "og men eller fordi at som når hvis",
-    "tr": "ve ama veya çünkü ki",
-    "uk": "і й але або тому що який яка які коли якщо",
-    "cs": "a ale nebo protože že který která když",
-    "id": "dan tetapi atau karena yang",
-    "el": "και αλλά ή γιατί που όταν",
-    "hi": "और लेकिन या क्योंकि कि जो",
-    "ar": "لكن أو لأن الذي التي",
+    "en": "but because which while where when so although though since unless until whereas if whether",
+    "de": "aber weil dass denn sondern wenn ob obwohl während",
+    "fr": "mais car parce donc lorsque quand si puisque",
+    "es": "pero porque cuando donde aunque si sino",
+    "pt": "mas porque quando onde embora",
+    "it": "ma perché quando dove mentre",
+    "nl": "maar want omdat dat als terwijl",
+    "ru": "но потому что который которая которые когда где если",
+    "pl": "ale bo że który która które gdy jeśli",
+    "sv": "men eftersom att när om",
+    "da": "men fordi at når hvis",
+    "tr": "ama çünkü fakat ancak",
+    "uk": "але тому що який яка які коли якщо",
+    "cs": "ale protože že který která když",
+    "id": "tetapi karena",
+    "el": "αλλά γιατί όταν",
+    "hi": "लेकिन क्योंकि कि",
+    "ar": "لكن لأن",
     "ko": "그리고 그러나 하지만",
-    "vi": "và nhưng hoặc vì",
+    "vi": "nhưng vì",
+}
+
+_COORDINATORS = {
+    "en": "and or",
+    "de": "und oder",
+    "fr": "et ou",
+    "es": "y o",
+    "pt": "e ou",
+    "it": "e o",
+    "nl": "en of",
+    "ru": "и или",
+    "pl": "i lub",
+    "sv": "och eller",
+    "da": "og eller",
+    "tr": "ve veya",
+    "uk": "і й або",
+    "cs": "a nebo",
+    "id": "dan atau",
+    "el": "και ή",
+    "vi": "và hoặc",
+}
+
+# Besides those that begin sentences.
+_FUNCTION_WORDS = {
+    "en": "of than into onto upon per via nor not be been being very more less such that",
+    "de": "den dem des als zum zur gegen sehr mehr zwischen dass",
+    "fr": "que qui ne se lui très plus entre vers chez contre",
+    "es": "que no muy más contra hacia",
+    "pt": "que não muito mais pela pelo pelas pelos às aos num numa",
+    "it": "che non molto più dello degli delle dei nei nelle sul sulla dalla dal agli alle",
+    "nl": "dan te om tot tegen zeer meer",
+    "ru": "не ни что чем между об ко",
+    "pl": "że nie się ze o u",
+    "sv": "att till från än",
+    "da": "at til fra end",
+    "cs": "že se u o za",
+    "uk": "що не між",
+    "el": "του της των τον την στον στην",
 }
 
 # Languages that write ordinals as a number and a full stop. The months and the usual nouns after them.
@@ -391,6 +428,8 @@ def words_of(language: str | None) -> Words:
         ends=ends,
         starters=starters,
         conjunctions=_words(_CONJUNCTIONS, language),
+        coordinators=_words(_COORDINATORS, language),
+        function_words=starters | _words(_FUNCTION_WORDS, language),
         after_times=_AFTER_TIMES,
         ordinal_nouns=_words(_ORDINALS, language),
     )

@@ -15,7 +15,9 @@ __all__ = [
     "CLAUSE",
     "CLAUSE_WIDE",
     "CLOSERS",
+    "DETACHED",
     "EMOJI",
+    "FOOTNOTE",
     "LEAD",
     "NEWLINE",
     "OPENERS",
@@ -36,6 +38,7 @@ __all__ = [
     "is_lower",
     "is_stop_of_script",
     "match_end",
+    "may_grow",
     "wait",
     "width",
 ]
@@ -81,6 +84,8 @@ SPEAKABLE: Final = re.compile(r"[^\W_]")
 TAIL: Final = re.compile(
     f"(?:[{STOPS}{SURE}{CLOSERS}*_~`{EMOJI}]|(?<=[{STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*"
 )
+FOOTNOTE: Final = re.compile(r"\[\^?\d{0,3}\Z")  # one may be open
+DETACHED: Final = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
 LEAD: Final = re.compile(f"(?:[-—–*•·]+ ?)?[{OPENERS}]*")
 WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
 WIDE: Final = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]")
@@ -133,6 +138,13 @@ def match_end(pattern: re.Pattern[str], text: str, at: int, end: int) -> int:
     """Where a match of this pattern at `at` ends; `at` itself if there is none."""
     found = pattern.match(text, at, end)
     return at if found is None else found.end()
+
+
+def may_grow(text: str, tail: int, end: int) -> bool:
+    """Whether what begins at `tail` may turn out to belong to the mark before it: a footnote mark, a closing quote."""
+    if tail >= end or FOOTNOTE.match(text, tail, end) is not None:
+        return True
+    return text[tail] in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end) is not None
 
 
 def width(text: str, start: int, end: int) -> int:

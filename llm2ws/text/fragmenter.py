@@ -24,7 +24,7 @@ from .boundaries import (
     View,
     is_stop_of_script,
 )
-from .clauses import best_place, judge_clause, judge_mark, last_clause_end
+from .clauses import best_place, columns_end, judge_clause, judge_mark, last_clause_end
 from .fragments import Boundary, Fragment, Held, Hold, Piece, Policy
 from .lines import Line, judge_line, line_kind
 from .stops import held_stop, hold_of, judge
@@ -43,6 +43,7 @@ _CLAUSE_CHARS = frozenset(CLAUSE)
 _STOPS = frozenset(STOPS + SURE)
 _CODE = Line(closed=True, item=False, fence="")
 _RELEASE_FLOOR = 12  # characters
+_GRACE = 8  # an eighth of the longest first fragment: so far behind it a clause may still end
 
 
 class _Run(NamedTuple):
@@ -68,8 +69,8 @@ class Fragmenter:
 
     `language` is a code such as "de" or "pt-BR"; None: any, the abbreviations of all languages together. All sizes are in
     characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after
-    some `first_min_chars` (full-width ones count twice), and is never longer than `first_max_chars`. ConfigError for a size
-    below 1.
+    some `first_min_chars` (full-width ones count twice), or is cut at `first_max_chars` when none comes there or within an
+    eighth of that behind it. ConfigError for a size below 1.
 
     Joined, the fragments' texts are the Pieces' texts exactly. White space around a cut begins the next fragment; what is left
     at the end may be white space only.
@@ -183,7 +184,10 @@ class Fragmenter:
         text, start, at = self._text, 0, self._scan
         cuts: list[_Cut] = []
         while True:
-            limit = start + (self._first_max if self._clause_first else self._max_chars)
+            longest = limit = start + self._max_chars
+            if self._clause_first:
+                longest = min(columns_end(text, start, self._first_max), limit)
+                limit = min(longest + self._first_max // _GRACE, limit)
             end = min(len(text), limit)
             at, verdict = self._search(text, start, at, end)
             if verdict is not None and verdict.boundary is not None:
@@ -193,7 +197,11 @@ class Fragmenter:
             elif size > limit:
                 sure = verdict is not None and hold_of(self._view(start, end), at, verdict).hold in (Hold.SURE, Hold.CAPITAL)
                 place = verdict.at if verdict is not None and sure else 0
-                cut = _Cut(place if place > start else best_place(text, start, limit), Boundary.LENGTH, "the longest allowed")
+                cut = _Cut(
+                    place if place > start else best_place(text, start, longest, self._words),
+                    Boundary.LENGTH,
+                    "the longest allowed",
+                )
                 at = max(at, cut.at)
                 self._fresh = False
             else:

@@ -7,7 +7,9 @@ from typing import Final, Literal, NamedTuple
 
 from .boundaries import (
     CLOSERS,
+    DETACHED,
     EMOJI,
+    FOOTNOTE,
     LEAD,
     PLAIN,
     PROTECTED_CHARS,
@@ -28,8 +30,6 @@ from .fragments import Held, Hold
 
 __all__ = ["held_stop", "hold_of", "judge"]
 
-_FOOTNOTE = re.compile(r"\[\^?\d{0,3}\Z")
-_DETACHED = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
 _CLOSER = re.compile(f"[{CLOSERS}]")
 _EMOJI_GAP = re.compile(f"\\s*(?:[{EMOJI}][{EMOJI}\\s]*)?")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -95,9 +95,9 @@ def judge(view: View, at: int) -> Verdict:
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
-    if following == "[" and _FOOTNOTE.match(text, tail, end):
+    if following == "[" and FOOTNOTE.match(text, tail, end):
         return wait(tail, why="a footnote mark is open")
-    if following in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end):
+    if following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
         return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
@@ -241,7 +241,8 @@ def _kind(view: View, at: int) -> _Kind:
     if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
         return "never"
     word = _ELISION.sub("", found[0].lower())
-    spaced = _SPACED.search(text, max(start, found.start() - 12), found.start()) if len(word) <= 2 else None
+    # A slice, so that what has been cut off makes no difference; it is longer than a match, so ^ is where the fragment begins.
+    spaced = _SPACED.search(text[max(start, found.start() - 13) : found.start()]) if len(word) <= 2 and word.isalpha() else None
     if spaced is not None:
         word = "".join(spaced[1].lower().split()) + word
     if word.isdigit():

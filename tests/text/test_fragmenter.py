@@ -120,9 +120,11 @@ def test_the_first_fragment_ends_at_a_clause_and_later_ones_at_sentences() -> No
         ("There is one more thing: the meeting at 10:30 was moved.", "There is one more thing:"),
         ("北京是中国的首都和政治中心，人口超过两千万。", "北京是中国的首都和政治中心，"),
         ("He said “I am not so sure,” and then he left the room.", "He said “I am not so sure,”"),
+        ("Anna Smith 04/26/2001 07:17 AM Will you be there tomorrow?", "Anna Smith 04/26/2001 07:17 AM"),
+        ("Anna Smith 2001-04-26 19:17 Will you be there tomorrow?", "Anna Smith 2001-04-26 19:17"),
         (
-            "The old lighthouse keeper walked slowly down the long stone path towards the sea and the boats that lay there.",
-            "The old lighthouse keeper walked slowly down the long stone path towards the sea",
+            "It is due on 4/5 at 7:17 and nobody has begun to write it yet, I fear.",
+            "It is due on 4/5 at 7:17 and nobody has begun to write it yet,",
         ),
     ],
 )
@@ -131,11 +133,34 @@ def test_the_first_clause_ends_where_a_speaker_would_breathe(text: str, first: s
         assert run(chunks, Policy.CLAUSE_FIRST)[0].text == first
 
 
+@pytest.mark.parametrize(
+    ("rest", "first"),
+    [
+        (" because the boats would not come back before night.", " because the boats would not come back before night."),
+        (" towards the rocks while the boats that lay there rose.", " towards the rocks"),
+        (" towards the rocks and the boats that lay behind them in the harbour of the town.", " towards the rocks"),
+        (" towards the grey rocks and he saw the other boats.", " towards the grey rocks and he saw the other boats."),
+        (
+            " towards the old grey rocks of the bay and he saw that the boats had gone.",
+            " towards the old grey rocks of the bay",
+        ),
+        (
+            " towards the rocks on which nobody of those who lived there had set foot.",
+            " towards the rocks on which nobody of those",
+        ),
+    ],
+)
+def test_where_no_punctuation_comes_in_time_the_first_clause_ends_before_a_conjunction(rest: str, first: str) -> None:
+    head = "The old lighthouse keeper walked slowly down the long stone path"
+    for chunks in ways(head + rest):
+        assert run(chunks, Policy.CLAUSE_FIRST, "en")[0].text == head + first
+
+
 def test_the_first_fragment_never_waits_for_more_than_its_longest() -> None:
     fragmenter = Fragmenter(Policy.CLAUSE_FIRST, first_max_chars=40)
     found = [fragmenter.feed(piece) for piece in pieces(list("wonderfully " * 4))]
     [(given, first)] = [(count, fragment) for count, out in enumerate(found, 1) for fragment in out]
-    assert given == 41
+    assert given == 40 + 40 // 8 + 1
     assert first.boundary is Boundary.LENGTH
     assert first.text == "wonderfully wonderfully wonderfully"
 
