@@ -28,6 +28,7 @@ __all__ = [
     "Llm",
     "Loaded",
     "Markup",
+    "Model",
     "Play",
     "Secret",
     "Server",
@@ -205,6 +206,12 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
     speech: Annotated[str, Meta(description="the [speech.<name>] that has it; empty: the default")] = ""
 
 
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of a speech model that clients of the daemon may ask for, and what it stands for."""
+
+    speech: Annotated[str, Meta(description="the [speech.<name>] that speaks; OpenAI's names stand for the default")]
+
+
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client key may use."""
 
@@ -259,6 +266,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     llm: dict[str, Llm] = {}
     speech: dict[str, Speech] = {}
     voices: dict[str, Voice] = {}
+    models: dict[str, Model] = {}
     server: Server = Server()
 
 
@@ -536,6 +544,7 @@ def sample() -> str:
         *_sample_of(Speech, ("speech", "deepgram"), off="# "),
         *_sample_of(SpeechLimits, ("speech", "deepgram", "limits"), off="# "),
         *_sample_of(Voice, ("voices", "alloy"), off="# ", unset=True),
+        *_sample_of(Model, ("models", "tts-1"), off="# ", unset=True),
     ]
     return "\n".join(out).rstrip() + "\n"
 

@@ -19,7 +19,7 @@ from typing import Protocol, Self, assert_never, runtime_checkable
 
 from .audio import AudioFormat
 from .connection import Connection, Slot
-from .errors import ConfigError, LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
+from .errors import ConfigError, ConnectFailed, LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
 from .pool import Endpoint, Pool
 from .sources.aside import Aside
 from .speech import messages
@@ -732,6 +732,17 @@ class Conversation:
     def format(self) -> AudioFormat:
         """Of the audio of all turns."""
         return self._voicing.format
+
+    async def warm(self) -> None:
+        """Open a connection before the first turn needs it, if none is open. Raises ConnectFailed when none can be had."""
+        *others, last = self._voicing.endpoints
+        for endpoint in others:
+            try:
+                await self._pool.warm(endpoint)
+            except ConnectFailed:
+                continue
+            return
+        await self._pool.warm(last)
 
     def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
         """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.

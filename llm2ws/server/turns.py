@@ -100,6 +100,11 @@ class Speaking:
         values = asdict(self.turn.stats)
         return {name: round(values[name], 4) for name in _WATERFALL if values[name] is not None}
 
+    @property
+    def server_timing(self) -> str:
+        """The same, as the header of that name."""
+        return ", ".join(f"{step.removesuffix('_s')};dur={seconds * 1000:.0f}" for step, seconds in self.waterfall.items())
+
     def ended(self, face: str) -> None:
         """Count it and log it. Called once."""
         stats = self.turn.stats
