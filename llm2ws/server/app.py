@@ -82,7 +82,7 @@ async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse
     except (web.HTTPException, Llm2wsError) as exc:
         problem = problem_of(exc)
     except ConnectionError:  # the client has gone
-        raise
+        return _break_off(request)
     except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the daemon serves on
         _log.error("a bug of llm2ws: %s, %s", type(exc).__name__, _place(exc))
         _log.debug("the bug", exc_info=True)  # may quote what a client wrote
@@ -96,10 +96,15 @@ async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse
     if request.get(_PREPARED):
         # The answer had begun, so it cannot be another one: the client sees it break off.
         _log.warning("%s broke off: %s", request.path, problem.message)
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the answer broke off")
+        return _break_off(request)
     return face.error(problem, request[REQUEST_ID])
+
+
+def _break_off(request: web.Request) -> web.StreamResponse:
+    """End the connection. The answer that is given here reaches nobody; an exception would be logged with its traceback."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=499)
 
 
 @web.middleware
