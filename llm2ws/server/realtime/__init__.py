@@ -1,0 +1,7 @@
+"""OpenAI's Realtime API over a WebSocket: text in, speech and its transcript out."""
+
+from __future__ import annotations
+
+from .session import FACE
+
+__all__ = ["FACE"]
