@@ -47,14 +47,14 @@ _GRACE = 8  # an eighth of the longest first fragment: so far behind it a clause
 
 
 class _Run(NamedTuple):
-    """A stretch of the buffer, up to the next one, and the span of the model's text behind it."""
+    """A stretch of the cleaned text, up to the next one, and the span of the model's text behind it."""
 
-    at: int  # negative once its beginning has been sent
+    at: int
     start: int
     end: int | None  # None: each character stands for the one at the same place
 
     def source_start(self, place: int) -> int:
-        """Where a fragment that begins at this place of the buffer begins in the model's text."""
+        """Where a fragment that begins at this place begins in the model's text."""
         if self.end is None:
             return self.start + place - self.at
         return self.start if place == self.at else self.end
@@ -97,9 +97,11 @@ class Fragmenter:
 
     def _reset(self) -> None:
         self._text = ""  # what has not been sent
+        self._sent = 0  # characters before it
         self._runs: list[_Run] = []
         self._source = -1  # the model's text continues here if the last run goes on; -1 if it cannot
-        self._idle = self._policy is Policy.SENTENCE  # no candidate stands open, none but the usual ones count
+        self._idle = self._policy is Policy.SENTENCE  # no candidate stands open, and none but those of `_pattern` count
+        self._pattern = CANDIDATE
         self._scan = 0  # nothing before this place is looked at again
         self._index = 0
         self._waiting: Verdict | None = None
@@ -118,17 +120,19 @@ class Fragmenter:
             self._source = end
         else:
             whole = end - start == len(text)
-            self._runs.append(_Run(len(self._text), start, None if whole else end))
+            self._runs.append(_Run(self._sent + len(self._text), start, None if whole else end))
             self._source = end if whole else -1
         self._text = held = self._text + text
         if self._idle and len(held) <= self._max_chars:
-            found = CANDIDATE.search(held, self._scan)
+            found = self._pattern.search(held, self._scan)
+            last = len(held) - 1
             if found is None:
-                self._scan = max(self._scan, len(held) - 1)
+                if last > self._scan:
+                    self._scan = last
                 return []
             self._scan = found.start()
-            if self._scan == len(held) - 1 and held[-1] in _STOPS:  # most stops end their token: nothing to judge yet
-                self._waiting, self._idle = held_stop(held[-1], len(held)), False
+            if self._scan == last and held[last] in _STOPS:  # most stops end their token: nothing to judge yet
+                self._waiting, self._idle = held_stop(held[last], len(held)), False
                 return []
         return self._take(self._cuts(len(held)))
 
@@ -169,7 +173,7 @@ class Fragmenter:
             return []
         self._waiting = None
         self._clause_first = False
-        self._idle = not self._fence
+        self._idle = True
         self._scan = max(self._scan, cut.at)
         return self._take([cut])
 
@@ -206,7 +210,7 @@ class Fragmenter:
                 self._fresh = False
             else:
                 self._scan, self._waiting = at, verdict
-                self._idle = self._sentences and verdict is None and not self._clause_first and not self._fence
+                self._idle = self._sentences and verdict is None and not self._clause_first
                 return cuts
             cuts.append(cut)
             start = cut.at
@@ -216,9 +220,9 @@ class Fragmenter:
         """The next candidate that is not a NO, and its verdict; or where to go on, and None."""
         if not self._sentences:
             return self._search_word(text, start, at, end)
-        pattern = CANDIDATE_FIRST if self._clause_first else CANDIDATE
         while True:
-            found = (NEWLINE if self._fence else pattern).search(text, at, end)
+            pattern = CANDIDATE_FIRST if self._clause_first and not self._fence else self._pattern
+            found = pattern.search(text, at, end)
             if found is None:
                 return max(at, end - 1), None  # the last character may be one that counts only before white space
             at = found.start()
@@ -255,7 +259,7 @@ class Fragmenter:
         if verdict.boundary is not None:
             if SPEAKABLE.search(view.text, start, verdict.at) is None:
                 return Verdict(max(verdict.at, at + 1))
-            if "`" in view.text[start : verdict.at] and view.text.count("`", max(start, self._line), verdict.at) % 2:
+            if view.text.count("`", max(start, self._line), verdict.at) % 2:
                 return Verdict(at + 1)  # inside inline code
         return verdict
 
@@ -265,6 +269,7 @@ class Fragmenter:
         if verdict.hold is None:
             if kind.fence and self._fence in ("", kind.fence):
                 self._fence = "" if self._fence else kind.fence
+                self._pattern = NEWLINE if self._fence else CANDIDATE
             self._line, self._kind = at + 1, None
         return verdict
 
@@ -274,25 +279,28 @@ class Fragmenter:
         """Send the text up to the last cut."""
         if not cuts:
             return []
-        text, runs, begin, n, last = self._text, self._runs, 0, 0, len(self._runs) - 1
+        text, sent, runs, begin, n, last = self._text, self._sent, self._runs, 0, 0, len(self._runs) - 1
         fragments: list[Fragment] = []
         for place, boundary, why in cuts:
-            while n < last and runs[n + 1].at <= begin:
+            while n < last and runs[n + 1].at <= sent + begin:
                 n += 1
-            start = runs[n].source_start(begin)
-            while n < last and runs[n + 1].at < place:
+            start = runs[n].source_start(sent + begin)
+            while n < last and runs[n + 1].at < sent + place:
                 n += 1
-            fragments.append(Fragment(self._index, text[begin:place], start, runs[n].source_end(place), boundary, why))
+            end = runs[n].source_end(sent + place)
+            fragments.append(Fragment(self._index, text[begin:place], start, end, boundary, why))
             self._index += 1
             begin = place
         if self._line < begin and self._kind is None:
             self._kind = line_kind(text, self._line, begin)
         self._text = text[begin:]
+        self._sent += begin
         self._scan -= begin
         self._line -= begin
         if self._waiting is not None:
             self._waiting = self._waiting._replace(at=self._waiting.at - begin)
-        self._runs = [_Run(at - begin, start, end) for at, start, end in runs[n:]]
+        if n:
+            del runs[:n]
         if not self._text:
             self._runs, self._source = [], -1
         return fragments

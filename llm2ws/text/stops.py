@@ -36,8 +36,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 _CASELESS = re.compile("[\u0590-\u10ff\u1200-\u139f\u1700-\u18af\u1950-\u1aaf\ua840-\uabff\uac00-\ud7a3]")
 _ARMENIAN = re.compile("[\u0561-\u0587]")
 _KANA = re.compile("[\u3041-\u309f]")
-# The word before a full stop, back to white space or an opening mark.
-_BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+\Z")
+# The word before a full stop, back to white space or an opening mark; matched on the reversed text, where it begins.
+_BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+")
 _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
@@ -235,26 +235,28 @@ def _kind_of_stop(view: View, stop: _Stop) -> _Kind:
 def _kind(view: View, at: int) -> _Kind:
     """What the word before the full stop at `at` says."""
     text, start, _, origin, words = view
-    found = _BEFORE.search(text, max(start, at - 40), at)
+    found = _BEFORE.match(text[max(start, at - 40) : at][::-1])
     if found is None:
         return "ellipsis" if text[at - 2 : at] == ". " else "sure"
     if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
         return "never"
-    word = _ELISION.sub("", found[0].lower())
+    begin = at - found.end()
+    written = text[begin:at]
+    word = _ELISION.sub("", written.lower())
     # A slice, so that what has been cut off makes no difference; it is longer than a match, so ^ is where the fragment begins.
-    spaced = _SPACED.search(text[max(start, found.start() - 13) : found.start()]) if len(word) <= 2 and word.isalpha() else None
+    spaced = _SPACED.search(text[max(start, begin - 13) : begin]) if len(word) <= 2 and word.isalpha() else None
     if spaced is not None:
         word = "".join(spaced[1].lower().split()) + word
     if word.isdigit():
         return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
-    after_number = _AFTER_NUMBER.search(text, max(start, found.start() - 8), found.start()) is not None
+    after_number = _AFTER_NUMBER.search(text, max(start, begin - 8), begin) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
         return "ends"  # "etc."; "5 min.", "350 F."
     if word in words.never:
         return "never"
     if word in words.before_number and word not in words.may_end:
         return "number-follows"
-    if word in words.may_end or _looks_short(found[0], word):
+    if word in words.may_end or _looks_short(written, word):
         return "ends" if after_number and "." not in word else "doubt"
     return "sure"
 
