@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from .errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
-from .say import Asked, decoded, emit, note, say, stdout_error
+from .report import decoded, emit, note, stdout_error
+from .say import Asked, say
 
 if TYPE_CHECKING:
     from .text.cleaner import Cleaner
@@ -97,16 +98,23 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _run(work: Callable[[], Coroutine[object, object, int]], *, fast: bool = False) -> int:
-    """Run until it ends, or until the first Ctrl+C or SIGTERM has been dealt with; the second does not wait."""
+def _run(
+    work: Callable[[], Coroutine[object, object, int]], *, fast: bool = False, taken: Callable[[], bool] = lambda: False
+) -> int:
+    """Run until it ends, or until the first Ctrl+C or SIGTERM has been dealt with; the second does not wait.
+
+    `taken`: asked at each Ctrl+C whether the work has a use for it.
+    """
     interrupted = False
 
     async def run() -> int:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
-        def interrupt() -> None:
+        def interrupt(number: int) -> None:
             nonlocal interrupted
+            if number == signal.SIGINT and taken():
+                return
             interrupted = True
             task.cancel()
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -114,7 +122,7 @@ def _run(work: Callable[[], Coroutine[object, object, int]], *, fast: bool = Fal
                 signal.signal(number, lambda *_: os._exit(_INTERRUPTED))
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt)
+            loop.add_signal_handler(number, interrupt, number)
         try:
             return await work()
         except asyncio.CancelledError:
@@ -159,8 +167,13 @@ _policy = click.option(
 
 
 @command.command("say", epilog=EXIT_CODES)
-@click.argument("prompt")
+@click.argument("prompt", required=False)
+@click.option("--chat", is_flag=True, help="Go on with a question a line; Ctrl+C stops an answer, Ctrl+D ends.")
 @click.option("--llm", default="", metavar="NAME", help="What answers: a name in the settings, openai, anthropic, echo.")
+@click.option("--model", metavar="NAME", help="The model, as its server calls it.")
+@click.option("--system", metavar="TEXT", help="The system prompt.")
+@click.option("--temperature", type=float, metavar="N", help="How freely the model writes.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer.")
 @click.option("--speech", default="", metavar="NAME|URL", help="What speaks: a name, local, deepgram or a ws:// address.")
 @click.option("--voice", metavar="NAME", help="The voice, in the endpoint's words.")
 @click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")
@@ -175,7 +188,14 @@ _policy = click.option(
 def _say(**options: object) -> int:
     """Speak the answer to PROMPT while it is being written; with -, speak standard input as it comes."""
     asked = Asked(**options)  # type: ignore[arg-type]  # click has checked them
+    if asked.prompt is None and not asked.chat:
+        raise click.UsageError("Missing argument 'PROMPT'.", click.get_current_context())
     try:
+        if asked.chat:
+            from .chat import Chat
+
+            chat = Chat(asked)
+            return _run(chat.run, taken=chat.interrupt)
         return _run(lambda: say(asked))
     except BaseException as exc:
         if asked.as_json and isinstance(error := _lone(exc), Llm2wsError):

@@ -40,7 +40,7 @@ def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] |
     as_json = format == "json" or (format == "auto" and not out.isatty())
     handler = logging.StreamHandler(out)
     handler.setLevel(level.upper())  # some loggers have a level of their own
-    handler.addFilter(_add_turn)
+    handler.addFilter(_ours)
     handler.setFormatter(_Lazy(as_json=as_json, colours=out.isatty()))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old.formatter, _Lazy)]:
@@ -50,9 +50,10 @@ def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] |
     logging.getLogger("llm2ws").setLevel(level.upper())
 
 
-def _add_turn(record: logging.LogRecord) -> bool:
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether a line may be written; with the turn's id. OPENAI_LOG and its like lower the levels of their own loggers."""
     record.turn = _turn.get()
-    return True
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] == "llm2ws"
 
 
 class _Lazy(logging.Formatter):

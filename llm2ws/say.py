@@ -1,34 +1,33 @@
-"""One turn on the command line: what is spoken, where the audio goes, what is shown."""
+"""One turn on the command line: what is spoken, and where the audio goes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import stat
 import sys
-import time
-from collections import deque
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from .errors import ConfigError, Llm2wsError, SinkError
+from .log import turn_id
+from .report import Report, decoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .audio import AudioFormat
-    from .config import Settings, Speech
+    from .config import Loaded, Settings, Speech
+    from .service import LlmClient
     from .sinks.device import Player
     from .sinks.raw import RawFile
     from .sinks.wav import WavFile
     from .sources.aside import Aside
-    from .turn import Done, Said, Turn
+    from .turn import Conversation, Turn
 
-__all__ = ["Asked", "decoded", "emit", "note", "say", "stdout_error"]
+__all__ = ["Asked", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
 
 # By the end of a file's name: whether it has a header, and the encoding that the name promises.
 _OUTPUTS = {"": (True, ""), ".wav": (True, ""), ".pcm": (False, ""), ".raw": (False, "")}
@@ -37,8 +36,15 @@ _OUTPUTS |= {".ulaw": (False, "mulaw"), ".mulaw": (False, "mulaw"), ".alaw": (Fa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    prompt: str
+    """The command line. `prompt` is None only where `chat` is set."""
+
+    prompt: str | None
+    chat: bool
     llm: str
+    model: str | None
+    system: str | None
+    temperature: float | None
+    max_tokens: int | None
     speech: str
     voice: str | None
     output: str | None
@@ -51,73 +57,117 @@ class Asked:
     verbose: bool
     config: str | None
 
+    def report(self) -> Report:
+        return Report(as_json=self.as_json, words=self.output != "-", quiet=self.quiet, live=not self.verbose)
+
+
+class Stage(NamedTuple):
+    """What turns are spoken on."""
+
+    asked: Asked
+    settings: Settings
+    conversation: Conversation
+    format: AudioFormat
+    file: WavFile | RawFile | None
+    play: bool
+
 
 async def say(asked: Asked) -> int:
     """Carry it out. Gives the exit code; raises what went wrong, once what was said before has been heard."""
-    from . import config, service
-    from .log import configure, turn_id
-    from .speech.pacing import Pace
-
-    flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
-    if asked.verbose:
-        flags[("log",)] = "info"
-    settings, origins, notes = config.load(flags=flags, config=asked.config, folder=".")
-    # What a person has to know is said in other ways; logs are for those who ask for them.
-    configure(settings.log if ("log",) in origins else "critical", settings.log_format)
-    name, entry = service.choose_speech(settings, asked.speech)
-    entry = _as_asked(asked, entry)
-    fmt = service.audio_format(entry)
-    who, source = _source(asked, settings)
-    report = _Report(asked)
-    for line in (*notes, f"{who}, {_speaker(name, entry)} speaks ({fmt})"):
-        report.note(line)
-    report.event("start", speech=name, encoding=fmt.encoding, sample_rate_hz=fmt.sample_rate_hz)
-
-    async with AsyncExitStack() as stack:
-        stack.enter_context(turn_id(os.urandom(4).hex()))
-        sinks: list[WavFile | RawFile | Player] = []
-        if asked.output is not None:
-            sinks.append(await stack.enter_async_context(_file(asked, fmt)))
-        play = asked.output is None if asked.play is None else asked.play
-        loading = asyncio.create_task(asyncio.to_thread(_load_player)) if play else None
-        opened = service.open_speech(settings, name, entry, slow_consumer_s=float("inf"))
-        conversation = await stack.enter_async_context(opened)
-        if loading:
-            from .sinks.device import Player
-
-            await loading
-            player = Player(fmt, device=settings.play.device, ahead_s=settings.play.ahead_s, on_played=report.played)
-            report.player = await stack.enter_async_context(player)
-            sinks.append(player)
-        stack.enter_context(report)
-        pace = Pace.LISTENER if report.audible else Pace.NONE
-        failed = await _turn(conversation.turn(source, pace=pace), sinks, report)
-        if report.player:
-            await report.player.drain()
-    report.saved()
+    loaded = load_settings(asked)
+    who, source = _source(asked, loaded.settings)
+    with turn_id(os.urandom(4).hex()):
+        async with open_stage(asked, loaded, who) as stage:
+            failed = await speak(stage, source, asked.report())
     if failed:
         raise failed
     return 0
 
 
-async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _Report) -> Llm2wsError | None:
-    """Speak it. Gives its error, if it has one: what was said before it is still to be heard."""
+def load_settings(asked: Asked) -> Loaded:
+    """Settings with what flags say, and logs set up by them."""
+    from .config import load
+    from .log import configure
+
+    flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
+    if asked.verbose:
+        flags[("log",)] = "info"
+    loaded = load(flags=flags, config=asked.config, folder=".")
+    # What a person has to know is said in other ways; logs are for those who ask for them.
+    configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)
+    return loaded
+
+
+@asynccontextmanager
+async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[Stage]:
+    """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
+    from .service import audio_format, choose_speech, open_speech
+
+    name, entry = choose_speech(loaded.settings, asked.speech)
+    entry = _as_asked(asked, entry)
+    fmt = audio_format(entry)
+    report = asked.report()
+    for line in (*loaded.notes, f"{who}, {_speaker(name, entry)} speaks ({fmt})"):
+        report.note(line)
+    report.event("start", speech=name, encoding=fmt.encoding, sample_rate_hz=fmt.sample_rate_hz)
+    report.check()
+    async with AsyncExitStack() as stack:
+        file = None if asked.output is None else _file(asked, fmt)
+        if file is not None:
+            await stack.enter_async_context(file)
+        play = asked.output is None if asked.play is None else asked.play
+        loading = asyncio.create_task(asyncio.to_thread(_load_player)) if play else None
+        opened = open_speech(loaded.settings, name, entry, slow_consumer_s=float("inf"))
+        conversation = await stack.enter_async_context(opened)
+        if loading:
+            await loading
+        yield Stage(asked, loaded.settings, conversation, fmt, file, play)
+
+
+async def speak(stage: Stage, source: AsyncIterator[str | Aside], report: Report) -> Llm2wsError | None:
+    """Speak one turn, to the end of its sound. Gives its error, if it has one: what was said before it has been heard.
+
+    Raises SinkError when there is nowhere for the audio to go.
+    """
+    from .speech.pacing import Pace
+
+    async with AsyncExitStack() as stack:
+        sinks: list[WavFile | RawFile | Player] = [stage.file] if stage.file else []
+        if stage.play:
+            from .sinks.device import Player
+
+            play = stage.settings.play
+            player = Player(stage.format, device=play.device, ahead_s=play.ahead_s, on_played=report.played)
+            report.player = await stack.enter_async_context(player)
+            sinks.append(player)
+        stack.enter_context(report)
+        pace = Pace.LISTENER if report.audible else Pace.NONE
+        failed = await _turn(stage.conversation.turn(source, pace=pace), sinks, report)
+    report.saved()
+    return failed
+
+
+async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Report) -> Llm2wsError | None:
+    failed: Llm2wsError | None = None
     async with turn:
         report.turn = turn
         try:
-            await _listen(turn, sinks, report)
+            try:
+                await _listen(turn, sinks, report)
+            except SinkError:
+                raise
+            except Llm2wsError as exc:
+                failed = exc
+            if report.player:
+                await report.player.drain()
         except asyncio.CancelledError:
-            heard = await turn.interrupt(report.played_s)
-            report.event("interrupted", heard=heard.heard, unheard=heard.unheard, error_s=heard.error_s)
+            report.interrupted(await turn.interrupt(report.played_s))
             raise
-        except SinkError:
-            raise
-        except Llm2wsError as exc:
-            return exc
-    return None
+        report.heard = turn.spoken.split(float("inf")).heard
+    return failed
 
 
-async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _Report) -> None:
+async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Report) -> None:
     from .sources.aside import Aside
     from .turn import Audio, Done, Notice, NoticeKind, Said
 
@@ -135,7 +185,7 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _
                     if event.kind is not NoticeKind.SOURCE_FAILED:  # it is the error at the end
                         report.note(f"{event.kind}: {event.detail}")
                 case Aside():
-                    report.event("aside", kind=event.kind, data=event.data)
+                    report.aside(event)
                 case Done():
                     report.done(event)
                 case _:
@@ -144,18 +194,34 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: _
 
 def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
     """Who answers, in words, and the answer."""
-    from .service import answer, choose_llm
+    from .service import answer
     from .sources.text import from_stream
 
+    assert asked.prompt is not None
     if asked.prompt == "-":
         if sys.stdin is None:
             raise ConfigError("standard input is closed", hint="give it some text, or a prompt")
-        return "standard input is read", from_stream(_Stdin())
+        return "standard input is read", from_stream(Stdin())
     if not asked.prompt.strip():
         raise ConfigError("the prompt is empty", hint="give a text, or - for standard input")
+    who, client = llm_client(asked, settings)
+    return who, answer(client, decoded(asked.prompt))
+
+
+def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
+    """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
+    from msgspec.structs import replace
+
+    from .service import KINDS, choose_llm
+
     name, llm = choose_llm(settings, asked.llm)
-    who = f"{name} answers" + (" with the prompt itself" if llm.kind == "echo" else "")
-    return who, answer(llm, decoded(asked.prompt))
+    flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}
+    given = {field: value for field, value in flags.items() if value is not None}
+    if given and llm.kind == "echo":
+        flag = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{flag}: no LLM is set that could take it", hint="set OPENAI_API_KEY, or give --llm a name")
+    client = KINDS[llm.kind](replace(llm, **given))
+    return f"{name} answers with {client.who}" if llm.kind == "echo" else f"{name} ({client.who}) answers", client
 
 
 def _load_player() -> None:
@@ -204,7 +270,7 @@ def _speaker(name: str, entry: Speech) -> str:
     return ("the embedded endpoint" if entry.dialect == LOCAL else name) + voice
 
 
-class _Stdin:
+class Stdin:
     """Standard input as it comes, without changing how others see it."""
 
     async def read(self, n: int, /) -> bytes:
@@ -220,166 +286,3 @@ class _Stdin:
         finally:
             loop.remove_reader(0)
         return os.read(0, n)
-
-
-class _Report:
-    """What is shown while it speaks: words or events on stdout, the rest on stderr, with a live line on a terminal.
-
-    Words are shown when they are heard, as far as that is known.
-    """
-
-    def __init__(self, asked: Asked) -> None:
-        self.player: Player | None = None
-        self.turn: Turn | None = None
-        self._json = asked.as_json
-        self._words = not (asked.as_json or asked.quiet or asked.output == "-")
-        self._quiet = asked.quiet
-        self._live = not (asked.quiet or asked.verbose) and sys.stderr is not None and sys.stderr.isatty()
-        self._lines = (
-            self._live and sys.stdout is not None and sys.stdout.isatty()
-        )  # words share the terminal with the live line
-        self._waiting: deque[tuple[asyncio.TimerHandle, str]] = deque()
-        self._began_at = time.monotonic()
-        self._tick: asyncio.TimerHandle | None = None
-        self._shown = False
-        self._broken: SinkError | None = None
-        self._summary = ""
-
-    def __enter__(self) -> None:
-        self._refresh()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._tick:
-            self._tick.cancel()
-        self._clear()
-        for timer, _text in self._waiting:
-            timer.cancel()
-        if kind is None:
-            self._say("".join(text for _timer, text in self._waiting))
-            self._say("\n")
-            if self._summary:
-                self.note(self._summary)
-            self.check()
-
-    @property
-    def audible(self) -> bool:
-        return self.player is not None and self.player.audible
-
-    @property
-    def played_s(self) -> float | None:
-        """Seconds of the turn that were heard; None where nobody listens."""
-        return self.player.played_s if self.player and self.audible else None
-
-    def played(self, position_s: float) -> None:
-        if self.turn:
-            self.turn.played(position_s)
-
-    def check(self) -> None:
-        """Raises SinkError when nobody reads standard output any more."""
-        if self._broken:
-            raise self._broken
-
-    def said(self, said: Said) -> None:
-        self.event("said", text=said.text, span=said.span, at_s=said.at_s)
-        played_s = self.played_s
-        wait_s = 0.0 if played_s is None else said.at_s - played_s
-        if wait_s <= 0 and not self._waiting:
-            self._say(said.text)
-        else:
-            self._waiting.append((asyncio.get_running_loop().call_later(wait_s, self._say_next), said.text))
-
-    def done(self, done: Done) -> None:
-        from msgspec import to_builtins
-
-        stats = done.stats
-        self.event("done", outcome=done.outcome, stats=to_builtins(stats))
-        if done.outcome != "done":
-            return
-        if not stats.source_chars:
-            self.note("there was no text")
-        elif not stats.sent_chars:
-            self.note("there was nothing in the text that can be spoken")
-        if self._live and stats.first_audio_s is not None:
-            times = ("first_token", "first_fragment", "connected", "first_speak", "first_audio", "last_token", "done")
-            known = ((name, getattr(stats, f"{name}_s")) for name in times)
-            spent = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in known if value is not None)
-            self._summary = f"{stats.audio_s:.1f} s of audio; after so many seconds: {spent}"
-
-    def saved(self) -> None:
-        if self.player and self.player.saved_to:
-            self.note(f"nothing here can play sound; it is in {self.player.saved_to}")
-
-    def event(self, event: str, **fields: object) -> None:
-        if self._json:
-            try:
-                emit({"event": event, **fields})
-            except OSError as exc:
-                self._broken = self._broken or stdout_error(exc)
-
-    def note(self, message: str) -> None:
-        if not self._quiet:
-            self._clear()
-            note(message)
-
-    def _say_next(self) -> None:
-        self._say(self._waiting.popleft()[1])
-
-    def _say(self, text: str) -> None:
-        if not self._words or sys.stdout is None:
-            return
-        if self._lines:
-            self._clear()
-            text = text.strip() and "".join(c if c.isprintable() else " " for c in text.strip()) + "\n"
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError as exc:
-            self._broken = self._broken or stdout_error(exc)
-
-    def _refresh(self) -> None:
-        if self._live:
-            buffered = f", {self.player.queued_s:.1f} s buffered" if self.player and self.audible else ""
-            made = f", {self.turn.stats.audio_s:.1f} s of audio" if self.turn else ""
-            _tell(f"\r\x1b[K{time.monotonic() - self._began_at:.1f} s{made}{buffered} ")
-            self._shown = True
-            self._tick = asyncio.get_running_loop().call_later(0.2, self._refresh)
-
-    def _clear(self) -> None:
-        if self._shown:
-            _tell("\r\x1b[K")
-            self._shown = False
-
-
-# --- standard streams -------------------------------------------------------------------------------------------------------
-
-
-def note(message: str) -> None:
-    """Tell the person at the terminal."""
-    _tell(f"llm2ws: {message}\n")
-
-
-def _tell(text: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):  # nobody is left to be told
-            sys.stderr.write(text)
-            sys.stderr.flush()
-
-
-def emit(event: dict[str, object]) -> None:
-    """Write one line of JSON to standard output."""
-    if sys.stdout is not None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
-
-
-def stdout_error(exc: OSError) -> SinkError:
-    """What a failed write to standard output means. Nothing more can be written there afterwards."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again when it ends, and complain
-    if isinstance(exc, BrokenPipeError):
-        return SinkError("standard output: its reader has gone", hint="nothing more can be written")
-    return SinkError(f"standard output: {(exc.strerror or 'failed').lower()}", hint="look at where it goes")
-
-
-def decoded(argument: str) -> str:
-    """An argument of this process as text: bytes that are no UTF-8 become U+FFFD."""
-    return os.fsencode(argument).decode("utf-8", "replace")

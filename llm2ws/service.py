@@ -79,6 +79,10 @@ _VOICE_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")
 class LlmClient(Protocol):
     """What answers, kept open for many answers."""
 
+    @property
+    def who(self) -> str:
+        """The model and where it is, for people."""
+
     async def __aenter__(self) -> object: ...
 
     async def __aexit__(
@@ -91,6 +95,8 @@ class LlmClient(Protocol):
 
 class _Echo:
     """Answers with what the user said last."""
+
+    who = "the prompt itself"
 
     def __init__(self, llm: Llm) -> None:
         self._tokens_per_s = llm.tokens_per_s
@@ -225,9 +231,8 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     return name, replace(llm, kind=kind)
 
 
-async def answer(llm: Llm, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: the answer of an LLM that `choose_llm` gave."""
-    client = KINDS[llm.kind](llm)
+async def answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
+    """A source: one answer of what `KINDS` made, which is opened for it and closed after it."""
     async with client, aclosing(client.answer(prompt)) as items:
         async for item in items:
             yield item

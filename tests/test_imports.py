@@ -42,8 +42,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service": (*_SERVICE, "metrics", "log"),
     # Faces push text into a turn, and read what comes beside it.
     "server": ("errors", "audio", "speech", "turn", "service", "metrics", "log", "config", "sources"),
-    "cli": (*_SERVICE, "metrics", "log", "service", "server", "say"),
-    "say": (*_SERVICE, "metrics", "log", "service"),
+    "cli": (*_SERVICE, "metrics", "log", "service", "server", "say", "chat", "check", "report"),
+    "report": ("errors", "speech", "sources", "sinks", "turn"),
+    "say": (*_SERVICE, "log", "service", "report"),
+    "chat": (*_SERVICE, "log", "service", "report", "say"),
+    "check": (*_SERVICE, "service", "report"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

@@ -87,6 +87,11 @@ class AnthropicMessages:
         _ = client.messages.with_streaming_response  # imports what it needs
         return client
 
+    @property
+    def who(self) -> str:
+        """The model and where it is, for people."""
+        return self._endpoint.who
+
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         """One answer, as `anthropic_messages` gives it. `extra`: fields of this request that win over the settings."""
         if self._client is None:

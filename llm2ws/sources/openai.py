@@ -83,6 +83,11 @@ class OpenAIChat:
         return client
 
     @property
+    def who(self) -> str:
+        """The model and where it is, for people."""
+        return self._endpoint.who
+
+    @property
     def _is_openai(self) -> bool:
         return self._host.endswith((".openai.com", ".openai.azure.com"))
 

@@ -1,0 +1,209 @@
+"""What the command shows while it speaks: the words or events on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .errors import SinkError
+
+if TYPE_CHECKING:
+    from .sinks.device import Player
+    from .sources.aside import Aside
+    from .speech.spoken import Heard
+    from .turn import Done, Said, Turn
+
+__all__ = ["Report", "decoded", "emit", "note", "show", "stdout_error"]
+
+# Why a model stopped, where a person should know. In the words of Chat Completions.
+_STOPPED = {
+    "length": "the answer reached its longest: raise max_tokens for more",
+    "content_filter": "the answer was stopped by the provider's filter: ask differently",
+    "refusal": "the model refused to answer: ask differently",
+    "tool_call": "the model wants to call a tool, which is not spoken: --json shows it",
+}
+
+
+class Report:
+    """Of one turn. Words are shown when they are heard, as far as that is known. On a terminal there is a live line as well.
+
+    `words`: they go to standard output, unless events do (`as_json`). `live`: the line may be shown.
+    """
+
+    def __init__(self, *, as_json: bool, words: bool, quiet: bool, live: bool) -> None:
+        self.player: Player | None = None
+        self.turn: Turn | None = None
+        self.heard = ""  # of the model's text, once the turn is over
+        self._json = as_json
+        self._words = words and not as_json and not quiet
+        self._quiet = quiet
+        self._live = live and not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._lines = (
+            self._live and sys.stdout is not None and sys.stdout.isatty()
+        )  # words share the terminal with the live line
+        self._waiting: deque[tuple[asyncio.TimerHandle, str]] = deque()
+        self._began_at = time.monotonic()
+        self._tick: asyncio.TimerHandle | None = None
+        self._shown = False
+        self._broken: SinkError | None = None
+        self._summary = ""
+        self._stopped: dict[str, None] = {}  # why, each once
+
+    def __enter__(self) -> None:
+        self._refresh()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._tick:
+            self._tick.cancel()
+        self._clear()
+        for timer, _text in self._waiting:
+            timer.cancel()
+        if kind is None:
+            self._say("".join(text for _timer, text in self._waiting))
+            self._say("\n")
+            if self._summary:
+                self.note(self._summary)
+            self.check()
+
+    @property
+    def audible(self) -> bool:
+        return self.player is not None and self.player.audible
+
+    @property
+    def played_s(self) -> float | None:
+        """Seconds of the turn that were heard; None where nobody listens."""
+        return self.player.played_s if self.player and self.audible else None
+
+    def played(self, position_s: float) -> None:
+        if self.turn:
+            self.turn.played(position_s)
+
+    def check(self) -> None:
+        """Raises SinkError when nobody reads standard output any more."""
+        if self._broken:
+            raise self._broken
+
+    def said(self, said: Said) -> None:
+        self.event("said", text=said.text, span=said.span, at_s=said.at_s)
+        played_s = self.played_s
+        wait_s = 0.0 if played_s is None else said.at_s - played_s
+        if wait_s <= 0 and not self._waiting:
+            self._say(said.text)
+        else:
+            self._waiting.append((asyncio.get_running_loop().call_later(wait_s, self._say_next), said.text))
+
+    def aside(self, aside: Aside) -> None:
+        self.event("aside", kind=aside.kind, data=aside.data)
+        reason = str(aside.data.get("reason")) if aside.kind == "finish" else aside.kind
+        if reason in _STOPPED:
+            self._stopped[_STOPPED[reason]] = None
+
+    def done(self, done: Done) -> None:
+        from msgspec import to_builtins
+
+        stats = done.stats
+        self.event("done", outcome=done.outcome, stats=to_builtins(stats))
+        if done.outcome != "done":
+            return
+        for stopped in self._stopped:
+            self.note(stopped)
+        if not stats.source_chars:
+            if not self._stopped:
+                self.note("there was no text")
+        elif not stats.sent_chars:
+            self.note("there was nothing in the text that can be spoken")
+        if self._live and stats.first_audio_s is not None:
+            times = ("first_token", "first_fragment", "connected", "first_speak", "first_audio", "last_token", "done")
+            known = ((name, getattr(stats, f"{name}_s")) for name in times)
+            spent = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in known if value is not None)
+            self._summary = f"{stats.audio_s:.1f} s of audio; after so many seconds: {spent}"
+
+    def saved(self) -> None:
+        if self.player and self.player.saved_to:
+            self.note(f"nothing here can play sound; it is in {self.player.saved_to}")
+
+    def interrupted(self, heard: Heard) -> None:
+        self.heard = heard.heard
+        self.event("interrupted", heard=heard.heard, unheard=heard.unheard, error_s=heard.error_s)
+
+    def event(self, event: str, **fields: object) -> None:
+        if self._json:
+            try:
+                emit({"event": event, **fields})
+            except OSError as exc:
+                self._broken = self._broken or stdout_error(exc)
+
+    def note(self, message: str) -> None:
+        if not self._quiet:
+            self._clear()
+            note(message)
+
+    def _say_next(self) -> None:
+        self._say(self._waiting.popleft()[1])
+
+    def _say(self, text: str) -> None:
+        if not self._words or sys.stdout is None:
+            return
+        if self._lines:
+            self._clear()
+            text = text.strip() and "".join(c if c.isprintable() else " " for c in text.strip()) + "\n"
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as exc:
+            self._broken = self._broken or stdout_error(exc)
+
+    def _refresh(self) -> None:
+        if self._live:
+            buffered = f", {self.player.queued_s:.1f} s buffered" if self.player and self.audible else ""
+            made = f", {self.turn.stats.audio_s:.1f} s of audio" if self.turn else ""
+            show(f"\r\x1b[K{time.monotonic() - self._began_at:.1f} s{made}{buffered} ")
+            self._shown = True
+            self._tick = asyncio.get_running_loop().call_later(0.2, self._refresh)
+
+    def _clear(self) -> None:
+        if self._shown:
+            show("\r\x1b[K")
+            self._shown = False
+
+
+# --- standard streams -------------------------------------------------------------------------------------------------------
+
+
+def note(message: str) -> None:
+    """Tell the person at the terminal."""
+    show(f"llm2ws: {message}\n")
+
+
+def show(text: str) -> None:
+    """Write to standard error, as it is."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # nobody is left to be told
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def emit(event: dict[str, object]) -> None:
+    """Write one line of JSON to standard output."""
+    if sys.stdout is not None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+def stdout_error(exc: OSError) -> SinkError:
+    """What a failed write to standard output means. Nothing more can be written there afterwards."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again when it ends, and complain
+    if isinstance(exc, BrokenPipeError):
+        return SinkError("standard output: its reader has gone", hint="nothing more can be written")
+    return SinkError(f"standard output: {(exc.strerror or 'failed').lower()}", hint="look at where it goes")
+
+
+def decoded(argument: str) -> str:
+    """An argument of this process as text: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(argument).decode("utf-8", "replace")
