@@ -626,6 +626,9 @@ class Turn:
                 self.stats.refused_flushes += 1
             case messages.Ended():
                 self._release(self._utterance.ended())
+                if not self._utterance.complete:
+                    what = "the endpoint ended the turn before its text did"
+                    self._lost_link = messages.Failed(messages.Scope.CONTEXT, what, "try again", retry_s=0.0)
             case messages.Cancelled():
                 self._lost_link = messages.Failed(messages.Scope.CONTEXT, "the endpoint stopped the turn by itself")
             case messages.Failed():

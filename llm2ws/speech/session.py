@@ -50,6 +50,7 @@ __all__ = ["Counts", "Session", "State"]
 
 # An endpoint may render a whole text before it sends the first byte; the slowest do that some seven times faster than speech.
 SECONDS_PER_OWED_CHAR = 0.01
+UNKNOWN_KINDS = 32  # that are counted by name
 PROMPT_CHARS = 100  # a sentence: no more patience for less
 
 
@@ -322,6 +323,8 @@ class Session:
                 turn = self._of(ref)
                 return self._finish(turn, replace(event, ref=turn.ref)) if turn else []
             case Unknown(kind=kind):
+                if kind not in self.counts.unknown and len(self.counts.unknown) >= UNKNOWN_KINDS:
+                    kind = "others"
                 self.counts.unknown[kind] = self.counts.unknown.get(kind, 0) + 1
                 return []
             case Warned():
