@@ -396,10 +396,15 @@ _COMMON = frozenset(
 _ENGLISH_WITHIN = frozenset("zh ja ko th lo km my am bo fa ur".split())
 
 
+@cache
+def _split(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
     """The words that these languages have in a table; None stands for all."""
-    found = [" ".join(table.values()) if language is None else table.get(language, "") for language in languages]
-    return frozenset(" ".join(found).split())
+    parts = table.values() if None in languages else [table[language] for language in languages if language in table]
+    return frozenset().union(*map(_split, parts))
 
 
 @cache

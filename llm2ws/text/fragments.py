@@ -7,7 +7,6 @@ Positions are offsets in characters (code points) into the model's whole text of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -63,15 +62,14 @@ class Piece(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(NamedTuple):
     """A stretch of clean text to be sent as one Speak.
 
     All `text`s of a turn joined give the cleaned text exactly: white space around a cut is kept (at the start of the
     fragment after it) and made into separators only when the fragment is sent.
     """
 
-    index: int  # counts from 0 in each turn
+    index: int  # type: ignore[assignment]  # counts from 0 in each turn; in the place of a tuple's index()
     text: str
     start: int
     end: int

@@ -95,9 +95,10 @@ def judge(view: View, at: int) -> Verdict:
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
+    word = following == " " and tail + 1 < end and text[tail + 1].isalnum()  # what follows most often
     if following == "[" and FOOTNOTE.match(text, tail, end):
         return wait(tail, why="a footnote mark is open")
-    if following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
+    if not word and following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
         return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
@@ -108,6 +109,8 @@ def judge(view: View, at: int) -> Verdict:
         return cut(tail, "a stop before CJK text") if wide and char in "!?" else go_on(tail)
     if char == "." and (item := _next_item(view, at)) is not None:
         return item
+    if word:
+        return _after_space(view, _Stop(at, tail, tail + 1, tail))
     gap = match_end(_EMOJI_GAP, text, tail, end)
     line = text.find("\n", tail, gap)
     if line >= 0:
@@ -152,7 +155,7 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
         return go_on(gap)
     if kind == "sure" and text[gap] in "(¿¡“„«":
         return cut(place, "a full stop before an opening mark")
-    lead = match_end(LEAD, text, gap, end)
+    lead = gap if text[gap].isalnum() else match_end(LEAD, text, gap, end)
     hold = Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT
     if lead >= end or (lead + 1 >= end and text[lead].islower()):
         return wait(place, hold, "a capital may follow")
@@ -242,7 +245,9 @@ def _kind(view: View, at: int) -> _Kind:
         return "never"
     begin = at - found.end()
     written = text[begin:at]
-    word = _ELISION.sub("", written.lower())
+    word = written.lower()
+    if "'" in word or "’" in word:
+        word = _ELISION.sub("", word)
     # A slice, so that what has been cut off makes no difference; it is longer than a match, so ^ is where the fragment begins.
     spaced = _SPACED.search(text[max(start, begin - 13) : begin]) if len(word) <= 2 and word.isalpha() else None
     if spaced is not None:
@@ -277,6 +282,8 @@ def _looks_short(written: str, word: str) -> bool:
 def _next_item(view: View, at: int) -> Verdict | None:
     """A list within a line, "1) this 2) that": the next number, written as the one at the start was, begins an item."""
     text, start = view.text, view.start
+    if text[at - 2 : at].isalpha():  # a word
+        return None
     mark = _ITEM_MARK.search(text, max(start, at - 8), at)
     if mark is None:
         return None
