@@ -25,6 +25,7 @@ __all__ = ["running", "serve"]
 
 _log = logging.getLogger(__name__)
 
+IDLE_S = 75.0  # after which a connection is closed that asks nothing, or never finishes its question
 TOLD_S = 2.0  # for clients to take what they are told at the end
 
 
@@ -68,7 +69,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
             access_log=None,
             handler_cancellation=True,
             shutdown_timeout=TOLD_S,
-            keepalive_timeout=75.0,
+            keepalive_timeout=IDLE_S,
             handle_signals=False,
         )
         await runner.setup()

@@ -43,6 +43,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+BODY_S = 30.0  # for a request's body to come
+
 
 class Problem(Exception):
     """A request that is refused. `message` says what to do, `code` and `kind` are the vendor's words for it.
@@ -189,10 +191,14 @@ async def read_body(request: web.Request) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise Problem(408, f"the body did not come within {BODY_S:g} s: send it faster", code="request_timeout") from None
     return bytes(body)
 
 

@@ -88,6 +88,7 @@ class Speaking:
                     left -= len(item)
                     if left < 0:
                         self.stopped = Stopped.TEXT
+                        yield item[:left]
                         return
                 yield item
         finally:

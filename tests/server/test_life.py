@@ -1,0 +1,284 @@
+"""From start to end, as a real process: signals, settings read again, certificates, ports, an end that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from llm2ws.config import Server
+from llm2ws.errors import ConfigError
+from llm2ws.testing import FaultySpeech, decode
+from tests.server.conftest import CODING, Start, says
+from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
+from tests.sources.replay import End, Reply, replay
+from tests.sources.replay import Server as Llms
+from tests.support import MS, assert_no_canary
+from tests.support import start as start_process
+
+
+class Process:
+    """`llm2ws serve` as a process. What it writes is kept, a line at a time."""
+
+    def __init__(self, pid: int, lines: asyncio.Queue[str], ended: asyncio.Future[int], llm: Llms) -> None:
+        self.url = ""  # known when it listens
+        self.pid, self.llm = pid, llm
+        self._lines, self._ended = lines, ended
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def line(self, holding: str) -> str:
+        """The next line on its standard error that holds this."""
+        async with asyncio.timeout(20_000 * MS):
+            while holding not in (line := await self._lines.get()):
+                pass
+        return line
+
+    async def code(self) -> int:
+        async with asyncio.timeout(20_000 * MS):
+            return await asyncio.shield(self._ended)
+
+
+@asynccontextmanager
+async def process(
+    folder: Path, *replies: str | Reply, key: str = "", server: str = "", speech: FaultySpeech | None = None
+) -> AsyncIterator[Process]:
+    """The command, with a scripted LLM and a speech endpoint that live in this process."""
+    answers = [says(reply) if isinstance(reply, str) else reply for reply in replies or [TEXT]]
+    loop = asyncio.get_running_loop()
+    async with replay(*answers) as llm, speech or FaultySpeech(coding=CODING, key=key or None) as voice:
+        config = folder / "llm2ws.toml"
+        config.write_text(
+            f'log = "info"\n[server]\nlisten = "127.0.0.1:0"\n{server}\n'
+            f'[llm.scripted]\nkind = "openai"\nbase_url = "{llm.url}/v1"\nmodel = "m-1"\napi_key = "{key}"\n'
+            f'[speech.faulty]\ndialect = "deepgram"\nurl = "{voice.url}"\napi_key = "{key}"\n'
+        )
+        child = start_process(["serve", "--config", config], cwd=folder)
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        seen: list[str] = []
+
+        def read() -> None:
+            assert child.stderr is not None
+            for raw in child.stderr:
+                seen.append(raw.decode(errors="replace"))
+                loop.call_soon_threadsafe(lines.put_nowait, seen[-1])
+
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
+        try:
+            one = Process(child.pid, lines, ended, llm)
+            one.url = (await one.line("listening on ")).rsplit("listening on ", 1)[1].strip()
+            yield one
+        finally:
+            child.kill()
+            await ended
+            await reading
+            assert child.stdout is not None
+            assert child.stderr is not None
+            child.stdout.close()
+            child.stderr.close()
+        text = "".join(seen)
+        assert_no_canary(text, "the log")
+        assert "Traceback" not in text
+
+
+async def test_sigterm_lets_a_turn_finish(tmp_path: Path, canary: Callable[[], str]) -> None:
+    speech = FaultySpeech(coding=CODING, pace=4.0)
+    async with AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(process(tmp_path, key=canary(), speech=speech))
+        client = await stack.enter_async_context(sdk(daemon))
+        answer = await client.chat.completions.create(**SPOKEN, stream=True)
+        taken = [await anext(aiter(answer))]
+        daemon.signal(signal.SIGTERM)
+        await daemon.line("to finish")
+        with pytest.raises(OSError, match="Connect"):
+            await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
+        _, transcript, audio, rest = await heard(answer)
+        assert transcript.strip() == TEXT
+        assert decode(audio) == TEXT
+        assert rest[-1].choices[0].finish_reason == "stop" if rest[-1].choices else True
+        assert await daemon.code() == 0
+        assert taken
+        line = await daemon.line("turn face=chat")
+        assert "outcome=done" in line
+        assert TEXT[:10] not in line
+
+
+async def test_at_the_deadline_a_turn_is_told(tmp_path: Path) -> None:
+    hangs = says("The first sentence is here. And now it", end=End.HOLD)
+    async with process(tmp_path, hangs, server="drain_s = 0.2") as daemon, sdk(daemon) as client:
+        import openai
+
+        answer = await client.chat.completions.create(**SPOKEN, stream=True)
+        await daemon.llm.holding.wait()
+        daemon.signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="the daemon stops"):
+            await heard(answer)
+        await asyncio.wait_for(daemon.llm.left.wait(), 10)
+        assert await daemon.code() == 0
+
+
+async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    async with process(tmp_path, says("One. Two", end=End.HOLD)) as daemon, sdk(daemon) as client:
+        answer = await client.chat.completions.create(**SPOKEN, stream=True)
+        await daemon.llm.holding.wait()
+        daemon.signal(signal.SIGTERM)
+        await daemon.line("to finish")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.code() == 130
+        await answer.close()
+
+
+async def test_settings_are_read_again(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key = canary()
+    async with process(tmp_path) as daemon, aiohttp.ClientSession(daemon.url) as http:
+        config = tmp_path / "llm2ws.toml"
+        good = config.read_text()
+
+        async def models(**headers: str) -> int:
+            async with http.get("/v1/models", headers=headers) as answer:
+                await answer.read()
+                return answer.status
+
+        assert await models() == 200
+        for bad, why in [
+            ("[server", "line"),
+            (good.replace("[server]", "[server]\nlisen = 1"), "no such setting"),
+            (good.replace("[server]", '[server]\ninsecure = "perhaps"'), "bool"),
+            (good + '[[server.keys]]\nname = "a"\nkey = "short"\n', "less than"),
+            (good.replace('dialect = "deepgram"', 'dialect = "other"'), "not known"),
+        ]:
+            config.write_text(bad)
+            daemon.signal(signal.SIGHUP)
+            line = await daemon.line("settings were not reloaded")
+            assert why in line, line
+            assert await models() == 200
+        config.write_text(good + f'[[server.keys]]\nname = "a"\nkey = "{key}"\n')
+        daemon.signal(signal.SIGHUP)
+        await daemon.line("settings were reloaded")
+        assert await models() == 401
+        assert await models(Authorization=f"Bearer {key}") == 200
+        daemon.signal(signal.SIGINT)
+        assert await daemon.code() == 0
+
+
+async def test_a_turn_in_progress_keeps_the_settings_it_began_with(tmp_path: Path) -> None:
+    speech = FaultySpeech(coding=CODING, pace=4.0)
+    async with process(tmp_path, speech=speech) as daemon, sdk(daemon) as client:
+        answer = await client.chat.completions.create(**SPOKEN, stream=True)
+        await anext(aiter(answer))
+        daemon.signal(signal.SIGHUP)
+        await daemon.line("settings were reloaded")
+        _, transcript, audio, _ = await heard(answer)
+        assert decode(audio) == transcript.strip() == TEXT
+        _, transcript, _, _ = await heard(await client.chat.completions.create(**SPOKEN, stream=True))
+        assert transcript.strip() == TEXT
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.code() == 0
+
+
+async def test_certificates_are_exchanged_while_it_runs(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    files = f'tls_cert_file = "{tmp_path / "cert.pem"}"\ntls_key_file = "{tmp_path / "key.pem"}"'
+
+    def issue() -> bytes:
+        cert = ca.issue_cert("127.0.0.1")
+        cert.private_key_pem.write_to_path(tmp_path / "key.pem")
+        cert.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        return ssl.PEM_cert_to_DER_cert(cert.cert_chain_pems[0].bytes().decode())
+
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+
+    async def served(url: str) -> bytes | None:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]), ssl=context)
+        secure = writer.get_extra_info("ssl_object")
+        assert secure.version() in ("TLSv1.2", "TLSv1.3")
+        found: bytes | None = secure.getpeercert(binary_form=True)
+        writer.close()
+        await writer.wait_closed()
+        return found
+
+    first = issue()
+    async with process(tmp_path, server=files) as daemon:
+        assert daemon.url.startswith("https://")
+        assert await served(daemon.url) == first
+        second = issue()
+        daemon.signal(signal.SIGHUP)
+        await daemon.line("settings were reloaded")
+        assert await served(daemon.url) == second
+        (tmp_path / "cert.pem").write_text("nothing")
+        daemon.signal(signal.SIGHUP)
+        assert "no PEM certificate" in await daemon.line("settings were not reloaded")
+        assert await served(daemon.url) == second
+
+
+async def test_readyz_says_no_while_it_drains(start: Start) -> None:
+    async with start() as daemon:
+        daemon.daemon.draining.set()
+        async with daemon.http.get("/readyz") as answer:
+            assert (answer.status, (await answer.json())["reason"]) == (503, "draining")
+        async with daemon.http.get("/v1/models") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (503, "draining")
+        async with daemon.http.get("/healthz") as answer:
+            assert answer.status == 200
+
+
+async def test_an_address_that_is_taken(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: in use"):
+            async with start(server=Server(listen=f"127.0.0.1:{port}")):
+                pass
+
+
+async def test_a_client_that_vanishes_ends_its_llms_request(start: Start) -> None:
+    async with start(says("One sentence is here. Two", end=End.HOLD)) as daemon:
+        for asked in (SPOKEN, {name: SPOKEN[name] for name in ("model", "messages")}):
+            body = json.dumps({**asked, "stream": True}).encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await reader.readuntil(b"data:")
+            writer.transport.abort()
+            await asyncio.wait_for(daemon.llm.left.wait(), 10)
+            await daemon.daemon.until_unused()
+            daemon.llm.left.clear()
+        assert not daemon.daemon.turns
+        metrics = daemon.daemon.metrics.exposition().decode()
+        assert 'llm2ws_turns_total{face="chat",outcome="interrupted"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: local"])
+async def test_connections_that_never_finish_a_request_are_closed(
+    start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("llm2ws.server.life.IDLE_S", 0.2)
+    async with start() as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_body_that_never_ends_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm2ws.server.state.BODY_S", 0.2)
+    async with start() as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(head + b"Content-Length: 100\r\n\r\n{")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408")
+        writer.close()
+        await writer.wait_closed()
