@@ -29,7 +29,7 @@ KINDS = st.sampled_from(["user", "assistant", "system", "function_call", "functi
 @given(st.lists(st.tuples(KINDS, st.integers(0, 3), st.text(max_size=3))))
 def test_any_conversation_is_one_that_chat_completions_takes(given: list[tuple[str, int, str]]) -> None:
     items = [item(*one) for one in given]
-    told = [dict(message) for message in messages(items, "")]
+    told: list[dict[str, Any]] = [dict(message) for message in messages(items, "")]
 
     # Each message with calls is followed by the outputs of exactly these calls; no output stands alone.
     due: list[object] = []
@@ -51,7 +51,8 @@ def test_any_conversation_is_one_that_chat_completions_takes(given: list[tuple[s
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=12))
 def test_items_are_where_they_were_put(moves: list[tuple[bool, int]]) -> None:
-    history, order = History(1_000), []
+    history = History(1_000)
+    order: list[str] = []
     for n, (delete, at) in enumerate(moves):
         if delete and order:
             gone = order.pop(at % len(order))

@@ -80,7 +80,8 @@ class Client:
         return await self.until("response.done")
 
     async def set(self, **session: Any) -> Any:
-        await self.sdk.session.update(session={"type": "realtime", **session})  # type: ignore[typeddict-item]
+        wanted: Any = {"type": "realtime", **session}
+        await self.sdk.session.update(session=wanted)
         return (await self.only("session.updated")).session
 
 
@@ -180,7 +181,7 @@ async def test_text_only(start: Start) -> None:
 async def test_function_calls(start: Start, modality: str) -> None:
     arguments = '{"city": "Bonn"}'
     async with start(calls(arguments, arguments), "Rain.") as running, connected(running.url) as client:
-        tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+        tool: dict[str, Any] = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
         await client.set(tools=[tool], tool_choice={"type": "function", "name": "weather"}, output_modalities=[modality])
         events = await client.ask("Will it rain?")
 
