@@ -404,7 +404,8 @@ def _split(words: str) -> frozenset[str]:
 def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
     """The words that these languages have in a table; None stands for all."""
     parts = table.values() if None in languages else [table[language] for language in languages if language in table]
-    return frozenset().union(*map(_split, parts))
+    found = [_split(words) for words in parts]
+    return found[0] if len(found) == 1 else frozenset().union(*found)
 
 
 @cache
@@ -417,10 +418,11 @@ def words_of(language: str | None) -> Words:
         if language not in _STARTERS and language not in _NEVER:
             return words_of(None)
     starters = _words(_STARTERS, language)
-    never = _words(_NEVER, language, "en")
-    if language != "en":
+    never = _words(_NEVER, language)
+    if language is None:
         never -= _COMMON | starters
-        never |= _words(_NEVER, language) if language else frozenset()
+    elif language != "en":
+        never |= _words(_NEVER, "en") - _COMMON - starters
     may_end = _words(_MAY_END, language, "en")
     ends = _words(_ENDS, language, "en")
     if language is None:

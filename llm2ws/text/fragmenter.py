@@ -116,25 +116,22 @@ class Fragmenter:
         text, start, end = piece
         if not text:
             return []
-        if start == self._source and end - start == len(text):
-            self._source = end
-        else:
-            whole = end - start == len(text)
+        whole = end - start == len(text)
+        if not whole or start != self._source:
             self._runs.append(_Run(self._sent + len(self._text), start, None if whole else end))
-            self._source = end if whole else -1
+        self._source = end if whole else -1
         self._text = held = self._text + text
-        if self._idle and len(held) <= self._max_chars:
+        last = len(held) - 1
+        if self._idle and last < self._max_chars:
             found = self._pattern.search(held, self._scan)
-            last = len(held) - 1
             if found is None:
                 if last > self._scan:
                     self._scan = last
                 return []
             self._scan = found.start()
-            if self._scan == last and held[last] in _STOPS:  # most stops end their token: nothing to judge yet
-                self._waiting, self._idle = held_stop(held[last], len(held)), False
-                return []
-        return self._take(self._cuts(len(held)))
+            if self._scan == last and held[last] in _STOPS:
+                return []  # most stops end their token: nothing to judge yet
+        return self._take(self._cuts(last + 1))
 
     def finish(self) -> list[Fragment]:
         """The rest, at the end of the turn. Then ready for another turn, whose fragments count from 0 again."""
@@ -155,7 +152,7 @@ class Fragmenter:
     @property
     def holding(self) -> Held:
         """What stands at the end of the text so far, and why it has not been sent."""
-        waiting = self._waiting
+        waiting = self._wait()
         if waiting is None or waiting.hold is None or SPEAKABLE.search(self._text, 0, waiting.at) is None:
             return _NOTHING
         return hold_of(self._view(0, len(self._text)), self._scan, waiting)
@@ -163,9 +160,10 @@ class Fragmenter:
     def release(self, *, clause: bool = False) -> list[Fragment]:
         """The model paused: cut at what `holding` shows. `clause`: the listener is about to run dry, so any clause end in the
         held text will do. An empty list if there is no place."""
+        waiting = self._wait()
         hold, why = self.holding
-        if self._waiting is not None and hold is not Hold.NOTHING:
-            cut = _Cut(self._waiting.at, Boundary.PAUSE, f"a pause: {why}")
+        if waiting is not None and hold is not Hold.NOTHING:
+            cut = _Cut(waiting.at, Boundary.PAUSE, f"a pause: {why}")
         elif clause and self._sentences and (place := self._last_clause_end()):
             self._fresh = False
             cut = _Cut(place, Boundary.PAUSE, "a pause: the last clause end")
@@ -176,6 +174,14 @@ class Fragmenter:
         self._idle = True
         self._scan = max(self._scan, cut.at)
         return self._take([cut])
+
+    def _wait(self) -> Verdict | None:
+        """The WAIT that stands open, if any."""
+        text = self._text
+        at = len(text) - 1
+        if self._idle and not self._fence and self._scan == at >= 0 and text[at] in _STOPS:
+            return held_stop(text[at], at + 1)
+        return self._waiting
 
     def _last_clause_end(self) -> int:
         place = last_clause_end(self._text, 0, len(self._text), _RELEASE_FLOOR)

@@ -164,7 +164,8 @@ def test_spans_rise_and_stand_for_what_is_said(text: str, cuts: list[int], off: 
         assert last <= piece.start <= piece.end <= len(text)
         last = piece.end
         if len(piece.text) == piece.end - piece.start > 1:
-            assert piece.text in (text[piece.start : piece.end], "<code>")
+            exact = text[piece.start : piece.end]  # or, in a formula, the name of a command set apart: "\\circ" gives " circ"
+            assert piece.text in (exact, "<code>", exact.replace("\\", " ", 1))
 
 
 @given(st.lists(anything, min_size=2, max_size=3), st.lists(st.integers(0, 200), max_size=20))
