@@ -79,11 +79,16 @@ def _failed(exc: BaseException) -> int:
             return _complain(str(stdout_error(exc)), _OUTPUT)
         case SystemExit(code=int(code)):
             return code
-        case Llm2wsError() if code := next((code for kind, code in _CODES.items() if isinstance(exc, kind)), 0):
+        case Llm2wsError() if code := _code(exc):
             return _complain(str(exc), code)
         case _:
             hint = "please report it with the output of LLM2WS_DEBUG=1 and the same command"
             return _complain(f"a bug of llm2ws: {type(exc).__name__} in {_place(exc)}: {hint}", _BUG)
+
+
+def _code(error: Llm2wsError) -> int:
+    """Of what may happen; 0 for a bug."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 0)
 
 
 def _place(exc: BaseException) -> str:
@@ -333,6 +338,32 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
 
     code = _run(work, fast=True)
     return 0 if code == _INTERRUPTED else code  # that is how a server ends
+
+
+@command.command("check", epilog=EXIT_CODES)
+@click.option("--all", "everything", is_flag=True, help="Settings that nobody set as well.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
+@_config
+def check_command(*, everything: bool, as_json: bool, config: str | None) -> int:
+    """Show the settings and where each comes from, and try what they name: LLMs, speech endpoints, the loudspeaker.
+
+    It costs nothing. The exit code is that of the first thing that cannot work.
+    """
+    from .check import check, show
+    from .config import load
+    from .log import configure
+
+    loaded = load(config=config, folder=".")
+    configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)
+    for line in loaded.notes:
+        note(line)
+
+    async def work() -> int:
+        checked = await check(loaded.settings)
+        print(show(loaded, checked, everything=everything, as_json=as_json))
+        return next((_code(one.error) for one in checked if one.error), 0)
+
+    return _run(work)
 
 
 @command.command()

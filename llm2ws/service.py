@@ -92,6 +92,9 @@ class LlmClient(Protocol):
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         """One answer. `extra`: fields of this request that win over the settings."""
 
+    async def models(self) -> list[str]:
+        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
+
 
 class _Echo:
     """Answers with what the user said last."""
@@ -110,6 +113,9 @@ class _Echo:
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         said = conversation(prompt)[-1].get("content")
         return echo(said if isinstance(said, str) else "", tokens_per_s=self._tokens_per_s)
+
+    async def models(self) -> list[str]:
+        return []
 
 
 def _openai(llm: Llm) -> LlmClient:

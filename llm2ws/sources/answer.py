@@ -21,7 +21,7 @@ from .sse import MAX_EVENT_BYTES, Decoder, Event
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Parser", "ask", "json_of"]
+__all__ = ["Parser", "ask", "json_of", "model_names"]
 
 DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
 
@@ -71,6 +71,25 @@ async def ask(
     except caught as exc:
         error = source_error(exc, endpoint)
     raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
+
+
+async def model_names(
+    request: Awaitable[httpx2.Response],
+    endpoint: Endpoint,
+    *,
+    source_error: Callable[[Exception, Endpoint], SourceError],
+    sdk_error: type[Exception],
+) -> list[str]:
+    """The names in a server's list of models: asking for it costs nothing. Raises SourceError when it does not give one."""
+    caught: tuple[type[Exception], ...] = (sdk_error, *transport_errors())
+    try:
+        body = json.loads((await request).content)
+        return [str(model["id"]) for model in body["data"]]
+    except caught as exc:
+        error = source_error(exc, endpoint)
+    except (ValueError, KeyError, TypeError):
+        error = no_answer(endpoint, "something")
+    raise error  # not from within `except`, for the reason above
 
 
 async def _read_answer(

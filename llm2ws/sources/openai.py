@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from ..errors import LocalProtocolError, SourceError
-from .answer import ask, json_of
+from .answer import ask, json_of, model_names
 from .aside import Aside
 from .faults import broken, ended_early, failed, no_answer, refused
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, resolve
@@ -105,6 +105,19 @@ class OpenAIChat:
             source_error=_source_error,
             sdk_error=openai.OpenAIError,
         )
+
+    async def models(self) -> list[str]:
+        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
+        if self._client is None:
+            raise LocalProtocolError("OpenAIChat was not entered", hint="use it with `async with`")
+        import openai
+
+        client = self._client
+
+        async def request() -> httpx2.Response:
+            return (await client.models.with_raw_response.list()).http_response
+
+        return await model_names(request(), self._endpoint, source_error=_source_error, sdk_error=openai.OpenAIError)
 
     async def _open(self, client: openai.AsyncOpenAI, body: dict[str, object], stack: AsyncExitStack) -> httpx2.Response:
         import openai

@@ -1,0 +1,200 @@
+"""Whether what is set can work: settings as understood, and each LLM, speech endpoint and loudspeaker tried.
+
+Nothing is asked for that costs money: of an LLM its list of models, of a speech endpoint a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Iterator, Mapping
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import ConnectFailed, Llm2wsError, SourceError
+
+if TYPE_CHECKING:
+    from .config import Loaded, Settings
+
+__all__ = ["Checked", "State", "check", "settings_of", "show"]
+
+TRY_S = 10.0  # for an LLM or endpoint to answer
+
+# What can be installed besides, and the modules that it brings.
+EXTRAS = {
+    "local": ("espeakng_loader", "numpy", "soxr"),
+    "play": ("miniaudio",),
+    "mp3": ("lameenc",),
+    "fast": ("uvloop",),
+}
+_FOR = {"local": "the embedded speech endpoint", "play": "sound", "mp3": "MP3", "fast": "a faster event loop"}
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # it works without, or that it fails is not certain
+    FAILED = "failed"
+
+
+class Checked(NamedTuple):
+    """What was tried, and what came of it. `hint`: what to do, "" for nothing. `error`: of what failed."""
+
+    kind: str
+    name: str
+    state: State
+    detail: str
+    hint: str = ""
+    error: Llm2wsError | None = None
+
+
+async def check(settings: Settings) -> list[Checked]:
+    """Try everything that is set, at the same time."""
+    from .service import choose_llm, choose_speech
+
+    llms = dict.fromkeys([*settings.llm, settings.default_llm or choose_llm(settings)[0]])
+    endpoints = dict.fromkeys([*settings.speech, settings.default_speech or choose_speech(settings)[0]])
+    async with asyncio.TaskGroup() as tasks:
+        tried = [
+            *(tasks.create_task(_tried("llm", name, _llm(settings, name))) for name in llms),
+            *(tasks.create_task(_tried("speech", name, _speech(settings, name))) for name in endpoints),
+            tasks.create_task(_tried("sound", settings.play.device or "any", _sound(settings))),
+        ]
+    return [*(task.result() for task in tried), *_extras()]
+
+
+async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]]) -> Checked:
+    try:
+        return Checked(kind, name, *await attempt)
+    except Llm2wsError as exc:
+        return Checked(kind, name, State.FAILED, exc.what, exc.hint, exc)
+
+
+async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
+    from msgspec.structs import replace
+
+    from .service import KINDS, choose_llm
+
+    _, llm = choose_llm(settings, name)
+    client = KINDS[llm.kind](replace(llm, max_retries=0))
+    if llm.kind == "echo":
+        return State.OK, client.who, "" if settings.llm else "set OPENAI_API_KEY, ANTHROPIC_API_KEY or [llm.<name>] for answers"
+    async with client:
+        since = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(TRY_S):
+                names = await client.models()
+        except TimeoutError:
+            raise SourceError(f"{client.who}: no answer within {TRY_S:g} s", hint="look at base_url and the network") from None
+    took = f"{client.who}: answers in {asyncio.get_running_loop().time() - since:.2f} s"
+    # Servers name what they have in their own ways (with a maker, a tag, a date), and some take any name.
+    model = client.who.partition(" at ")[0]
+    if any(model.rpartition("/")[2].partition(":")[0] in listed for listed in names):
+        return State.OK, took, ""
+    has = f"it has {', '.join(names[:5])}" if names else "it has none: load or pull one"
+    return State.WARNING, f"{took}, and does not list that model", f"if it does not answer, set model: {has}"
+
+
+async def _speech(settings: Settings, name: str) -> tuple[State, str, str]:
+    from .service import LOCAL, Service, audio_format, choose_speech
+
+    _, entry = choose_speech(settings, name)
+    fmt = audio_format(entry)
+    where = "the embedded endpoint" if entry.dialect == LOCAL else _masked(entry.url) or f"{entry.dialect}'s own address"
+    since = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(max(TRY_S, entry.connect_s)), Service(settings, speech=[name], llms=[]) as service:
+            await service.warm()
+            took_s = asyncio.get_running_loop().time() - since
+    except TimeoutError:
+        raise ConnectFailed(f"{where}: no answer within {TRY_S:g} s", hint="look at url and the network") from None
+    return State.OK, f"{where}: open after {took_s:.2f} s ({fmt})", ""
+
+
+async def _sound(settings: Settings) -> tuple[State, str, str]:
+    """A tenth of a second of silence is played."""
+    from .audio import AudioFormat
+    from .sinks.device import Player, preload
+
+    await asyncio.to_thread(preload)
+    fmt = AudioFormat()
+    async with Player(fmt, device=settings.play.device, ahead_s=settings.play.ahead_s) as player:
+        if player.audible:
+            await player.write(bytes(fmt.bytes_for(0.1)))
+            await player.drain()
+        name = player.name
+    if player.audible:
+        return State.OK, name, ""
+    if player.saved_to:
+        await asyncio.to_thread(Path(player.saved_to).unlink)
+    hint = "use -o FILE" if find_spec("miniaudio") else "pip install 'llm2ws[play]', or use -o FILE"
+    return State.WARNING, "nothing here can play sound", hint
+
+
+def _extras() -> Iterator[Checked]:
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        if missing:
+            yield Checked("extra", extra, State.WARNING, f"not installed, for {_FOR[extra]}", f"pip install 'llm2ws[{extra}]'")
+        else:
+            yield Checked("extra", extra, State.OK, f"installed, for {_FOR[extra]}")
+
+
+# --- settings, and how all is shown -----------------------------------------------------------------------------------------
+
+
+class _Setting(NamedTuple):
+    name: str
+    value: object  # JSON-like, with secrets masked
+    origin: str
+
+
+def settings_of(loaded: Loaded) -> list[_Setting]:
+    """Every setting as understood, with its origin."""
+    from msgspec import to_builtins
+
+    def leaves(value: object, path: tuple[str, ...]) -> Iterator[_Setting]:
+        if isinstance(value, Mapping) and (value or not path):
+            for key, inner in value.items():
+                yield from leaves(inner, (*path, str(key)))
+        elif value != {}:
+            yield _Setting(".".join(path), value, loaded.origins.get(path, "default"))
+
+    tree = to_builtins(loaded.settings, enc_hook=lambda secret: "***" if secret else "")
+    return list(leaves(_masked_in(tree), ()))
+
+
+def _masked_in(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _masked_in(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_masked_in(inner) for inner in value]
+        case str():
+            return _masked(value)
+        case _:
+            return value
+
+
+def _masked(text: str) -> str:
+    """Without what an address may hold of a password."""
+    return re.sub(r"(://[^?#\s]*)[?#]\S*", r"\1?***", re.sub(r"(?<=://)[^/@\s]+@", "***@", text))
+
+
+def show(loaded: Loaded, checked: list[Checked], *, everything: bool, as_json: bool) -> str:
+    """For people, or a JSON object. `everything`: settings that nobody set as well."""
+    settings = [one for one in settings_of(loaded) if everything or one.origin != "default"]
+    if as_json:
+        checks = [{key: value for key, value in one._asdict().items() if key != "error"} for one in checked]
+        return json.dumps({"settings": [one._asdict() for one in settings], "checks": checks}, indent=2)
+    lines = [f"{one.name} = {json.dumps(one.value, ensure_ascii=False)}  ({one.origin})" for one in settings]
+    if not everything:
+        lines.append("All other settings have their defaults: --all shows them.")
+    lines.append("")
+    for one in checked:
+        lines.append(f"{one.state:8} {one.kind:7} {one.name:10} {one.detail}")
+        if one.hint:
+            lines.append(f"{'':27} -> {one.hint}")
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""`llm2ws check` against servers that are as they should be, and against those that are not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm2ws.localspeech.engine import Engine
+from llm2ws.localspeech.server import SpeechServer
+from llm2ws.testing import FaultySpeech
+from tests.sources.asking import refusal
+from tests.sources.replay import End, Reply, json_reply, replay
+from tests.support import MS, Finished, child_environment, run
+
+NULL = {"LLM2WS_PLAY__DEVICE": "null"}
+MODELS = json_reply(
+    200, {"object": "list", "data": [{"id": "llama3.2:latest", "object": "model"}, {"id": "phi4", "object": "model"}]}
+)
+
+
+async def check(tmp_path: Path, env: dict[str, str], *args: str) -> Finished:
+    return await asyncio.to_thread(run, ["check", *args], cwd=tmp_path, env=NULL | env)
+
+
+def checks(done: Finished) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["kind"], one["name"]): one for one in json.loads(done.stdout)["checks"]}
+
+
+def llm(url: str, kind: str = "openai", model: str = "llama3.2") -> dict[str, str]:
+    return {"LLM2WS_LLM__IT__KIND": kind, "LLM2WS_LLM__IT__BASE_URL": f"{url}/v1", "LLM2WS_LLM__IT__MODEL": model}
+
+
+def test_with_nothing_set_it_says_what_there_is(tmp_path: Path) -> None:
+    done = run(["check"], cwd=tmp_path, env=NULL)
+    assert done.code == 0
+    assert b"llm     echo       the prompt itself" in done.stdout
+    assert b"-> set OPENAI_API_KEY, ANTHROPIC_API_KEY or [llm.<name>]" in done.stdout
+    assert b"speech  local      the embedded endpoint: open after" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_with_their_origin_and_secrets_masked(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key, other = canary(), canary()
+    (tmp_path / "s.toml").write_text(f"[text]\nlanguage = 'de'\n[[server.keys]]\nname = 'me'\nkey = '{key}'\n")
+    (tmp_path / ".env").write_text("LLM2WS_TEXT__MAX_CHARS=200\n")
+    env = {"LLM2WS_LLM__IT__BASE_URL": f"http://me:{other}@127.0.0.1:9/v1?key={other}", "LLM2WS_LLM__IT__KIND": "openai"}
+    env |= {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    done = run(["check", "--json", "--all", "--config", "s.toml"], cwd=tmp_path, env=NULL | env)
+    settings = {one["name"]: (one["value"], one["origin"]) for one in json.loads(done.stdout)["settings"]}
+    assert settings["text.language"] == ("de", "s.toml")
+    assert settings["text.max_chars"] == (200, ".env")
+    assert settings["llm.openai.api_key"] == ("***", "the environment")
+    assert settings["llm.it.base_url"] == ("http://***@127.0.0.1:9/v1?***", "the environment")
+    assert settings["text.first_max_chars"] == (120, "default")
+    assert settings["server.keys"][0][0]["key"] == "***"
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_an_llm_that_answers_has_been_asked_for_nothing_that_costs(
+    tmp_path: Path, canary: Callable[[], str], kind: str
+) -> None:
+    async with replay(MODELS) as server:
+        done = await check(tmp_path, llm(server.url, kind) | {"LLM2WS_LLM__IT__API_KEY": canary()}, "--json")
+    assert done.code == 0, done.stderr
+    assert [request.path.partition("?")[0] for request in server.requests] == ["/v1/models"]
+    found = checks(done)["llm", "it"]
+    assert (found["state"], found["hint"]) == ("ok", "")
+    assert found["detail"].startswith(f"llama3.2 at {server.url.partition('://')[2]}: answers in 0.")
+
+
+async def test_a_model_that_is_not_listed_is_a_warning(tmp_path: Path) -> None:
+    """llama.cpp takes any name."""
+    async with replay(MODELS) as server:
+        done = await check(tmp_path, llm(server.url, model="qwen3"), "--json")
+    assert done.code == 0
+    found = checks(done)["llm", "it"]
+    assert found["state"] == "warning"
+    assert found["hint"] == "if it does not answer, set model: it has llama3.2:latest, phi4"
+
+
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        (refusal(401), "401, it asks for a key"),
+        (refusal(404), "404, no such address or model"),
+        (refusal(503), "503, the server is not ready"),
+        (Reply([b"<html>"], headers={"Content-Type": "text/html"}), "answered with something that is no answer of a model"),
+        (json_reply(200, {"hello": 1}), "answered with something that is no answer of a model"),
+        (json_reply(200, []), "answered with something that is no answer of a model"),
+        (Reply(raw=b"", end=End.RESET), "the connection broke"),
+    ],
+    ids=["401", "404", "503", "HTML", "JSON", "list", "reset"],
+)
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_an_llm_that_cannot_be_asked(tmp_path: Path, kind: str, reply: Reply, line: str) -> None:
+    async with replay(reply) as server:
+        done = await check(tmp_path, llm(server.url, kind))
+    assert done.code == 3
+    assert f"failed   llm     it         llama3.2 at {server.url.partition('://')[2]}: {line}" in done.stdout.decode()
+    assert reply.raw is not None or len(server.requests) == 1, (
+        "it tries once; aiohttp again where a kept connection may have died"
+    )
+
+
+async def test_a_speech_endpoint_is_opened_and_nothing_is_said(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key = canary()
+    async with FaultySpeech(key=key) as speech:
+        env = {"LLM2WS_SPEECH__IT__URL": speech.url, "LLM2WS_SPEECH__IT__API_KEY": key}
+        good = await check(tmp_path, env, "--json")
+        log = list(speech.log)
+        bad = await check(tmp_path, env | {"LLM2WS_SPEECH__IT__API_KEY": canary()}, "--json")
+    assert good.code == 0
+    assert checks(good)["speech", "it"]["state"] == "ok"
+    assert [type(one.message).__name__ for one in log] == ["CloseIn"]
+    assert bad.code == 4
+    assert "HTTP 401" in checks(bad)["speech", "it"]["detail"]
+    assert checks(bad)["speech", "it"]["hint"] == "the key is wrong or missing: set DEEPGRAM_API_KEY or api_key"
+
+
+async def test_every_endpoint_is_tried_and_the_first_failure_gives_the_code(tmp_path: Path) -> None:
+    env = llm("http://127.0.0.1:9") | {"LLM2WS_SPEECH__DEAD__URL": "ws://127.0.0.1:9", "LLM2WS_SPEECH__DEAD__CONNECT_S": "0.1"}
+    env |= {"LLM2WS_SPEECH__NOKEY__DIALECT": "deepgram"}
+    async with Engine() as engine, SpeechServer(engine) as server:
+        done = await check(tmp_path, env | {"LLM2WS_SPEECH__LIVE__URL": server.url}, "--json")
+    found = checks(done)
+    assert done.code == 3
+    assert found["llm", "it"]["hint"] == "start the server, or check base_url"
+    assert found["speech", "dead"]["hint"] == "start the endpoint or look at url"
+    assert found["speech", "nokey"]["hint"] == "set DEEPGRAM_API_KEY, or use the endpoint 'local'"
+    assert found["speech", "live"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(("device", "code"), [("null", 0), ("aplay", 2), ("nonsense", 2)])
+def test_the_loudspeaker(tmp_path: Path, device: str, code: int) -> None:
+    env = {"LLM2WS_PLAY__DEVICE": device, "PATH": "/nonexistent"}
+    done = run(["check", "--json"], cwd=tmp_path, env=env)
+    assert done.code == code, done.stdout
+    assert checks(done)["sound", device]["state"] == ("ok" if code == 0 else "failed")
+
+
+@pytest.fixture
+def without_extras(tmp_path: Path) -> str:
+    """Python as if the modules of some extras were not there."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name in ('lameenc', 'uvloop') else real(name, *rest)\n"
+    )
+    return os.pathsep.join([str(folder), child_environment()["PYTHONPATH"]])
+
+
+def test_what_is_not_installed_is_named_with_the_command_to_type(tmp_path: Path, without_extras: str) -> None:
+    done = run(["check"], cwd=tmp_path, env=NULL | {"PYTHONPATH": without_extras})
+    assert done.code == 0
+    assert "-> pip install 'llm2ws[mp3]'" in done.stdout.decode()
+    assert "-> pip install 'llm2ws[fast]'" in done.stdout.decode()
+    assert "'llm2ws[local]'" not in done.stdout.decode()
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llm2ws import check as module
+    from llm2ws.config import Llm, Settings
+
+    monkeypatch.setattr(module, "TRY_S", 200 * MS)
+    async with replay(Reply(end=End.HOLD)) as server:
+        found = await module.check(Settings(llm={"it": Llm(kind="openai", base_url=server.url, model="m")}))
+    (tried,) = (one for one in found if one.kind == "llm")
+    assert tried.state == module.State.FAILED
+    assert "no answer within" in tried.detail
