@@ -205,7 +205,8 @@ class Pacing:
         if utterance.flushes >= IN_FLIGHT:
             return math.inf
         final = utterance.all_said
-        if final or utterance.first_group:
+        # What is said again has to come up to where it broke off before it gives anything new: it does not wait to be needed.
+        if final or utterance.first_group or utterance.repeating:
             return gate.flush_at(now, final=final)
         more = not utterance.must_flush and utterance.peek() is not None
         if more and self._speak_at(utterance, gate, now) <= now:
