@@ -29,7 +29,7 @@ from .speech.spoken import Heard, Saying, Spoken
 from .speech.utterance import GROUP_S, Released, Resume, Utterance
 from .text.cleaner import Cleaner
 from .text.fragmenter import Fragmenter
-from .text.fragments import Fragment, Hold, Piece, Policy
+from .text.fragments import Fragment, Piece, Policy
 
 __all__ = ["Audio", "Conversation", "Done", "Notice", "NoticeKind", "Outcome", "Said", "Turn", "TurnEvent", "TurnStats"]
 
@@ -419,23 +419,21 @@ class Turn:
 
         A timer and not a timeout around the source: a pause never disturbs the source, and a token costs no timer.
         """
-        now = self._loop.time()
-        silent_s = now - self._last_token_at
+        since, now = self._last_token_at, self._loop.time()
         if self._feeding and not self._held_back:
-            self._silent.reschedule(self._last_token_at + self._voicing.token_s)
+            self._silent.reschedule(since + self._voicing.token_s)
         gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
-        held = self._cleaner.holding
-        if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
+        # Times are compared, as the timer is set by one: a difference of two can be a little less than what they differ by.
+        if now >= since + pause_s(self._cleaner.holding.hold, gap_s):
             self._cut(self._cleaner.release())
-        held = self._fragmenter.holding
-        if held.hold is not Hold.NOTHING and silent_s >= pause_s(held.hold, gap_s):
+        if now >= since + pause_s(self._fragmenter.holding.hold, gap_s):
             self._add(self._fragmenter.release())
         holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
-        due_s = min(pause_s(hold, gap_s) for hold in holds)
-        if silent_s < CHECK_S:
-            due_s = CHECK_S  # the model is writing
-        if silent_s < due_s < float("inf"):
-            self._arm(self._check, self._last_token_at + due_s)
+        due_at = since + min(pause_s(hold, gap_s) for hold in holds)
+        if now < since + CHECK_S:
+            due_at = since + CHECK_S  # the model is writing
+        if now < due_at < float("inf"):
+            self._arm(self._check, due_at)
 
     def _cut_clause(self) -> bool:
         """Have text up to the last clause end, rather than wait for the sentence. Whether there was any."""
