@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import selectors
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from itertools import accumulate, pairwise
@@ -36,6 +35,7 @@ from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Faults, FaultySpeech, Renderer, tokens
 from llm2ws.turn import Audio, Conversation
+from scripts.virtual_clock import run
 
 TEXT = (
     "Rain falls because warm air carries water upwards, and because high up it is cold. As the air rises, it spreads and "
@@ -62,31 +62,6 @@ class Run(NamedTuple):
     silence_s: float
     audio_s: float
     flushes: int  # the most in any 60 seconds
-
-
-class _VirtualSelector(selectors.SelectSelector):
-    """Looks for what is ready, and instead of waiting moves the clock."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            return super().select(1.0)  # only a socket can go on: the kernel's time
-        if not ready and timeout:
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still while it works, and jumps when it would sleep."""
-
-    def __init__(self) -> None:
-        self._clock = _VirtualSelector()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now
 
 
 async def writer(rate: float, sent: list[tuple[float, int]]) -> AsyncGenerator[str, None]:
@@ -180,10 +155,9 @@ def sentence_wait(sent: list[tuple[float, int]], pace: float | None, first_byte_
 
 def measure(rate: float, pace: float | None, first_byte_s: float) -> tuple[Run, float, float]:
     """A row: what was heard, the oracle's silence, and how long one waits who hears it sentence by sentence."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        run, sent = runner.run(speak(rate, pace, first_byte_s))
+    heard, sent = run(speak(rate, pace, first_byte_s))
     minutes = max(1.0, (sent[-1][0] - sent[0][0]) / 60)
-    return run, oracle_silence(sent, pace, first_byte_s, int(12 * minutes)), sentence_wait(sent, pace, first_byte_s)
+    return heard, oracle_silence(sent, pace, first_byte_s, int(12 * minutes)), sentence_wait(sent, pace, first_byte_s)
 
 
 def rows() -> Iterator[tuple[float, float | None, float, Run, float, float]]:
@@ -200,10 +174,10 @@ def main() -> None:
     print(
         f"{'tokens/s':>8} {'pace':>5} {'byte ms':>7} {'first':>7} {'silence':>8} {'oracle':>7} {'sentence':>8} {'flushes':>7}"
     )
-    for rate, pace, first_byte_s, run, oracle, sentence in rows():
+    for rate, pace, first_byte_s, heard, oracle, sentence in rows():
         print(
-            f"{rate:8.0f} {pace or math.inf:5.1f} {1_000 * first_byte_s:7.0f} {1_000 * run.first_s:7.1f} "
-            f"{run.silence_s:8.2f} {oracle:7.2f} {sentence:8.2f} {run.flushes:7}"
+            f"{rate:8.0f} {pace or math.inf:5.1f} {1_000 * first_byte_s:7.0f} {1_000 * heard.first_s:7.1f} "
+            f"{heard.silence_s:8.2f} {oracle:7.2f} {sentence:8.2f} {heard.flushes:7}"
         )
 
 
