@@ -447,11 +447,11 @@ class _Link:
         await self._close(Violation(1000, ""))
 
     async def _send_audio(self, data: bytes) -> None:
-        if self._server.pace is not None:
+        if (pace := self._server.pace) is not None:
             now = self._now()
             self._due = max(self._due, now)
             await self._server.pause(self._due - now)
-            self._due += self._format.seconds(len(data)) / self._server.pace
+            self._due += self._format.seconds(len(data)) / pace
         await self._ws.send(data)
         self._frames += 1
         self._server.frames += 1
