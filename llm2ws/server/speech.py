@@ -18,7 +18,7 @@ from ..audio import AudioFormat
 from ..errors import Llm2wsError, SlowConsumerError, UnknownName
 from ..service import Service
 from ..sources.text import from_text
-from ..turn import Audio, Conversation, Done
+from ..turn import Audio, Conversation, Done, Outcome
 from .encode import FORMATS, Encoder, encoder
 from .sending import taken
 from .state import CLIENT, SERVICE, Face, Problem, drained, event, problem_of, read_json
@@ -63,7 +63,7 @@ class _Body:
             async for happened in events:
                 if isinstance(happened, Audio):
                     await self._write(one, self._encode.feed(happened.data))
-                elif isinstance(happened, Done) and one.stopped is None and happened.stats.audio_s == 0:
+                elif isinstance(happened, Done) and happened.outcome is Outcome.DONE and not happened.stats.audio_s:
                     await self._write(one, self._encode.feed(FORMAT.silence * round(SILENCE_S * FORMAT.sample_rate_hz)))
         if one.stopped is Stopped.SHUTDOWN:
             raise drained()
@@ -152,6 +152,6 @@ async def _models(request: web.Request) -> web.Response:
 
 
 FACES = [
-    Face([web.post("/v1/audio/speech", _speech)]),
+    Face([web.post("/v1/audio/speech", _speech)], bodies={"/v1/audio/speech": _Asked}),
     Face([web.get("/v1/audio/voices", _voices), web.get("/v1/audio/models", _models)], public=True),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ def chunks(text: str, *, end: bool = True) -> list[bytes]:
 def says(text: str, *, end: End = End.CHUNK) -> Reply:
     """A reply of the scripted LLM; with `End.HOLD` it stops in mid-answer until its client leaves."""
     return Reply(chunks(text, end=end is End.CHUNK), 200, SSE, end)
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the daemon logged as a warning or an error, with tracebacks."""
+    ours = [record for record in caplog.records if record.name.startswith(("llm2ws.", "aiohttp."))]
+    return [caplog.handler.format(record) for record in ours if record.levelno >= logging.WARNING]
 
 
 @dataclass(frozen=True, slots=True)
