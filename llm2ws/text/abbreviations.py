@@ -104,7 +104,7 @@ _BEFORE_NUMBER = {
     ),
     "de": (
         "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel anm jan feb mär apr jun jul aug "
-        "sep sept okt nov dez max min mind"
+        "sep sept okt nov dez max min mind zi hausnr pos"
     ),
     "fr": "n no nos art p pp chap fig vol t éd al ch av réf janv févr avr juil sept oct nov déc max min §",
     "es": (

@@ -43,7 +43,7 @@ _MARK = re.compile(r"[^\w\s\x00-\x7f]")  # the vowel signs of an Indian script, 
 # A date and a time of day, as at the head of a mail or a line of a log.
 _STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4},? (?:at )?\d{1,2}:\d\d(?::\d\d)?(?: ?[AaPp][Mm])?\Z")
 _CLAUSE_END = re.compile(
-    f"(?:[{CLAUSE}{STOPS[1:]}]|(?<=[^\\W\\d_]{{5}})\\.)(?=\\s)|[{CLAUSE_WIDE}{SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)"
+    f"(?:[{CLAUSE}{STOPS[1:]}]|(?:(?<=[^\\W\\d_]{{5}})|(?<=\\.))\\.)(?=\\s)|[{CLAUSE_WIDE}{SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)"
 )
 _BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 _PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{PROTECTED_CHARS}}}(?:>|\Z)|\\\{{[^}}\n]{{0,{PROTECTED_CHARS}}}(?:\}}|\Z)")

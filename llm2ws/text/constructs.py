@@ -95,6 +95,7 @@ def emphasis(state: State, found: re.Match[str]) -> int:
         state.open[mark] = max(0, is_open - (end - at))
     elif _opens(state, at, end):
         state.open[mark] += end - at
+        _begin(state, end)
     elif end == len(state.buf) and state.more is More.LATER:
         return state.hold("emphasis may begin")
     else:
@@ -102,6 +103,12 @@ def emphasis(state: State, found: re.Match[str]) -> int:
     # "The end.**Next**": without the markers the two would be one word.
     state.said.drop(apart=state.before(at) in ".!?:;" and state.after(end).isalpha())
     return end
+
+
+def _begin(state: State, at: int) -> None:
+    """Markup opens before this place. A stop there begins a word: ".env"; it ends none."""
+    if state.after(at) in ".:!?":
+        state.said.open()
 
 
 def _closes(state: State, at: int, end: int, is_open: int) -> bool:
@@ -139,6 +146,8 @@ def code_span(state: State, found: re.Match[str]) -> int:
     if not state.ticks and end == len(state.buf):  # the end of the text: half a marker
         return state.say(at, end)
     state.ticks = 0 if state.ticks else end - at
+    if state.ticks and state.rules.inline_code:
+        _begin(state, end)
     return removed(state, found) if state.rules.inline_code else state.say(at, end)
 
 
@@ -148,6 +157,7 @@ def link(state: State, found: re.Match[str]) -> int:
     if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]"):
         return at  # x[0][1]
     state.link = (state.base + found.end(1), state.base + found.end())
+    _begin(state, at + 1)
     state.said.drop()
     return at + 1
 

@@ -88,6 +88,11 @@ class Said:
         self._dropped_after_gap = self._gap is not None
         self._apart = self._apart or apart
 
+    def open(self) -> None:
+        """What comes belongs to a word that begins here: a space before it stays, as before ".env"."""
+        if self._gap is not None:
+            self._say_gap()
+
     def new_paragraph(self, at: int) -> None:
         """What comes begins a paragraph."""
         if self.newlines < 2:

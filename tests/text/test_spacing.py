@@ -59,6 +59,15 @@ def test_spaces_at_the_end_wait_for_what_comes_next() -> None:
     assert not said.waits
 
 
+def test_a_space_before_what_opens_stays() -> None:
+    said = Said()
+    said.say("a ", 0)
+    said.open()
+    said.drop()
+    said.say(".env", 3)
+    assert said.take() == [Piece("a", 0, 1), Piece(" ", 1, 2), Piece(".env", 3, 7)]
+
+
 def test_a_paragraph_begins_once() -> None:
     said = Said()
     said.new_paragraph(0)
