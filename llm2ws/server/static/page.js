@@ -95,19 +95,20 @@ class Turn {
     this.stoppedMs ??= performance.now() - since;
   }
 
-  /** Where the listener is in the text: heard up to `cut`, and within a fragment that ends at `end`. */
+  /** Where the listener is in the text: heard up to `cut`, and within a fragment from `start` to `end`. */
   place() {
     const position = this.player?.position ?? 0;
     const n = this.spans.findLastIndex(({ at }) => at <= position);
-    if (n < 0 || !this.player?.played) return { cut: 0, end: 0 };
-    if (this.state === "finished") return { cut: this.text.length, end: this.text.length };
+    if (n < 0 || !this.player?.played) return { start: 0, cut: 0, end: 0 };
+    const all = this.text.length;
+    if (this.state === "finished") return { start: all, cut: all, end: all };
     const { start, end, at } = this.spans[n];
-    if (calm.matches) return { cut: start, end }; // a fragment at a time
+    if (calm.matches) return { start, cut: end, end }; // a fragment at a time
     const known = this.spans[n + 1]?.at ?? (this.complete ? this.received / SAMPLE_RATE : Infinity);
     const until = Math.min(known, at + (end - start) * SECONDS_PER_CHAR * (known === Infinity ? 1 : 2));
     let cut = Math.min(end, start + Math.round(((end - start) * (position - at)) / Math.max(0.001, until - at)));
     while (cut < end && cut > start && !/\s/.test(this.text[cut - 1])) cut++; // words light up as a whole
-    return { cut, end };
+    return { start, cut, end };
   }
 }
 
@@ -210,7 +211,6 @@ const WORDS = {
 function begin(turn) {
   element("answer").hidden = false;
   element("timing").hidden = false;
-  for (const id of ["heard", "now", "ahead"]) element(id).textContent = "";
   shownPlace = "";
   show(turn);
 }
@@ -218,13 +218,14 @@ function begin(turn) {
 let shownPlace = "";
 
 function show(turn) {
-  const { cut, end } = turn.place();
-  const place = `${cut} ${end} ${turn.text.length}`;
+  const { start, cut, end } = turn.place();
+  const place = `${start} ${cut} ${end} ${turn.text.length}`;
   if (place !== shownPlace) {
     shownPlace = place;
     const part = (from, to) => turn.text.slice(from, to).join("");
-    element("heard").textContent = part(0, cut);
-    element("now").textContent = part(cut, end);
+    element("heard").textContent = part(0, start);
+    element("said").textContent = part(start, cut);
+    element("saying").textContent = part(cut, end);
     element("ahead").textContent = part(end);
   }
   const status = WORDS[turn.state](turn);
@@ -276,7 +277,7 @@ function showWaterfall(turn) {
 function bar(step, from, to) {
   const one = document.createElement("span");
   one.className = `bar step${step}`;
-  one.style.insetInlineStart = `${from * 100}%`;
+  one.style.insetInlineStart = `min(${from * 100}%, 100% - 2px)`; // its least width
   one.style.inlineSize = `${(to - from) * 100}%`;
   return one;
 }
