@@ -14,6 +14,7 @@ from binascii import b2a_base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -35,11 +36,11 @@ FORMAT_NAME = "pcm16"  # as OpenAI's API calls it
 _SWITCH = {"0": False, "1": True, "false": False, "true": True}
 
 
-class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`llm`, `voice`: names of the settings, "" for the default."""
 
     prompt: str | None = None
-    messages: list[dict[str, object]] | None = None
+    messages: list[dict[str, Any]] | None = None
     llm: str = ""
     voice: str = ""
 
@@ -100,7 +101,7 @@ class _Events:
 
 
 async def _chat(request: web.Request) -> web.StreamResponse:
-    asked = await read_json(request, _Asked)
+    asked = await read_json(request, RelayRequest)
     audio = _SWITCH.get(request.query.get("audio", "0"))
     if audio is None:
         raise Problem(400, "audio: give 1 for events with audio, or leave it out", param="audio", code="invalid_value")
@@ -127,4 +128,4 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     return events.response
 
 
-FACE = Face([web.post("/chat", _chat)])
+FACE = Face([web.post("/chat", _chat)], bodies={"/chat": RelayRequest})

@@ -34,17 +34,22 @@ OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 NOT_MADE = ("opus", "aac", "flac")  # what OpenAI has beside them
 
 
-class _VoiceId(msgspec.Struct, frozen=True):
+class VoiceId(msgspec.Struct, frozen=True):
+    """A voice, as OpenAI names those that its users have made."""
+
     id: str
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class SpeechRequest(msgspec.Struct, frozen=True):
+    """None is what a client that sets nothing sends: the default."""
+
     input: Annotated[str, Meta(min_length=1)]
     model: str | None = None
-    voice: str | _VoiceId | None = None
+    voice: str | VoiceId | None = None
     response_format: str | None = None
     speed: Annotated[float, Meta(ge=0.25, le=4)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
+    instructions: str | None = None  # without effect
 
 
 class _Body:
@@ -101,7 +106,7 @@ class _Body:
 
 
 async def _speech(request: web.Request) -> web.StreamResponse:
-    asked = await read_json(request, _Asked)
+    asked = await read_json(request, SpeechRequest)
     request[CLIENT].check_text(asked.input)
     name = asked.response_format or "mp3"
     if name in NOT_MADE:
@@ -121,7 +126,7 @@ async def _speech(request: web.Request) -> web.StreamResponse:
     return await body.end()
 
 
-def _conversation(service: Service, asked: _Asked) -> Conversation:
+def _conversation(service: Service, asked: SpeechRequest) -> Conversation:
     model = asked.model or ""
     named = service.settings.models.get(model)
     endpoint = named.speech if named else "" if model in OPENAI_MODELS else model
@@ -132,7 +137,7 @@ def _conversation(service: Service, asked: _Asked) -> Conversation:
             param="model",
             code="model_not_found",
         )
-    voice = asked.voice.id if isinstance(asked.voice, _VoiceId) else asked.voice or ""
+    voice = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice or ""
     try:
         return service.conversation(endpoint, voice=voice, format=FORMAT, speed=asked.speed or 1.0)
     except UnknownName as exc:
@@ -152,6 +157,6 @@ async def _models(request: web.Request) -> web.Response:
 
 
 FACES = [
-    Face([web.post("/v1/audio/speech", _speech)], bodies={"/v1/audio/speech": _Asked}),
+    Face([web.post("/v1/audio/speech", _speech)], bodies={"/v1/audio/speech": SpeechRequest}),
     Face([web.get("/v1/audio/voices", _voices), web.get("/v1/audio/models", _models)], public=True),
 ]
