@@ -295,12 +295,12 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         return load(flags=flags, config=config, folder=env_folder)
 
     def reread() -> Settings:
-        settings = read().settings
-        configure(settings.log, settings.log_format)
-        return settings
+        loaded = read()
+        # Where nothing is said of it, a daemon logs each turn: nobody watches it otherwise.
+        configure(loaded.settings.log if ("log",) in loaded.origins else "info", loaded.settings.log_format)
+        return loaded.settings
 
-    settings, _, notes = read()
-    configure(settings.log, settings.log_format)
+    settings, notes = reread(), read().notes
     for line in notes:
         note(line)
 

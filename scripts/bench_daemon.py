@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -30,11 +31,14 @@ CHUNK = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "m
 now = time.monotonic
 
 
-def chunk_of(text: str) -> bytes:
-    """A token as OpenAI writes it, with the time at which it was sent in a field of its own."""
+def _chunk_of(text: str) -> tuple[bytes, bytes]:
     choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
-    body = json.dumps({**CHUNK, "sent": now(), "choices": [choice]}, separators=(",", ":"))
-    return f"data: {body}\n\n".encode()
+    head, tail = json.dumps({**CHUNK, "sent": 0, "choices": [choice]}, separators=(",", ":")).encode().split(b'"sent":0')
+    return b"data: " + head, tail + b"\n\n"
+
+
+# Tokens as OpenAI writes them; between the two parts of each goes a field with the time at which it was sent.
+CHUNKS = [_chunk_of(text) for text in TOKENS]
 
 
 # --- the load: an LLM's server, a speech endpoint, clients; as light as they can be -----------------------------------------
@@ -45,7 +49,8 @@ class Llm(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.timer, self.n = None, 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.n = 0
         self.seen = b""
 
     def data_received(self, data: bytes) -> None:
@@ -61,7 +66,8 @@ class Llm(asyncio.Protocol):
             self.tick()
 
     def tick(self) -> None:
-        data = chunk_of(TOKENS[self.n % len(TOKENS)])
+        head, tail = CHUNKS[self.n % len(CHUNKS)]
+        data = b'%b"sent":%.6f%b' % (head, now(), tail)
         self.n += 1
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.due += 1 / TOKENS_PER_S
@@ -100,7 +106,7 @@ class Speech(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.timer = None
+        self.timer: asyncio.TimerHandle | None = None
         self.buffer, self.open, self.chars = bytearray(), False, 0
         self.groups: deque[int] = deque()  # frames that each still has
         self.flushed = 0
@@ -175,7 +181,7 @@ class Chat(asyncio.Protocol):
     def __init__(self, seen: Seen, from_s: float) -> None:
         self.seen, self.from_s, self.rest = seen, from_s, b""
         self.lost = asyncio.get_running_loop().create_future()
-        self.pcm = bytearray()
+        self.pcm = 0  # bytes of a frame that have come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -195,12 +201,11 @@ class Chat(asyncio.Protocol):
                 if at > self.from_s:
                     self.seen.tokens.append(at - float(line[found + 7 : line.index(b",", found)]))
             elif (found := line.find(b'"data":"')) >= 0:
-                self.pcm += base64.b64decode(line[found + 8 : line.index(b'"', found + 8)])
-                size = round(FRAME_S * RATE) * 2
-                while len(self.pcm) >= size:
-                    if at > self.from_s:
-                        self.seen.audio.append(at - struct.unpack_from("<d", self.pcm)[0])
-                    del self.pcm[:size]
+                start, end = found + 8, line.index(b'"', found + 8)
+                if not self.pcm and at > self.from_s:
+                    self.seen.audio.append(at - struct.unpack_from("<d", base64.b64decode(line[start : start + 12]))[0])
+                # The frames of the endpoint are passed on in pieces of any size; only the first bytes are looked at.
+                self.pcm = (self.pcm + (end - start) // 4 * 3 - line.count(b"=", end - 2, end)) % (round(FRAME_S * RATE) * 2)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
@@ -284,13 +289,13 @@ async def level(port: int, pid: int, n: int, seconds: float) -> str:
     seen, clients = Seen([], []), []
     for i in range(n):
         client = Chat(seen, began + WARM_S)
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)
+        await loop.create_connection(partial(_same, client), "127.0.0.1", port)
         clients.append(client)
         await asyncio.sleep(max(0.0, began + 2.0 * i / n - now()))
     await asyncio.sleep(max(0.0, began + WARM_S - now()))
-    cpu = cpu_s(pid)
+    cpu, load = cpu_s(pid), cpu_s(os.getpid())
     await asyncio.sleep(seconds)
-    used, kb = cpu_s(pid) - cpu, (memory_kb(pid) - before_kb) / n
+    used, load, kb = cpu_s(pid) - cpu, cpu_s(os.getpid()) - load, (memory_kb(pid) - before_kb) / n
     alive = sum(not client.lost.done() for client in clients)
     for client in clients:
         client.transport.abort()
@@ -298,13 +303,18 @@ async def level(port: int, pid: int, n: int, seconds: float) -> str:
     spoken_s = len(audio) * FRAME_S / n / seconds
     return (
         f"{n:6} {alive:6} {share(tokens, 0.5):9.1f} {share(tokens, 0.99):9.1f} {share(audio, 0.5):9.1f}"
-        f" {share(audio, 0.99):9.1f} {spoken_s:9.2f} {used / seconds * 100:7.0f}"
+        f" {share(audio, 0.99):9.1f} {spoken_s:9.2f} {used / seconds * 100:7.0f} {load / seconds * 100:7.0f}"
         f" {used / max(1, len(tokens)) * 1e6:9.0f} {kb:9.0f}"
     )
 
 
-HEAD = f"{'':6} {'':6} {'token, ms':>19} {'audio, ms':>19} {'audio':>9} {'CPU':>7} {'CPU us':>9} {'KB a con-':>9}\n"
-HEAD += f"{'n':>6} {'alive':>6} {'p50':>9} {'p99':>9} {'p50':>9} {'p99':>9} {'s/s':>9} {'%':>7} {'a token':>9} {'versation':>9}"
+def _same(client: Chat) -> Chat:
+    return client
+
+
+HEAD = f"{'':6} {'':6} {'token, ms':>19} {'audio, ms':>19} {'audio':>9} {'CPU':>7} {'load':>7} {'CPU us':>9} {'KB a con-':>9}\n"
+HEAD += f"{'n':>6} {'alive':>6} {'p50':>9} {'p99':>9} {'p50':>9} {'p99':>9}"
+HEAD += f" {'s/s':>9} {'%':>7} {'%':>7} {'a token':>9} {'versation':>9}"
 
 
 async def measure(systems: list[str], levels: list[int], seconds: float, cpus: list[int]) -> None:
@@ -316,6 +326,7 @@ async def measure(systems: list[str], levels: list[int], seconds: float, cpus: l
         for system in systems:
             for n in levels:
                 process = start(system, ports, Path(folder), cpus)
+                assert process.stderr is not None
                 try:
                     line = b""
                     while b"listening on" not in line:

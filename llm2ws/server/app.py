@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from ..errors import Llm2wsError
 from ..log import turn_id
+from . import openapi
 from .access import preflight
 from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, openai_error, problem_of
 
@@ -51,7 +52,7 @@ def _faces() -> list[Face]:
             continue
         module = import_module(f".{name}", __package__)
         faces += getattr(module, "FACES", None) or [module.FACE]
-    return faces
+    return [*faces, openapi.face(faces)]
 
 
 def _face(request: web.Request) -> Face:

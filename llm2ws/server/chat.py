@@ -26,7 +26,7 @@ from ..sources.text import from_text
 from ..speech.pacing import Pace
 from ..turn import Audio, Done, Said
 from .encode import Encoder, encoder
-from .state import CLIENT, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
+from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
 from .turns import Speaking, Stopped, speaking
 
 __all__ = ["FACE"]
@@ -245,6 +245,11 @@ class _Delta(msgspec.Struct, frozen=True):
     content: str | list[msgspec.Raw] | None = None
 
 
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class _Choice(msgspec.Struct, frozen=True):
     index: int = 0
     delta: _Delta | None = None
@@ -258,6 +263,7 @@ class _Chunk(msgspec.Struct, frozen=True):
     created: int = 0
     model: str = ""
     choices: list[_Choice] | None = None
+    usage: _Usage | None = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -269,6 +275,7 @@ class _Answer:
 
     def __init__(self, response: web.StreamResponse) -> None:
         self._response = response
+        self.usage: _Usage | None = None
         self._kept: list[bytes] = []  # what ends an answer: for after the last audio
         self._failed = False  # the LLM said so itself, in words that are passed on
         self._head = b""
@@ -327,6 +334,8 @@ class _Answer:
         if bytes(chunk.error) != b"null":
             self._failed = True
             return "", True
+        if chunk.usage is not None:
+            self.usage = chunk.usage
         text, ends = "", False
         for choice in chunk.choices or ():
             ends = ends or choice.finish_reason is not None
@@ -427,6 +436,10 @@ async def _stream(
         except Llm2wsError as exc:
             error = exc
         assert one is not None
+        if answer.usage is not None:
+            metrics = request.app[DAEMON].metrics
+            metrics.tokens("prompt", answer.usage.prompt_tokens)
+            metrics.tokens("completion", answer.usage.completion_tokens)
         await answer.end(one, error)
         return response
 
@@ -507,4 +520,5 @@ FACE = Face(
         web.get("/v1/models/{model}", _one_model),
     ],
     openai_error,
+    bodies={"/v1/chat/completions": _Asked},
 )

@@ -91,11 +91,15 @@ def deepgram_error(problem: Problem, request_id: str) -> web.Response:
 
 
 class Face(NamedTuple):
-    """One protocol: its routes, the form of its errors, and whether it is served without a client key."""
+    """One protocol: its routes, the form of its errors, and whether it is served without a client key.
+
+    `bodies`: what is read from a POST, by path, for the OpenAPI document.
+    """
 
     routes: Sequence[web.RouteDef]
     error: Callable[[Problem, str], web.Response] = openai_error
     public: bool = False
+    bodies: Mapping[str, type] = {}
 
 
 class Daemon:
