@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from .constructs import ACTS
 from .fragments import Held, Hold, Piece
-from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, UNSEEN, URL, Construct
+from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, URL, Construct
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
 from .state import NOTHING, Literal, More, State
@@ -171,7 +171,8 @@ def _try(state: State, constructs: Iterable[Construct], at: int) -> int:
     for construct in constructs:
         waits = state.more is More.LIKELY or (state.more is More.LATER and not construct.paused)
         if waits and len(state.buf) - at < construct.bound and construct.half.match(state.buf, at) is not None:
-            return state.hold(construct.why, Hold.SURE if state.is_open(state.buf[at]) else Hold.DOUBT)
+            sure = state.is_open(state.buf[at]) or PRICE_ENDS.match(state.buf, at) is not None
+            return state.hold(construct.why, Hold.SURE if sure else Hold.DOUBT)
         found = construct.whole.match(state.buf, at, at + construct.bound)
         if found is not None and (after := ACTS[construct.name](state, found)) != at:
             return after

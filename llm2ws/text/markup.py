@@ -21,6 +21,7 @@ __all__ = [
     "IN_CODE",
     "IN_MATH",
     "LITERALS",
+    "PRICE_ENDS",
     "RAW_TAGS",
     "STARRED",
     "THINK_MARKS",
@@ -144,6 +145,8 @@ _FORMULA: Final = (
     r"(?:\\[a-zA-Z]++|\\[^a-zA-Z\n]|\{[^{}$\n]*+\}|(?![.!?;:] )[^$\n\\a-zA-Z{]"
     r"|(?:arg|cos|det|exp|gcd|lim|log|max|min|mod|sin|tan|[a-zA-Z]{1,2})(?![a-zA-Z]))"
 )
+# A whole price and the end of its sentence: no formula goes on like this.
+PRICE_ENDS: Final = re.compile(r"\$\d[\d,]*(?:\.\d+[.!?]|[!?])[\"'”’)\]*_]*\s*\Z")
 _HALF_FORMULA: Final = r"(?:\\[a-zA-Z]*+|\{[^{}$\n]*+|[a-zA-Z]{1,3}|[.!?;:])?"
 
 # --- within lines ------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " befo
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
+_SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
 _ROMAN = re.compile("[IVXLC]+")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
 _LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
@@ -132,7 +133,11 @@ def hold_of(view: View, at: int, verdict: Verdict) -> Held:
     """What a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
     text = view.text
     alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
-    if verdict.hold is Hold.CAPITAL and alone and _kind(view, at) not in ("sure", "ellipsis"):
+    if (
+        verdict.hold is Hold.CAPITAL
+        and alone
+        and (_kind(view, at) not in ("sure", "ellipsis") or _SHORT_NUMBER.search(text, max(0, at - 4), at) is not None)
+    ):
         return Held(Hold.DOUBT, "may be a number, an initial or an abbreviation")
     return Held(verdict.hold or Hold.NOTHING, verdict.why)
 
