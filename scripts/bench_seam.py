@@ -17,21 +17,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Iterator
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm2ws.audio import AudioFormat
+from llm2ws.localspeech.engine import Engine, Word
+from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
-from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, tokens
+from llm2ws.speech.seam import EXACT_S, Take, find_seam
+from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice
+from scripts.bench_pacing import TEXT as PROSE
 from scripts.virtual_clock import run
 
 __all__ = ["FRAGMENTS", "STRETCHES", "TEXT", "Cut", "cuts"]
@@ -45,6 +51,8 @@ TEXT = (
 FRAGMENTS = 12
 STRETCHES = (0.0, 0.02, 0.08)
 FORMAT = AudioFormat(sample_rate_hz=8_000)
+SPEEDS = (1.0, 1.02, 0.98, 1.06, 0.94)
+NEAR_S = 0.03  # two places that are no further apart are the same to the ear
 HANDSHAKE_S, FIRST_BYTE_S, LEAD_IN_S, PACE = 0.05, 0.08, 0.2, 3.0
 SLACK_S, SLACK_SHARE = 0.2, 0.08  # of a repeat, that is looked through for the place
 
@@ -120,6 +128,111 @@ def cuts(stretch: float, *, seed: int = 0, max_frame_bytes: int = 3_840) -> Iter
         yield cut
 
 
+# A real voice: the embedded endpoint's, which tells where its words begin
+
+
+class Spoken(NamedTuple):
+    """One speaking of a text, and when its words begin (seconds)."""
+
+    audio: bytes
+    words: list[Word]
+
+
+class Again(NamedTuple):
+    """A cut in one speaking, and where another one goes on, in seconds of the first, by the words of both."""
+
+    cut_s: float
+    goes_on_s: float
+    twice: int  # words that begin in between
+
+
+async def render(engine: Engine, text: str, *, speed: float = 1.0) -> Spoken:
+    voice = engine.voice("en-us")
+    assert voice is not None
+    with engine.say(text, voice=voice, fmt=FORMAT, speed=speed) as said:
+        audio = b"".join([chunk async for chunk in said])
+    return Spoken(audio, list(said.words))
+
+
+def go_on(first: Spoken, second: Spoken, cut_s: float) -> Again:
+    """Hear `first` up to here, then find the place in `second`."""
+    heard, repeat = Take(FORMAT, keep_s=EXACT_S), Take(FORMAT)
+    heard.feed(first.audio[: FORMAT.bytes_for(cut_s)])
+    repeat.feed(second.audio)
+    seam = find_seam(heard, repeat, complete=True)
+    assert seam is not None
+    at_s = FORMAT.seconds(seam.at_bytes)
+    # Between two words both speakings are taken to go at an even pace.
+    times = [[0.0, *(word.at_s for word in said.words), FORMAT.seconds(len(said.audio))] for said in (first, second)]
+    here = min(bisect_right(times[1], at_s), len(times[1]) - 1)
+    (first_from_s, first_to_s), (from_s, to_s) = (time[here - 1 : here + 1] for time in times)
+    goes_on_s = first_from_s + (at_s - from_s) / (to_s - from_s) * (first_to_s - first_from_s)
+    return Again(cut_s, goes_on_s, sum(goes_on_s - NEAR_S <= word.at_s < cut_s - NEAR_S for word in first.words))
+
+
+async def real_cuts(engine: Engine, speed: float, *, every_s: float = 0.09) -> list[Again]:
+    """The text in three groups, each cut every so often, and repeated by a voice that is faster by `speed`."""
+    done, sentences = list[Again](), re.findall(r"[^.]+\.\s*", TEXT)
+    for at in range(0, len(sentences), 4):
+        text = "".join(sentences[at : at + 4])
+        first, second = await render(engine, text), await render(engine, text, speed=speed)
+        n = int(FORMAT.seconds(len(first.audio)) / every_s)
+        done += [go_on(first, second, every_s * i) for i in range(1, n)]
+    return done
+
+
+class Guess(NamedTuple):
+    """Where `Spoken.split` cuts the text for a listener who was interrupted, against the words that the voice told of."""
+
+    error_s: float  # from that place to where the listener was
+    words: int  # too many or too few
+
+
+async def guesses(engine: Engine, text: str, *, every_s: float = 0.05) -> list[Guess]:
+    """A reply over the whole stack, cut every so often."""
+    async with SpeechServer(engine) as server, Pool() as pool:
+        where = Endpoint(Deepgram(Setup(server.url, "en-us", FORMAT)))
+        async with Conversation(pool, [where]).turn(script(text)) as turn:
+            async for _ in turn.audio():
+                pass
+    done = list[Guess]()
+    for stretch in turn.spoken.stretches:
+        said = "".join(saying.text for saying in stretch.sayings)
+        # espeak tells of some pairs of words, as "of the", as one: then the second is given the time of the first.
+        told = {len(said[: word.start].split()): word.at_s for word in (await render(engine, said)).words}
+        begins = [*accumulate((stretch.start_s + told.get(n, 0.0) for n in range(len(said.split()))), max), stretch.end_s]
+        from_char = stretch.sayings[0].start
+        for i in range(1, int((stretch.end_s - stretch.start_s) / every_s)):
+            at_s = stretch.start_s + every_s * i
+            n = len(turn.spoken.split(at_s).heard[from_char:].split())
+            # The word that is being said may count as heard or not.
+            begun = bisect_right(begins, at_s)
+            done.append(Guess(abs(begins[n] - at_s), max(begun - 1 - n, n - begun, 0)))
+    return done
+
+
+async def print_real() -> None:
+    print(
+        f"\n{'speed':>5} {'seams':>6} {'skipped ms':>11} {'again p50':>10} {'p95':>6} {'most':>6} {'words p95':>10} {'most':>5}"
+    )
+    async with Engine() as engine:
+        for speed in SPEEDS:
+            done = await real_cuts(engine, speed)
+            again, words = sorted(cut.cut_s - cut.goes_on_s for cut in done), sorted(cut.twice for cut in done)
+            p50, p95 = len(done) // 2, 95 * len(done) // 100
+            print(
+                f"{speed:5.2f} {len(done):6} {1_000 * max(0.0, -again[0]):11.0f} {again[p50]:10.2f} {again[p95]:6.2f} "
+                f"{again[-1]:6.2f} {words[p95]:10} {words[-1]:5}"
+            )
+        print(f"\n{'heard, text':>12} {'places':>6} {'error p50':>10} {'p95':>6} {'words p95':>10} {'most':>5} {'within':>7}")
+        for name, text in (("this", TEXT), ("pacing's", PROSE)):
+            cuts_ = await guesses(engine, text)
+            errors, off = sorted(guess.error_s for guess in cuts_), sorted(guess.words for guess in cuts_)
+            p50, p95 = len(cuts_) // 2, 95 * len(cuts_) // 100
+            within = sum(guess.error_s <= 0.4 or guess.words <= 1 for guess in cuts_) / len(cuts_)
+            print(f"{name:>12} {len(cuts_):6} {errors[p50]:10.2f} {errors[p95]:6.2f} {off[p95]:10} {off[-1]:5} {within:7.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frame-bytes", type=int, default=3_840, help="the longest frame of audio")
@@ -133,6 +246,7 @@ def main() -> None:
             f"{sum(cut.twice > 0 for cut in done) / len(done):6.1%} {max(cut.twice for cut in done):5} "
             f"{max(cut.late_s for cut in done):6.2f}"
         )
+    asyncio.run(print_real())
 
 
 if __name__ == "__main__":
