@@ -158,7 +158,7 @@ class _Client:
         if self._pending_chars > self._max_chars:
             raise _Ended(
                 deepgram.TOO_MANY_CHARS,
-                f"more than {self._max_chars} characters wait to be spoken: send them when others have been",
+                f"more than {self._max_chars} characters are not spoken up to their Flush: send less at once",
             )
 
     def _finish(self, *, flushed: bool) -> None:
