@@ -156,23 +156,22 @@ class Access:
     def check_origin(self, request: web.Request) -> str | None:
         """Where a browser's request comes from: an allowed origin for CORS, None where that is of no concern.
 
-        Raises Problem for a host that is not ours, a page that may not ask, and a body of another type than JSON.
+        Raises Problem for a host that is not ours, and for a page that may not ask.
         """
         host = request.headers.get(hdrs.HOST, "")
         if not self._is_ours(host):
             raise Problem(421, "this host is not served here: add its name to server.hosts", code="misdirected_request")
         origin = request.headers.get(hdrs.ORIGIN, "").lower()
         if origin in self._origins:
-            self._check_type(request)
             return origin
         if request.method not in ("GET", "HEAD") or hdrs.UPGRADE in request.headers:
             foreign = bool(origin) and not _same_origin(origin, host)
             if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
                 raise Problem(403, "this page may not ask here: add its origin to server.origins", code="origin_not_allowed")
-        self._check_type(request)
         return None
 
-    def _check_type(self, request: web.Request) -> None:
+    def check_type(self, request: web.Request) -> None:
+        """Raises Problem for a body of another type than JSON: a page of others can send those without being asked."""
         if request.method == "POST" and request.content_type != "application/json":
             raise Problem(415, "the body has to be application/json: set Content-Type", code="unsupported_media_type")
 

@@ -117,6 +117,8 @@ async def _admit(request: web.Request, handler: _Handler) -> web.StreamResponse:
         request[_ORIGIN] = origin
     if request.method == "OPTIONS" and hdrs.ORIGIN in request.headers:
         return preflight(request, origin)
+    if face is not _NOTHING:
+        daemon.access.check_type(request)
     if face.public:
         request[CLIENT] = daemon.access.anyone
         request[SERVICE] = daemon.service

@@ -11,10 +11,11 @@ import time
 from binascii import b2a_base64
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import ClientResponse, web
+from msgspec import Meta
 
 from ..audio import AudioFormat, wav_header
 from ..errors import Llm2wsError, SourceError
@@ -29,7 +30,7 @@ from .encode import Encoder, encoder
 from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
 from .turns import Speaking, Stopped, speaking
 
-__all__ = ["FACE"]
+__all__ = ["FACE", "ChatAudio", "ChatRequest"]
 
 FORMAT = AudioFormat()  # linear16 at 24 kHz: what OpenAI's API calls pcm16
 EXPIRES_S = 3_600  # of an audio id; nothing is kept under it here
@@ -37,19 +38,19 @@ DONE = b"data: [DONE]\n\n"
 _ERROR_BYTES = 64 * 1024  # of an LLM server's refusal, which is passed on
 
 
-class _AudioAsked(msgspec.Struct, frozen=True):
+class ChatAudio(msgspec.Struct, frozen=True):
     voice: str = ""
     format: str = "pcm16"
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class ChatRequest(msgspec.Struct, frozen=True):
     """What the daemon reads of a request. All else is the LLM's business."""
 
     model: str
-    messages: list[msgspec.Raw]
+    messages: Annotated[list[msgspec.Raw], Meta(min_length=1)]
     stream: bool | None = None
     modalities: list[str] | None = None
-    audio: _AudioAsked | None = None
+    audio: ChatAudio | None = None
     stream_options: dict[str, msgspec.Raw] | None = None
 
     @property
@@ -59,9 +60,7 @@ class _Asked(msgspec.Struct, frozen=True):
 
 async def _completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
-    asked, fields = decoded(body, _Asked), decoded(body, dict[str, msgspec.Raw])
-    if not asked.messages:
-        raise Problem(400, "messages: it is empty: send at least one message", param="messages", code="invalid_value")
+    asked, fields = decoded(body, ChatRequest), decoded(body, dict[str, msgspec.Raw])
     service = request[SERVICE]
     relay = service.relay(asked.model)
     if not asked.spoken:
@@ -173,7 +172,7 @@ class _Writer:
                 self.usage = _usage(item.data.get("usage"))
         return b""
 
-    def end(self, asked: _Asked) -> bytes:
+    def end(self, asked: ChatRequest) -> bytes:
         parts = [self.chunk({}, self.reason)]
         if self.usage and "include_usage" in (asked.stream_options or ()):
             parts.append(event({**self.head, "choices": [], "usage": self.usage}))
@@ -192,7 +191,7 @@ def _usage(usage: object) -> dict[str, int] | None:
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
-def _answer(service: Service, asked: _Asked, fields: Mapping[str, msgspec.Raw]) -> AsyncGenerator[str | Aside, None]:
+def _answer(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> AsyncGenerator[str | Aside, None]:
     """The answer of an LLM that speaks another protocol. Raises Problem for what cannot be said in it."""
     for name in fields:
         if name not in _PARAMETERS and name not in _WITHOUT_EFFECT:
@@ -203,7 +202,7 @@ def _answer(service: Service, asked: _Asked, fields: Mapping[str, msgspec.Raw]) 
 
 
 async def _written(
-    request: web.Request, service: Service, asked: _Asked, fields: Mapping[str, msgspec.Raw]
+    request: web.Request, service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
     writer = _Writer(asked.model)
     async with aclosing(_answer(service, asked, fields)) as items:
@@ -311,7 +310,7 @@ class _Answer:
             raise SourceError(what, hint="look into the server's log", retry=True)
 
     async def written(
-        self, writer: _Writer, items: AsyncGenerator[str | Aside, None], asked: _Asked
+        self, writer: _Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest
     ) -> AsyncGenerator[str, None]:
         """A source: the items' text, with chunks made of them."""
         self._begin(writer.id, writer.created, asked.model)
@@ -406,7 +405,7 @@ def _text_of(content: str | list[msgspec.Raw]) -> str:
 
 
 async def _stream(
-    request: web.Request, relay: Relay | None, asked: _Asked, fields: Mapping[str, msgspec.Raw]
+    request: web.Request, relay: Relay | None, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
     assert asked.audio is not None
     service = request[SERVICE]
@@ -445,7 +444,7 @@ async def _stream(
 
 
 async def _whole(
-    request: web.Request, relay: Relay | None, asked: _Asked, fields: dict[str, msgspec.Raw]
+    request: web.Request, relay: Relay | None, asked: ChatRequest, fields: dict[str, msgspec.Raw]
 ) -> web.StreamResponse:
     """The answer, then its speech, in one object."""
     assert asked.audio is not None
@@ -520,5 +519,5 @@ FACE = Face(
         web.get("/v1/models/{model}", _one_model),
     ],
     openai_error,
-    bodies={"/v1/chat/completions": _Asked},
+    bodies={"/v1/chat/completions": ChatRequest},
 )

@@ -24,6 +24,7 @@ from .state import Daemon
 __all__ = ["running", "serve"]
 
 _log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
 
 IDLE_S = 75.0  # after which a connection is closed that asks nothing, or never finishes its question
 TOLD_S = 2.0  # for clients to take what they are told at the end
@@ -53,6 +54,18 @@ async def serve(
                     await reloading
 
 
+def _one_line(record: logging.LogRecord) -> bool:
+    """aiohttp logs bytes that are no HTTP with a traceback and with the bytes: they are a client's fault, and its business."""
+    if record.exc_info:
+        kind = record.exc_info[0]
+        record.msg, record.args, record.exc_info = f"bad request: {kind.__name__ if kind else ''}", (), None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
+_http_log.addFilter(_one_line)
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Daemon]:
     """A daemon that listens, until the block is left: then it drains."""
@@ -67,6 +80,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         runner = web.AppRunner(
             create_app(daemon),
             access_log=None,
+            logger=_http_log,
             handler_cancellation=True,
             shutdown_timeout=TOLD_S,
             keepalive_timeout=IDLE_S,

@@ -203,6 +203,8 @@ async def read_body(request: web.Request) -> bytes:
                     raise _too_large(limit)
     except TimeoutError:
         raise Problem(408, f"the body did not come within {BODY_S:g} s: send it faster", code="request_timeout") from None
+    except web.RequestPayloadError:
+        raise Problem(400, "the body breaks off, or is not encoded as it says: send it again", code="invalid_body") from None
     return bytes(body)
 
 

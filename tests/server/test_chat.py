@@ -193,7 +193,7 @@ async def test_a_function_call_read_through_the_daemon_equals_the_one_read_direc
         ({"model": "other"}, 404, "there is no model 'other'"),
         ({"model": "http://example.com/"}, 404, "there is no model of that name"),
         ({"model": 5}, 400, "model: Expected str, got int"),
-        ({"messages": []}, 400, "messages: it is empty"),
+        ({"messages": []}, 400, "messages: Expected array of length >= 1"),
         ({"messages": "hello"}, 400, "messages: Expected array, got str"),
         ({"audio": None}, 400, "audio: it says which voice"),
         ({"audio": {"voice": "alloy", "format": "opus"}}, 400, "audio.format: no such audio format"),
