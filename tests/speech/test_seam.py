@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
@@ -19,7 +20,7 @@ from scripts.bench_seam import TEXT as REPLY
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 TEXT = "The sky is blue, my friend. Light from the sun is scattered by air. Red goes on; blue does not. "
-CODE = {Encoding.LINEAR16: bytes, Encoding.MULAW: mulaw, Encoding.ALAW: alaw}
+CODE: dict[Encoding, Callable[[bytes], bytes]] = {Encoding.LINEAR16: bytes, Encoding.MULAW: mulaw, Encoding.ALAW: alaw}
 
 
 def speech(seed: int, *, lead_in_s: float = 0.2, stretch: float = 0.0) -> bytes:
