@@ -111,7 +111,9 @@ class Speaking:
         stats = self.turn.stats
         outcome = str(self.stopped or self.turn.outcome or Outcome.INTERRUPTED)
         spoken = self.turn.spoken
-        unheard = max(0, stats.sent_chars - len(spoken.split(self._handed_s).heard))
+        # Of what was sent, what never came out as speech. Within a turn that is complete, all of it did.
+        done = self.turn.outcome is Outcome.DONE
+        unheard = 0 if done else max(0, stats.sent_chars - len(spoken.split(self._handed_s).heard))
         values = asdict(stats)
         self._daemon.metrics.turn_ended(
             face=face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
