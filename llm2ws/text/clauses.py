@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 from .abbreviations import Words
@@ -102,7 +103,7 @@ def _judge_breath(view: View, at: int, floor: int) -> Verdict:
         return go_on(at + 1)
     if word[0] not in words.conjunctions and word[0] not in words.coordinators:
         return go_on(at + 1)
-    before = _LAST_WORD.search(text, start, at + 1)
+    before = _LAST_WORD.search(text, max(start, at - 20), at + 1)
     if before is not None and before[0].lower() in words.function_words:
         return go_on(at + 1)  # "if and when", "each and every"
     if word[0] in words.conjunctions:
@@ -154,10 +155,11 @@ def _before_function_word(text: str, start: int, end: int, words: Words) -> int:
     """Before the last conjunction, or the last other function word that does not itself follow one; 0 if there is none."""
     spans = _protected_spans(text, start, end)
     other = 0
-    for found in reversed(list(_WORDS.finditer(text, (start + end) // 2, end))):
-        at, word = found.start() - 1, found[0]
-        before = _LAST_WORD.search(text, start, at + 1)
-        if before is None or before[0].lower() in words.function_words or not _free(at, spans):
+    middle = (start + end) // 2
+    found = list(_WORDS.finditer(text, max(start, middle - 20), end))
+    for before, following in reversed(list(pairwise(found))):
+        at, word = following.start() - 1, following[0]
+        if at < middle - 1 or before.end() != at or before[0].lower() in words.function_words or not _free(at, spans):
             continue
         if word in words.conjunctions or word in words.coordinators:
             return at

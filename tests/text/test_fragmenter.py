@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from itertools import accumulate
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ SCRIPTS = json.loads((DATA / "scripts.json").read_text("utf-8"))
 GOLDEN = json.loads((DATA / "golden.json").read_text("utf-8"))
 LINES = json.loads((DATA / "lines.json").read_text("utf-8"))
 LANGUAGES = json.loads((DATA / "languages.json").read_text("utf-8"))
+MARKED = tomllib.loads((DATA.parent / "segment" / "texts.toml").read_text("utf-8"))["text"]
 WHOLE = json.loads((DATA / "whole.json").read_text("utf-8"))
 INCREMENTAL = [Policy.WORD, Policy.CLAUSE_FIRST, Policy.SENTENCE]
 
@@ -64,6 +66,19 @@ def test_every_script_ends_its_sentences_its_own_way(script: str) -> None:
     for passage in passages:
         for chunks in ways(SCRIPTS[script]["join"].join(passage)):
             assert [text.strip() for text in texts(run(chunks))] == passage
+
+
+@pytest.mark.parametrize("entry", MARKED, ids=lambda entry: f"{entry['language']} {entry['text'].split()[0]}")
+def test_sentences_end_where_a_reader_marked_them(entry: dict[str, Any]) -> None:
+    """Positions count letters and digits: markup and quotation marks may stand on either side."""
+
+    def ends(parts: list[str]) -> list[int]:
+        return list(accumulate(sum(map(str.isalnum, part)) for part in parts if any(map(str.isalnum, part))))
+
+    found = texts(run(tokens(entry["text"].replace("¦", "")), language=entry["language"]))
+    wrong = [text for end, text in zip(ends(found), found, strict=False) if end not in ends(entry["text"].split("¦"))]
+    assert set(ends(entry["text"].split("¦"))) <= set(ends(found))
+    assert wrong == entry.get("known_wrong", [])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
