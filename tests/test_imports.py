@@ -41,7 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": ("errors", "audio", "speech", "localspeech"),
     "service": (*_SERVICE, "metrics", "log"),
     # Faces push text into a turn, and read what comes beside it.
-    "server": ("errors", "audio", "speech", "turn", "service", "metrics", "log", "config", "sources"),
+    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "metrics", "log", "config", "sources"),
     "cli": (*_SERVICE, "metrics", "log", "service", "server", "say", "chat", "check", "report"),
     "report": ("errors", "speech", "sources", "sinks", "turn"),
     "say": (*_SERVICE, "log", "service", "report"),

@@ -18,6 +18,7 @@ from ..audio import AudioFormat
 from ..errors import Llm2wsError, SlowConsumerError, UnknownName
 from ..service import Service
 from ..sources.text import from_text
+from ..text.fragments import Policy
 from ..turn import Audio, Conversation, Done, Outcome
 from .encode import FORMATS, Encoder, encoder
 from .sending import taken
@@ -137,9 +138,12 @@ def _conversation(service: Service, asked: SpeechRequest) -> Conversation:
             param="model",
             code="model_not_found",
         )
+    # The text is there as a whole: a first clause would be no earlier than the sentence, and cost a Flush of the few there
+    # are. Clients that ask for one sentence at a time ran out of them with the seventh.
+    policy = None if service.settings.text.policy else Policy.SENTENCE
     voice = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice or ""
     try:
-        return service.conversation(endpoint, voice=voice, format=FORMAT, speed=asked.speed or 1.0)
+        return service.conversation(endpoint, voice=voice, format=FORMAT, speed=asked.speed or 1.0, policy=policy)
     except UnknownName as exc:
         raise Problem(404, f"voice: {exc}", param="voice", code="voice_not_found") from None
 

@@ -19,7 +19,7 @@ from llm2ws.audio import AudioFormat
 from llm2ws.config import ClientLimits, Key, Model, Secret, Server, Voice
 from llm2ws.server import sending
 from llm2ws.server.encode import encoder
-from llm2ws.speech.deepgram_server import ClearIn, SpeakIn
+from llm2ws.speech.deepgram_server import ClearIn, FlushIn, SpeakIn
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Running, Start, complaints
 from tests.support import MS
@@ -185,6 +185,15 @@ async def test_as_its_custom_integration_asks(start: Start) -> None:
         assert wav_text(data) == SPOKEN
 
 
+async def test_a_sentence_costs_one_flush(start: Start) -> None:
+    """Open WebUI asks for one sentence after the other, and an endpoint allows few Flushes a minute."""
+    async with start() as daemon:
+        for n in range(12):
+            text = f"This is sentence number {n}, as you can hear."
+            assert decode((await post(daemon, {"input": text, "response_format": "pcm"}))[2]) == text
+        assert daemon.speech.count(FlushIn) == 12
+
+
 # --- names ------------------------------------------------------------------------------------------------------------------
 
 
@@ -334,8 +343,8 @@ async def test_a_client_that_reads_nothing_is_let_go(start: Start, monkeypatch: 
 
 
 async def test_limits_and_the_end_of_the_daemon(start: Start) -> None:
-    body = {"input": TEXT, "response_format": "pcm", "stream_format": "sse"}
-    async with start(server=Server(limits=ClientLimits(turn_speech_s=0.05))) as daemon:
+    body = {"input": TEXT * 5, "response_format": "pcm", "stream_format": "sse"}
+    async with start(server=Server(limits=ClientLimits(turn_speech_s=0.3))) as daemon:
         async with daemon.http.post("/v1/audio/speech", json=body) as answer:
             error = (await events_of(answer))[-1]["error"]
             assert (error["code"], error["type"]) == ("rate_limit_exceeded", "rate_limit_error")
