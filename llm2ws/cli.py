@@ -323,7 +323,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         serving = asyncio.create_task(
             serve(
                 settings,
-                shutdown=stop.wait(),
+                shutdown=stop,
                 reloads=reloads(),
                 started=lambda url: note(f"listening on {url}"),
             )

@@ -246,7 +246,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
     drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
     ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
-    keys: Annotated[tuple[Key, ...], Meta(description="the clients")] = ()
+    keys: Annotated[tuple[Key, ...], Meta(description="the clients, each a [[server.keys]] with a name and a key or key_file")] = ()
     limits: ClientLimits = ClientLimits()
 
 

@@ -86,15 +86,24 @@ async def _pass_on(request: web.Request, relay: Relay, fields: Mapping[str, msgs
             return await _refused(relay, answer)
         response = web.StreamResponse(headers={name: answer.headers[name] for name in _PASSED_ON if name in answer.headers})
         await response.prepare(request)
-        streams = answer.content_type == "text/event-stream"
+        daemon, stopped = request.app[DAEMON], False
+
+        async def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            answer.close()
+
+        daemon.turns.add(stop)
         try:
             async with aclosing(relay.reads(answer)) as reads:
                 async for data in reads:
                     await response.write(data)
         except SourceError as exc:
-            if not streams:
+            if answer.content_type != "text/event-stream":
                 raise
-            await response.write(_error_event(exc))
+            await response.write(_problem_event(drained()) if stopped else _error_event(exc))
+        finally:
+            daemon.turns.discard(stop)
         await response.write_eof()
         return response
 

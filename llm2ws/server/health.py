@@ -12,14 +12,14 @@ from .state import DAEMON, Daemon, Face
 
 __all__ = ["FACES", "Readiness"]
 
+FRESH_S = 5.0  # for so long an answer counts, and the endpoint is not asked again
 PROBE_S = 3.0  # how long /readyz waits for an endpoint to answer
 
 
 class Readiness:
     """Whether an endpoint has answered lately; asks it when nobody has."""
 
-    def __init__(self, ready_s: float) -> None:
-        self._ready_s = ready_s
+    def __init__(self) -> None:
         self._answered_at = -float("inf")
         self._why = "no endpoint has answered yet"
         self._asking = asyncio.Lock()
@@ -32,9 +32,9 @@ class Readiness:
         """Why no conversation can be taken; "" when one can."""
         if daemon.draining.is_set():
             return "draining"
-        loop = asyncio.get_running_loop()
+        loop, ready_s = asyncio.get_running_loop(), daemon.settings.server.ready_s
         async with self._asking:
-            if loop.time() - self._answered_at > min(5.0, self._ready_s):
+            if loop.time() - self._answered_at > min(FRESH_S, ready_s):
                 try:
                     async with asyncio.timeout(PROBE_S):
                         began = loop.time()
@@ -45,7 +45,7 @@ class Readiness:
                     self._why = f"the speech endpoint {daemon.service.speech[0]} did not answer in time"
                 except (SpeechError, ConfigError) as exc:
                     self._why = str(exc)
-        return self._why if loop.time() - self._answered_at > self._ready_s else ""
+        return self._why if loop.time() - self._answered_at > ready_s else ""
 
 
 async def _alive(request: web.Request) -> web.Response:

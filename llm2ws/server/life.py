@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
@@ -33,7 +33,7 @@ TOLD_S = 2.0  # for clients to take what they are told at the end
 async def serve(
     settings: Settings,
     *,
-    shutdown: Awaitable[object],
+    shutdown: asyncio.Event,
     reloads: AsyncIterator[Callable[[], Settings]] | None = None,
     started: Callable[[str], None] = lambda url: None,
 ) -> None:
@@ -46,7 +46,7 @@ async def serve(
         started(daemon.url)
         reloading = asyncio.create_task(_reload(daemon, reloads)) if reloads is not None else None
         try:
-            await shutdown
+            await shutdown.wait()
         finally:
             if reloading is not None:
                 reloading.cancel()
@@ -73,7 +73,7 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
     async with AsyncExitStack() as stack:
         access = Access(settings.server)
         tls = _tls(settings.server)
-        daemon = Daemon(settings, Service(settings), access, Metrics(), Readiness(settings.server.ready_s), tls)
+        daemon = Daemon(settings, Service(settings), access, Metrics(), Readiness(), tls)
         await daemon.service.__aenter__()
         stack.push_async_callback(daemon.close)
         await _prewarm(daemon)

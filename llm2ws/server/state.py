@@ -123,12 +123,12 @@ class Daemon:
         self.url = ""  # where it listens
         self.draining = asyncio.Event()  # no new conversation is taken; faces close what is idle
         self.deadline = asyncio.Event()  # what still runs is told, and ends
-        self.turns: set[Callable[[], Awaitable[None]]] = set()  # each ends one that is in progress
+        self.turns: set[Callable[[], Awaitable[None]]] = set()  # each ends an answer that is in progress
         self._using: Counter[Service] = Counter()
         self._left = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()  # services that were replaced, and are in use for the last time
         metrics.gauge("conversations", "Requests and WebSockets in progress", lambda: self.running)
-        metrics.gauge("turns_running", "Turns in progress", lambda: len(self.turns))
+        metrics.gauge("answers_running", "Answers in progress", lambda: len(self.turns))
         metrics.gauge("speech_connections", "Open connections to speech endpoints", self._connections)
 
     def _connections(self) -> float:

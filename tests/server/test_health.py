@@ -67,4 +67,4 @@ async def test_what_a_turn_cost_is_counted(start: Start) -> None:
         assert value(metrics, "llm2ws_chars_wasted_total") == 0
         assert value(metrics, 'llm2ws_tokens_total{kind="completion"}') == 7
         assert value(metrics, 'llm2ws_requests_total{face="/v1/chat/completions",status="200"}') == 1
-        assert value(metrics, "llm2ws_turns_running") == 0
+        assert value(metrics, "llm2ws_answers_running") == 0

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import openai
 import pytest
 import trustme
 
@@ -118,14 +119,22 @@ async def test_sigterm_lets_a_turn_finish(tmp_path: Path, canary: Callable[[], s
 async def test_at_the_deadline_a_turn_is_told(tmp_path: Path) -> None:
     hangs = says("The first sentence is here. And now it", end=End.HOLD)
     async with process(tmp_path, hangs, server="drain_s = 0.2") as daemon, sdk(daemon) as client:
-        import openai
-
         answer = await client.chat.completions.create(**SPOKEN, stream=True)
         await daemon.llm.holding.wait()
         daemon.signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="the daemon stops"):
             await heard(answer)
         await asyncio.wait_for(daemon.llm.left.wait(), 10)
+        assert await daemon.code() == 0
+
+
+async def test_at_the_deadline_a_relayed_answer_is_told_too(tmp_path: Path) -> None:
+    async with process(tmp_path, says("One", end=End.HOLD), server="drain_s = 0.2") as daemon, sdk(daemon) as client:
+        answer = await client.chat.completions.create(**{**SPOKEN, "modalities": ["text"]}, stream=True)
+        await daemon.llm.holding.wait()
+        daemon.signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="the daemon stops"):
+            await heard(answer)
         assert await daemon.code() == 0
 
 
