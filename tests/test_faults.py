@@ -233,7 +233,7 @@ async def test_the_embedded_endpoint_cut_anywhere_is_heard_to_its_end() -> None:
                 # This voice gives 20 ms more or less for each group of words.
                 assert -0.1 < again_s < 1.1, cut_s
                 assert turn.spoken.split(turn.stats.audio_s).heard == REPLY
-            assert turn.stats.resumed == 1
+            assert network.connections > whole_s / 3
 
 
 async def test_a_speech_engine_that_is_killed_in_mid_turn() -> None:
