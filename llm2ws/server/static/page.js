@@ -31,6 +31,7 @@ class Turn {
     this.spans = []; // {start, end, at}: characters, and the second of the audio at which they begin
     this.received = 0; // samples
     this.marks = {}; // seconds from the request
+    this.ended = false; // the daemon said so
     this.complete = false; // all audio has come
     this.controller = new AbortController();
     this.player = null;
@@ -57,6 +58,7 @@ class Turn {
     const response = await answering;
     if (!response.ok) throw await refusal(response);
     for await (const { name, data } of events(response.body)) this.take(name, data, began);
+    if (!this.ended && !this.failure) this.failure = "the answer broke off: try again";
     this.complete = true;
     this.player.end();
     await this.player.over;
@@ -83,6 +85,8 @@ class Turn {
         this.failure = data.message;
         break;
       case "done":
+        this.ended = true;
+        if (data.outcome !== "done" && !this.failure) this.failure = `the answer ended early: ${data.outcome}`;
         // The daemon saw these happen; here only their arrival was seen.
         for (const [, key] of STEPS) if (typeof data.stats?.[key] === "number") this.marks[key] = data.stats[key];
     }
@@ -95,22 +99,25 @@ class Turn {
     this.stoppedMs ??= performance.now() - since;
   }
 
-  /** Where the listener is in the text: heard up to `cut`, and within a fragment from `start` to `end`. */
+  /** Where the listener is in the text: what is being said begins at `start`, and is heard up to `cut`. */
   place() {
-    const position = this.player?.position ?? 0;
-    const n = this.spans.findLastIndex(({ at }) => at <= position);
-    if (n < 0 || !this.player?.played) return { start: 0, cut: 0, end: 0 };
     const all = this.text.length;
-    if (this.state === "finished") return { start: all, cut: all, end: all };
+    if (this.state === "finished") return { start: all, cut: all };
+    const position = this.player?.position ?? 0;
+    const n = this.player?.played ? this.spans.findLastIndex(({ at }) => at <= position) : -1;
+    if (n < 0) return { start: 0, cut: 0 };
     const { start, end, at } = this.spans[n];
-    if (calm.matches) return { start, cut: end, end }; // a fragment at a time
+    if (calm.matches) return { start, cut: end }; // a fragment at a time
+    // Nobody says when a word begins: within a fragment the time is shared out among its characters.
     const known = this.spans[n + 1]?.at ?? (this.complete ? this.received / SAMPLE_RATE : Infinity);
     const until = Math.min(known, at + (end - start) * SECONDS_PER_CHAR * (known === Infinity ? 1 : 2));
     let cut = Math.min(end, start + Math.round(((end - start) * (position - at)) / Math.max(0.001, until - at)));
-    while (cut < end && cut > start && !/\s/.test(this.text[cut - 1])) cut++; // words light up as a whole
-    return { start, cut, end };
+    while (cut > start && cut < end && !isSpace(this.text[cut])) cut++; // words light up as a whole
+    return { start, cut };
   }
 }
+
+const isSpace = (char) => /\s/.test(char);
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
@@ -156,7 +163,8 @@ async function speak(prompt) {
   } catch (error) {
     turn.state = turn.controller.signal.aborted ? "stopped" : "failed";
     if (turn.state === "failed") {
-      turn.failure = error.status ? error.message : "the daemon cannot be reached, or went away: look whether it runs";
+      // Of fetch and of what it reads, a TypeError is all that is told.
+      turn.failure = error instanceof TypeError ? "the daemon cannot be reached: look whether it runs" : error.message;
       if (error.status === 401) askForKey();
       turn.player?.end();
     }
@@ -218,15 +226,16 @@ function begin(turn) {
 let shownPlace = "";
 
 function show(turn) {
-  const { start, cut, end } = turn.place();
-  const place = `${start} ${cut} ${end} ${turn.text.length}`;
+  const { start, cut } = turn.place();
+  const place = `${start} ${cut} ${turn.text.length}`;
   if (place !== shownPlace) {
     shownPlace = place;
-    const part = (from, to) => turn.text.slice(from, to).join("");
-    element("heard").textContent = part(0, start);
-    element("said").textContent = part(start, cut);
-    element("saying").textContent = part(cut, end);
-    element("ahead").textContent = part(end);
+    const lead = turn.text.slice(start, cut).findIndex((char) => !isSpace(char));
+    const from = lead > 0 ? start + lead : start; // a space is not underlined
+    const part = (first, last) => turn.text.slice(first, last).join("");
+    element("heard").textContent = part(0, from);
+    element("said").textContent = part(from, cut);
+    element("ahead").textContent = part(cut);
   }
   const status = WORDS[turn.state](turn);
   if (element("status").textContent !== status) element("status").textContent = status; // it is read out when it changes
