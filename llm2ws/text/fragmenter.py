@@ -173,6 +173,7 @@ class Fragmenter:
         self._clause_first = False
         self._idle = True
         self._scan = max(self._scan, cut.at)
+        self._keep_kind(cut.at)
         return self._take([cut])
 
     def _wait(self) -> Verdict | None:
@@ -220,6 +221,7 @@ class Fragmenter:
                 return cuts
             cuts.append(cut)
             start = cut.at
+            self._keep_kind(start)
             self._clause_first = False
 
     def _search(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
@@ -269,6 +271,11 @@ class Fragmenter:
                 return Verdict(at + 1)  # inside inline code
         return verdict
 
+    def _keep_kind(self, cut: int) -> None:
+        """The line's head is cut off: the end of the line is judged by what the head told."""
+        if self._line < cut and self._kind is None:
+            self._kind = line_kind(self._text, self._line, cut)
+
     def _judge_line(self, view: View, at: int) -> Verdict:
         kind = self._kind or line_kind(view.text, self._line, at)
         verdict = judge_line(view, at, at - self._line, _CODE if self._fence else kind)
@@ -297,8 +304,6 @@ class Fragmenter:
             fragments.append(Fragment(self._index, text[begin:place], start, end, boundary, why))
             self._index += 1
             begin = place
-        if self._line < begin and self._kind is None:
-            self._kind = line_kind(text, self._line, begin)
         self._text = text[begin:]
         self._sent += begin
         self._scan -= begin

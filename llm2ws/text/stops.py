@@ -41,7 +41,7 @@ _BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿�
 _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
-_AFTER_NUMBER = re.compile(r"(?:\d|\b[IVXLC]+)[ \u00a0]?\Z")
+_AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
 _SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
 _ROMAN = re.compile("[IVXLC]+")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
@@ -253,13 +253,13 @@ def _kind(view: View, at: int) -> _Kind:
     word = written.lower()
     if "'" in word or "’" in word:
         word = _ELISION.sub("", word)
-    # A slice, so that what has been cut off makes no difference; it is longer than a match, so ^ is where the fragment begins.
+    # Slices, so that what has been cut off makes no difference; longer than a match, so that ^ is where the fragment begins.
     spaced = _SPACED.search(text[max(start, begin - 13) : begin]) if len(word) <= 2 and word.isalpha() else None
     if spaced is not None:
         word = "".join(spaced[1].lower().split()) + word
     if word.isdigit():
         return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
-    after_number = _AFTER_NUMBER.search(text, max(start, begin - 8), begin) is not None
+    after_number = _AFTER_NUMBER.search(text[max(start, begin - 9) : begin]) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
         return "ends"  # "etc."; "5 min.", "350 F."
     if word in words.never:
