@@ -127,6 +127,9 @@ class Relay:
         try:
             while data := await content.readany():
                 deadline = loop.time() + settings.stall_s
+                if timer.when() > deadline:  # the first byte may take longer than the others
+                    timer.cancel()
+                    timer = loop.call_at(deadline, check)
                 yield data
             if not expired:
                 return

@@ -1,0 +1,51 @@
+"""Audio as clients ask for it: the same samples, whatever the pieces in which they come."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm2ws.audio import AudioFormat, wav_header
+from llm2ws.server.encode import FORMATS, encoder
+from llm2ws.server.state import Problem
+
+PIECES = st.lists(st.binary(max_size=2_000).map(lambda data: data[: len(data) // 2 * 2]), max_size=8)
+
+
+@given(PIECES, st.sampled_from(["pcm", "pcm16", "wav"]))
+def test_samples_are_not_changed(pieces: list[bytes], name: str) -> None:
+    fmt = AudioFormat()
+    made = encoder(name, fmt)
+    out = b"".join([*(made.feed(piece) for piece in pieces), made.finish()])
+    assert out == (wav_header(fmt) if name == "wav" else b"") + b"".join(pieces)
+
+
+@given(PIECES)
+def test_mp3_does_not_depend_on_the_pieces(pieces: list[bytes]) -> None:
+    def encoded(parts: list[bytes]) -> bytes:
+        made = encoder("mp3", AudioFormat())
+        return b"".join([*(made.feed(part) for part in parts), made.finish()])
+
+    pieces = [piece for piece in pieces if piece]
+    assert encoded(pieces) == encoded([b"".join(pieces)] if pieces else [])
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe")
+def test_mp3_lasts_as_long_as_the_audio() -> None:
+    made = encoder("mp3", AudioFormat())
+    data = made.feed(bytes(48_000)) + made.feed(bytes(48_000)) + made.finish()
+    command = ["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", "-"]
+    seconds = subprocess.run(command, input=data, capture_output=True, check=True).stdout
+    assert float(seconds) == pytest.approx(2.0, abs=0.1)
+
+
+def test_what_is_not_made_is_refused_by_name() -> None:
+    for name in ("opus", "aac", "flac", "", "MP3"):
+        with pytest.raises(Problem) as refused:
+            encoder(name, AudioFormat(), param="audio.format")
+        assert (refused.value.status, refused.value.param) == (400, "audio.format")
+        assert all(known in refused.value.message for known in FORMATS)

@@ -1,0 +1,125 @@
+"""A turn for a client: within its limits, told when the daemon stops, counted once however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from llm2ws.config import ClientLimits, Server
+from llm2ws.errors import SourceError
+from llm2ws.server.state import CLIENT, DAEMON, Problem
+from llm2ws.server.turns import Speaking, Stopped, speaking
+from llm2ws.testing import FaultySpeech, decode, script, tokens
+from llm2ws.turn import Audio, Done, Outcome
+from tests.server.conftest import CODING, Running, Start
+from tests.server.test_chat import TEXT
+from tests.test_metrics import value
+
+
+class Request(dict[Any, Any]):
+    """What `speaking` reads of a request: who asks, and the daemon."""
+
+    def __init__(self, daemon: Running) -> None:
+        super().__init__({CLIENT: daemon.daemon.access.anyone})
+        self.app = {DAEMON: daemon.daemon}
+
+
+async def spoken(daemon: Running, source: Any) -> tuple[Speaking, str, Done]:
+    request: Any = Request(daemon)
+    conversation = daemon.daemon.service.conversation()
+    async with speaking(request, conversation, source, face="test") as one:
+        events = [event async for event in one.events()]
+    done = events[-1]
+    assert isinstance(done, Done)
+    return one, decode(b"".join(event.data for event in events if isinstance(event, Audio))), done
+
+
+def turns(daemon: Running, outcome: str) -> float:
+    return value(daemon.daemon.metrics, f'llm2ws_turns_total{{face="test",outcome="{outcome}"}}')
+
+
+async def test_a_turn_that_is_done(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[bool] = []
+    async with start() as daemon:
+        with caplog.at_level(logging.INFO, "llm2ws.turn"):
+            one, said, done = await spoken(daemon, script(*tokens(TEXT), on_close=lambda: closed.append(True)))
+        assert (said, done.outcome, one.stopped) == (TEXT, Outcome.DONE, None)
+        assert turns(daemon, "done") == 1
+        assert not daemon.daemon.turns
+    assert closed == [True]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "llm2ws.turn"]
+    fields = dict(part.split("=") for part in line.split()[1:])
+    assert (fields["face"], fields["client"], fields["outcome"]) == ("test", "local", "done")
+    assert int(fields["source_chars"]) == len(TEXT)
+    assert list(one.waterfall) == [
+        *("first_token_s", "first_fragment_s", "connected_s", "first_speak_s", "first_flush_s", "first_audio_s"),
+        *("last_token_s", "done_s", "audio_s"),
+    ]
+
+
+async def test_an_answer_as_long_as_allowed_is_spoken_whole(start: Start) -> None:
+    limits = ClientLimits(text_chars=len(TEXT))
+    async with start(server=Server(limits=limits)) as daemon:
+        one, said, _ = await spoken(daemon, script(*tokens(TEXT)))
+        assert (said, one.stopped) == (TEXT, None)
+        one, said, _ = await spoken(daemon, script(*tokens(TEXT), " More."))
+        assert (said, one.stopped) == (TEXT, Stopped.TEXT)
+        assert turns(daemon, "text limit") == 1
+
+
+async def test_the_source_is_closed_at_the_limit_of_speech(start: Start) -> None:
+    closed = asyncio.Event()
+    speech = FaultySpeech(coding=CODING)
+    async with start(server=Server(limits=ClientLimits(turn_speech_s=0.1)), speech=speech) as daemon:
+        one, said, done = await spoken(daemon, script(TEXT, math.inf, on_close=closed.set))
+        assert one.stopped is Stopped.SPEECH
+        assert done.outcome is Outcome.INTERRUPTED
+        assert TEXT.startswith(said.rsplit(" ", 1)[0])
+        assert closed.is_set()
+        assert value(daemon.daemon.metrics, "llm2ws_chars_wasted_total") > 0
+
+
+async def test_no_speech_left_is_said_before_anything_is_asked(start: Start) -> None:
+    async with start(server=Server(limits=ClientLimits(hour_speech_s=0.01))) as daemon:
+        await spoken(daemon, script(TEXT))
+        with pytest.raises(Problem, match="used up"):
+            await spoken(daemon, script(TEXT))
+
+
+async def test_at_the_deadline_it_ends_and_is_counted(start: Start) -> None:
+    async with start() as daemon:
+        request: Any = Request(daemon)
+        conversation = daemon.daemon.service.conversation()
+        async with speaking(request, conversation, script("One sentence. Two", math.inf), face="test") as one:
+            for stop in list(daemon.daemon.turns):
+                await stop()
+            events = [event async for event in one.events()]
+        assert isinstance(events[-1], Done)
+        assert one.stopped is Stopped.SHUTDOWN
+        assert turns(daemon, "shutdown") == 1
+
+
+async def test_a_source_that_fails_is_counted_once(start: Start) -> None:
+    async with start() as daemon:
+        with pytest.raises(SourceError):
+            await spoken(daemon, script("One sentence.", SourceError("it failed")))
+        assert turns(daemon, "cut short") == 1
+
+
+async def test_leaving_is_an_interruption(start: Start) -> None:
+    closed = asyncio.Event()
+    async with start() as daemon:
+        request: Any = Request(daemon)
+        conversation = daemon.daemon.service.conversation()
+        source = script("One sentence is here. Two", math.inf, on_close=closed.set)
+        async with speaking(request, conversation, source, face="test") as one, aclosing(one.events()) as events:
+            async for event in events:
+                if isinstance(event, Audio):
+                    break
+        assert turns(daemon, "interrupted") == 1
+        await closed.wait()

@@ -1,0 +1,135 @@
+"""Chat Completions passed on: what is put in, what comes back, and every way in which nothing does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm2ws.errors import ConfigError, LocalProtocolError, SourceError
+from llm2ws.sources.model import ModelSettings
+from llm2ws.sources.relay import Relay
+from tests.sources.replay import SSE, End, Reply, Server, json_reply, replay, stream
+from tests.support import MS
+
+FIELDS = {"model": "asked", "messages": [{"role": "user", "content": "Why?"}], "seed": 7, "tools": []}
+
+
+def raw(fields: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(json.dumps(fields), type=dict[str, msgspec.Raw])
+
+
+async def answered(server: Server, *, fields: dict[str, Any] = FIELDS, **settings: Any) -> tuple[int, bytes]:
+    relay = Relay(ModelSettings(base_url=f"{server.url}/v1", model="m-1", **settings))
+    async with relay, relay.post(raw(fields)) as response, aclosing(relay.reads(response)) as reads:
+        return response.status, b"".join([data async for data in reads])
+
+
+async def test_the_bytes_are_the_servers_and_the_request_is_the_clients(canary: Callable[[], str]) -> None:
+    key = canary()
+    async with replay(Reply([stream("openai")])) as server:
+        assert await answered(server, api_key=key) == (200, stream("openai"))
+    (request,) = server.requests
+    assert request.path == "/v1/chat/completions"
+    assert request.body == {**FIELDS, "model": "m-1"}
+    assert request.headers["authorization"] == f"Bearer {key}"
+    assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_settings_are_what_a_client_leaves_open() -> None:
+    options: Any = {"system": 'Be "brief".', "temperature": 0.5, "max_tokens": 9}
+    async with replay(Reply([b"data: [DONE]\n\n"])) as server:
+        await answered(server, **options)
+        await answered(server, fields={**FIELDS, "temperature": 1, "max_completion_tokens": 3, "messages": []}, **options)
+    first, second = (request.body for request in server.requests)
+    assert (first["temperature"], first["max_tokens"]) == (0.5, 9)
+    assert first["messages"] == [{"role": "system", "content": 'Be "brief".'}, *FIELDS["messages"]]  # type: ignore[misc]
+    assert (second["temperature"], second["max_completion_tokens"]) == (1, 3)
+    assert "max_tokens" not in second
+    assert second["messages"] == [{"role": "system", "content": 'Be "brief".'}]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+async def test_a_refusal_is_passed_on(status: int) -> None:
+    async with replay(json_reply(status, {"error": {"message": "no"}})) as server:
+        assert await answered(server) == (status, b'{"error": {"message": "no"}}')
+    assert len(server.requests) == 1  # the client tries again, if anybody does
+
+
+async def test_redirects_are_not_followed() -> None:
+    async with replay(Reply([], 302, {"Location": "http://127.0.0.1:1/"})) as server:
+        assert (await answered(server))[0] == 302
+
+
+@pytest.mark.parametrize("end", [End.CUT, End.RESET])
+async def test_an_answer_that_breaks_off(end: End) -> None:
+    async with replay(Reply([b"data: {}\n\n"], 200, SSE, end)) as server:
+        with pytest.raises(SourceError, match="the connection broke"):
+            await answered(server)
+
+
+async def test_an_answer_that_stops_coming() -> None:
+    async with replay(Reply([b"data: {}\n\n"], 200, SSE, End.HOLD)) as server:
+        with pytest.raises(SourceError, match="nothing came for"):
+            await answered(server, stall_s=100 * MS)
+        await server.left.wait()
+
+
+async def test_a_server_that_does_not_answer() -> None:
+    async with replay(Reply(raw=b"", end=End.HOLD)) as server:
+        with pytest.raises(SourceError, match="no answer in time"):
+            await answered(server, first_token_s=100 * MS)
+
+
+async def test_a_server_that_is_not_there() -> None:
+    async with replay(Reply()) as server:
+        pass
+    with pytest.raises(SourceError, match="nothing listens there"):
+        await answered(server)
+
+
+async def test_a_kept_connection_that_has_just_ended_is_no_error() -> None:
+    once = Reply([b"data: [DONE]\n\n"])
+    async with replay(once, Reply(raw=b"", end=End.EOF), once) as server:
+        relay = Relay(ModelSettings(base_url=server.url, model="m-1"))
+        async with relay:
+            for _ in range(2):
+                async with relay.post(raw(FIELDS)) as response:
+                    assert await response.read() == b"data: [DONE]\n\n"
+    assert len(server.requests) == 3
+
+
+async def test_leaving_closes_the_request() -> None:
+    async with replay(Reply([b"data: {}\n\n"], 200, SSE, End.HOLD)) as server:
+        relay = Relay(ModelSettings(base_url=server.url, model="m-1"))
+        async with relay, relay.post(raw(FIELDS)) as response, aclosing(relay.reads(response)) as reads:
+            assert await anext(reads) == b"data: {}\n\n"
+        await server.left.wait()
+
+
+async def test_a_server_that_repeats_its_key_is_noticed(canary: Callable[[], str]) -> None:
+    key = canary()
+    relay = Relay(ModelSettings(base_url="http://127.0.0.1:1", model="m-1", api_key=key))
+    assert relay.holds_key(f"bad key {key}!".encode())
+    assert not relay.holds_key(b"bad key")
+    assert not Relay(ModelSettings(base_url="http://127.0.0.1:1", model="m-1")).holds_key(b"")
+
+
+async def test_it_says_what_is_wrong_before_anything_is_sent(canary: Callable[[], str]) -> None:
+    with pytest.raises(ConfigError, match="clear text"):
+        Relay(ModelSettings(base_url="http://example.com/v1", model="m", api_key=canary()))
+    relay = Relay(ModelSettings(base_url="http://127.0.0.1:1", model="m"))
+    with pytest.raises(LocalProtocolError, match="not entered"):
+        async with relay.post(raw(FIELDS)):
+            pass
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    async with replay(Reply([b"data: [DONE]\n\n"])) as server:
+        assert await answered(server) == (200, b"data: [DONE]\n\n")
