@@ -196,6 +196,9 @@ class Turn:
         self._wake = asyncio.Event()  # the speaker has to look again
         self._room = asyncio.Event()  # the feeder may go on
         self._slot: Slot | None = None
+        self._driven: Slot | None = None  # the same, while the speaker waits for more to say
+        self._ended = False  # the endpoint was told that no more text comes
+        self._stay = False  # no other place is to be had
         self._endpoint: Endpoint | None = None  # of `_slot`
         self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
@@ -394,9 +397,12 @@ class Turn:
         self._last_token_at = now
         self._text.append(item)
         self.stats.source_chars += len(item)
+        before = self.stats.fragments
         self._cut(self._cleaner.feed(item))
-        if self._hungry and self._cut_clause():
-            self._hungry = False
+        if self._hungry:
+            self._cut_clause()
+        if self.stats.fragments > before:
+            self._go_on()
         if self._check not in self._timers:
             self._arm(self._check, now + CHECK_S)
 
@@ -412,7 +418,6 @@ class Turn:
             if self.stats.first_fragment_s is None:
                 self.stats.first_fragment_s = self._since_start()
             self.stats.fragments += len(fragments)
-            self._wake.set()
 
     def _check(self) -> None:
         """The model pauses, or the listener is about to run dry: let go of what is held, when its time has come.
@@ -423,11 +428,14 @@ class Turn:
         if self._feeding and not self._held_back:
             self._silent.reschedule(since + self._voicing.token_s)
         gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
+        before = self.stats.fragments
         # Times are compared, as the timer is set by one: a difference of two can be a little less than what they differ by.
         if now >= since + pause_s(self._cleaner.holding.hold, gap_s):
             self._cut(self._cleaner.release())
         if now >= since + pause_s(self._fragmenter.holding.hold, gap_s):
             self._add(self._fragmenter.release())
+        if self.stats.fragments > before:
+            self._go_on()
         holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
         due_at = since + min(pause_s(hold, gap_s) for hold in holds)
         if now < since + CHECK_S:
@@ -474,46 +482,60 @@ class Turn:
 
     async def _drive(self, slot: Slot) -> Slot | None:
         """Say the turn over one place, until that is free again; or until it is time to move to another, which is given."""
-        streaming = not slot.dialect.traits.audio_waits_for_flush
-        next_step = self._pacing.next_step_streaming if streaming else self._pacing.next_step
-        ended, stay = False, streaming
+        self._ended, self._stay = False, not slot.dialect.traits.audio_waits_for_flush
         while slot.live:
             self._wake.clear()
-            now = self._loop.time()
-            if ended and not self._utterance.open_chars:
-                await self._wake.wait()
-                continue
-            step = next_step(self._utterance, slot, now)
-            if not stay and not ended and self._utterance.between_groups and self._should_move(slot, step, now):
+            if self._advance(slot):
                 try:
                     return await self._move(slot)
                 except SpeechError:
-                    stay = True  # this one is better than none
+                    self._stay = True  # this one is better than none
                     continue
+            self._driven = slot
+            await self._wake.wait()
+            self._driven = None
+        return None
+
+    def _advance(self, slot: Slot) -> bool:
+        """Take the steps that can be taken now. Whether it is time to move to another place."""
+        self._hungry = False
+        waits_for_flush = slot.dialect.traits.audio_waits_for_flush
+        next_step = self._pacing.next_step if waits_for_flush else self._pacing.next_step_streaming
+        while slot.live:
+            now = self._loop.time()
+            if self._ended and not self._utterance.open_chars:
+                return False
+            step = next_step(self._utterance, slot, now)
+            if not (self._stay or self._ended) and self._utterance.between_groups and self._should_move(slot, step, now):
+                return True
             match step.verb:
                 case "speak":
                     self._say(slot)
                 case "cut":
-                    self._hungry = not self._cut_clause()
-                    if self._hungry:
-                        await self._wake.wait()
-                        self._hungry = False
+                    if not self._cut_clause():
+                        self._hungry = True
+                        return False
                 case "flush" if not self._utterance.first_group and self._cut_clause():
                     pass  # the group takes it along
                 case "flush" | "end":
                     if self._utterance.open_chars:
                         self._flushed(now)
-                    if step.verb == "flush" or ended:  # a refused final Flush is sent again as a Flush
+                    if step.verb == "flush" or self._ended:  # a refused final Flush is sent again as a Flush
                         slot.flush()
                     else:
-                        ended = True
+                        self._ended = True
                         slot.end()
                 case "wait":
                     self._tell_delay(slot, now)
                     if step.wait_until < float("inf"):
                         self._arm(self._wake.set, step.wait_until)
-                    await self._wake.wait()
-        return None
+                    return False
+        return False
+
+    def _go_on(self) -> None:
+        """There is more to say. What the speaker would do is done here: waking it would cost a round of the event loop."""
+        if self._driven is None or self._advance(self._driven):
+            self._wake.set()
 
     def _should_move(self, slot: Slot, step: Step, now: float) -> bool:
         """Whether the next group should be said over another connection: this one is old, or its characters are used up."""
