@@ -22,6 +22,7 @@ from .boundaries import (
     WORD_END,
     Verdict,
     View,
+    cut,
     is_stop_of_script,
 )
 from .clauses import best_place, columns_end, judge_clause, judge_mark, last_clause_end
@@ -30,12 +31,6 @@ from .lines import Line, judge_line, line_kind
 from .stops import held_stop, hold_of, judge
 
 __all__ = ["Fragmenter"]
-
-
-class _Cut(NamedTuple):
-    at: int
-    boundary: Boundary
-    why: str
 
 
 _NOTHING = Held(Hold.NOTHING, "no place to cut is in sight")
@@ -140,12 +135,12 @@ class Fragmenter:
         fragments: list[Fragment] = []
         if self._sentences and size:
             self._text += "\n"  # so that whatever waits for more is decided
-            cuts = [cut for cut in self._cuts(rest) if cut.at < size]
+            cuts = [verdict for verdict in self._cuts(rest) if verdict.at < size]
             self._text = self._text[:-1]
             fragments = self._take(cuts)
             rest = len(self._text)
         if rest:
-            fragments += self._take([_Cut(rest, Boundary.END, "the text ended")])
+            fragments += self._take([cut(rest, "the text ended", Boundary.END)])
         self._reset()
         return fragments
 
@@ -163,18 +158,18 @@ class Fragmenter:
         waiting = self._wait()
         hold, why = self.holding
         if waiting is not None and hold is not Hold.NOTHING:
-            cut = _Cut(waiting.at, Boundary.PAUSE, f"a pause: {why}")
+            verdict = cut(waiting.at, f"a pause: {why}", Boundary.PAUSE)
         elif clause and self._sentences and (place := self._last_clause_end()):
             self._fresh = False
-            cut = _Cut(place, Boundary.PAUSE, "a pause: the last clause end")
+            verdict = cut(place, "a pause: the last clause end", Boundary.PAUSE)
         else:
             return []
         self._waiting = None
         self._clause_first = False
         self._idle = True
-        self._scan = max(self._scan, cut.at)
-        self._keep_kind(cut.at)
-        return self._take([cut])
+        self._scan = max(self._scan, verdict.at)
+        self._keep_kind(verdict.at)
+        return self._take([verdict])
 
     def _wait(self) -> Verdict | None:
         """The WAIT that stands open, if any."""
@@ -190,10 +185,10 @@ class Fragmenter:
 
     # --- where to cut ----------------------------------------------------------------------------------------------
 
-    def _cuts(self, size: int) -> list[_Cut]:
+    def _cuts(self, size: int) -> list[Verdict]:
         """All cuts that the first `size` characters of the unsent text allow now; what is beyond may be looked at."""
         text, start, at = self._text, 0, self._scan
-        cuts: list[_Cut] = []
+        cuts: list[Verdict] = []
         while True:
             longest = limit = start + self._max_chars
             if self._clause_first:
@@ -202,25 +197,22 @@ class Fragmenter:
             end = min(len(text), limit)
             at, verdict = self._search(text, start, at, end)
             if verdict is not None and verdict.boundary is not None:
-                cut = _Cut(verdict.at, verdict.boundary, verdict.why)
-                at = max(at + 1, cut.at)
-                self._fresh = cut.boundary is Boundary.SENTENCE
+                at = max(at + 1, verdict.at)
+                self._fresh = verdict.boundary is Boundary.SENTENCE
             elif size > limit:
                 sure = verdict is not None and hold_of(self._view(start, end), at, verdict).hold in (Hold.SURE, Hold.CAPITAL)
                 place = verdict.at if verdict is not None and sure else 0
-                cut = _Cut(
-                    place if place > start else best_place(text, start, longest, self._words),
-                    Boundary.LENGTH,
-                    "the longest allowed",
-                )
-                at = max(at, cut.at)
+                if place <= start:
+                    place = best_place(text, start, longest, self._words)
+                verdict = cut(place, "the longest allowed", Boundary.LENGTH)
+                at = max(at, place)
                 self._fresh = False
             else:
                 self._scan, self._waiting = at, verdict
                 self._idle = self._sentences and verdict is None and not self._clause_first
                 return cuts
-            cuts.append(cut)
-            start = cut.at
+            cuts.append(verdict)
+            start = verdict.at
             self._keep_kind(start)
             self._clause_first = False
 
@@ -271,10 +263,10 @@ class Fragmenter:
                 return Verdict(at + 1)  # inside inline code
         return verdict
 
-    def _keep_kind(self, cut: int) -> None:
+    def _keep_kind(self, place: int) -> None:
         """The line's head is cut off: the end of the line is judged by what the head told."""
-        if self._line < cut and self._kind is None:
-            self._kind = line_kind(self._text, self._line, cut)
+        if self._line < place and self._kind is None:
+            self._kind = line_kind(self._text, self._line, place)
 
     def _judge_line(self, view: View, at: int) -> Verdict:
         kind = self._kind or line_kind(view.text, self._line, at)
@@ -288,13 +280,14 @@ class Fragmenter:
 
     # --- fragments and their spans -----------------------------------------------------------------------------------
 
-    def _take(self, cuts: list[_Cut]) -> list[Fragment]:
+    def _take(self, cuts: list[Verdict]) -> list[Fragment]:
         """Send the text up to the last cut."""
         if not cuts:
             return []
         text, sent, runs, begin, n, last = self._text, self._sent, self._runs, 0, 0, len(self._runs) - 1
         fragments: list[Fragment] = []
-        for place, boundary, why in cuts:
+        for place, boundary, _, why in cuts:
+            assert boundary is not None
             while n < last and runs[n + 1].at <= sent + begin:
                 n += 1
             start = runs[n].source_start(sent + begin)

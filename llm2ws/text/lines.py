@@ -31,11 +31,14 @@ class Line(NamedTuple):
     fence: str  # the fence that it opens or closes, "" for none
 
 
+_TEXT: Final = Line(closed=False, item=False, fence="")
+
+
 def line_kind(text: str, start: int, end: int) -> Line:
     """The kind of the line `text[start:end]`."""
     head = _HEAD.match(text, start, end)
     if head is None:
-        return Line(closed=False, item=False, fence="")
+        return _TEXT
     fence = "" if head["fence"] is None or "`" in text[head.end() : end] else head["fence"][:3]
     return Line(head["closed"] is not None or fence != "", head["item"] is not None, fence)
 

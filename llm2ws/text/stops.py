@@ -259,7 +259,8 @@ def _kind(view: View, at: int) -> _Kind:
         word = "".join(spaced[1].lower().split()) + word
     if word.isdigit():
         return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
-    after_number = _AFTER_NUMBER.search(text[max(start, begin - 9) : begin]) is not None
+    before = text[max(start, begin - 9) : begin]
+    after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
         return "ends"  # "etc."; "5 min.", "350 F."
     if word in words.never:
@@ -281,7 +282,7 @@ def _looks_short(written: str, word: str) -> bool:
         return len(word) == 2 and word[0] == word[1] and word not in ("ii", "xx")
     if word.endswith("str"):  # "Bahnhofstr."
         return True
-    return _LATIN_GREEK_CYRILLIC.match(word) is not None and _VOWEL.search(word) is None  # "Mngr."
+    return _VOWEL.search(word) is None and _LATIN_GREEK_CYRILLIC.match(word) is not None  # "Mngr."
 
 
 def _next_item(view: View, at: int) -> Verdict | None:

@@ -310,6 +310,21 @@ def test_cuts_do_not_depend_on_the_chunks_and_nothing_is_lost(
     assert run(list(text), policy, max_chars=max_chars) == whole
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "…\n``` -- while 3. ... ?! or ``` 04/26/2001 words\n(paren) [\nIt's > т. <",  # a cut inside a line with a fence
+        "Τι; It's `` clause: <b> but\\{z. \tB. ไทย \t word II B. It's etc. \n\n ",  # a cut inside a Roman numeral
+        "नमस्ते।Dr. 3. Dr.",
+        "Dr.Dr.Dr.Dr.:[1] ",
+    ],
+)
+@pytest.mark.parametrize("policy", INCREMENTAL)
+def test_what_once_depended_on_the_chunks(text: str, policy: Policy) -> None:
+    whole, by_token, by_character = (run(chunks, policy, max_chars=25) for chunks in ways(text))
+    assert whole == by_token == by_character
+
+
 @given(text=_TEXT, sizes=_SIZES, places=st.lists(st.tuples(st.integers(0, 80), st.booleans()), max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_releases_at_the_same_places_give_the_same_cuts(text: str, sizes: list[int], places: list[tuple[int, bool]]) -> None:
