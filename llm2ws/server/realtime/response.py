@@ -120,8 +120,8 @@ class Response:
                             await self._delta("response.output_audio.delta", b2a_base64(data, newline=False).decode())
                         case Aside():
                             await self._aside(event)
-                        case Done(stats=stats):
-                            if stats.source_chars and self.message is None and not self._output:
+                        case Done(spoken=spoken):
+                            if spoken.text.strip() and self.message is None and not self._output:
                                 await self._open_message()  # nothing of it could be spoken
                         case Notice():
                             pass

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, hdrs, web
 from msgspec import Struct
 
-from ...errors import Llm2wsError
+from ...errors import Llm2wsError, SlowConsumerError
 from ...speech.pacing import Pace
 from ...turn import Conversation
+from ..sending import taken
 from ..state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, json_text, problem_of
 from .events import (
     Cancel,
@@ -99,11 +99,17 @@ class Session:
         await self._ws.close(code=1001, message=b"the daemon stops: connect to another one, or later")
 
     async def send(self, kind: str, **fields: object) -> None:
-        """Send an event. A client that has gone is noticed by whoever reads."""
+        """Send an event. A client that has gone, or takes nothing, is noticed by whoever reads."""
         if self._ws.closed:
             return
-        with suppress(ConnectionError):
-            await self._ws.send_str(json_text({"type": kind, "event_id": f"event_{next(self._events)}", **fields}))
+        event = json_text({"type": kind, "event_id": f"event_{next(self._events)}", **fields})
+        try:
+            await taken(self._ws.send_str(event))
+        except ConnectionError:
+            pass
+        except SlowConsumerError:
+            if self.request.transport is not None:
+                self.request.transport.abort()
 
     async def _take(self, message: WSMessage) -> None:
         """Do what an event says. What is wrong with it is an `error` event, and the connection stays."""
@@ -125,8 +131,6 @@ class Session:
 
     async def update(self, event: SessionUpdate) -> None:
         wanted = self._wanted.changed(event.session)
-        if len(wanted.instructions) > self.client.limits.text_chars:
-            self.client.check_text(wanted.instructions, "session.instructions")
         self._conversation(wanted)  # an unknown voice is an error now, and not when it is to speak
         self._wanted = wanted
         await self.send("session.updated", session=wanted.session(self._id))

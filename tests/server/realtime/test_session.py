@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from base64 import b64decode
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import openai
@@ -17,11 +19,13 @@ from msgspec.structs import replace
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
+from websockets.exceptions import ConnectionClosed
 
 from llm2ws.config import ClientLimits, Key, Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Drop, FaultySpeech, decode
 from tests.server.conftest import CODING, Running, Start, says
 from tests.sources.replay import SSE, End, Reply
+from tests.support import MS
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -126,7 +130,7 @@ def calls(*arguments: str, text: str = "") -> Reply:
         call = {"index": n, "id": f"call_{n}", "type": "function", "function": {"name": "weather", "arguments": ""}}
         deltas.append({"tool_calls": [call]})
         deltas += [{"tool_calls": [{"index": n, "function": {"arguments": part}}]} for part in (one[:3], one[3:])]
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
     return Reply([b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks] + [b"data: [DONE]\n\n"], 200, SSE)
 
@@ -465,6 +469,61 @@ async def test_every_wrong_event_is_a_typed_error_and_the_connection_stays(start
         assert (await client.error()).code == "response_cancel_not_active"
 
 
+async def test_a_message_that_is_too_large_ends_the_connection(start: Start) -> None:
+    server = Server(limits=ClientLimits(message_bytes=1_000))
+    async with start("Yes.", server=server) as running:
+        async with connected(running.url) as client:
+            await client.sdk.send_raw(json.dumps({"type": "session.update", "session": "x" * 2_000}))
+            with pytest.raises(ConnectionClosed, match="1009"):
+                await client.next()
+        async with connected(running.url) as client:
+            assert (await client.ask("So?"))[-1].response.status == "completed"
+
+
+async def test_too_many_messages_are_refused(start: Start) -> None:
+    server = Server(limits=ClientLimits(messages_per_s=3))
+    async with start("Yes.", server=server) as running, connected(running.url) as client:
+        for _ in range(9):
+            await client.sdk.send_raw("{}")
+        codes = [(await client.error()).code for _ in range(9)]
+        assert codes[-1] == "rate_limit_exceeded"
+
+
+@asynccontextmanager
+async def silent(running: Running) -> AsyncIterator[None]:
+    """A client that asks for a text and then neither reads nor answers pings."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(running.url).port, limit=1_000)
+    key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13"
+    head = f"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n\r\n"
+    writer.write(head.encode())
+    await reader.readuntil(b"session.created")
+    item = {**MESSAGE, "content": [{"type": "input_text", "text": "Count."}]}
+    response = {"output_modalities": ["text"]}
+    for event in ({"type": "conversation.item.create", "item": item}, {"type": "response.create", "response": response}):
+        data = json.dumps(event).encode()
+        writer.write(bytes([0x81, 0x80 | 126]) + len(data).to_bytes(2, "big") + bytes(4) + data)  # masked with zeros
+    try:
+        yield
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_client_that_takes_nothing_is_left(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm2ws.server.sending.SLOW_CLIENT_S", 100 * MS)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x" * 100_000}, "finish_reason": None}]}
+    flood = Reply([b"data: " + json.dumps(chunk).encode() + b"\n\n"] * 200, 200, SSE, End.HOLD)  # 20 MB
+    async with start(flood, server=Server(limits=ClientLimits(text_chars=10**9))) as running, silent(running):
+        await running.llm.left.wait()
+        await running.daemon.until_unused()
+
+
+async def test_a_client_that_answers_no_ping_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm2ws.server.realtime.session.PING_S", 100 * MS)
+    async with start(says("One.", end=End.HOLD)) as running, silent(running):
+        await running.llm.left.wait()
+        await running.daemon.until_unused()
+
+
 async def test_one_response_at_a_time(start: Start) -> None:
     async with start(says("One. " * 9, end=End.HOLD), "Two.") as running, connected(running.url) as client:
         await client.user("Count.")
@@ -523,14 +582,14 @@ async def test_the_daemon_stops(start: Start) -> None:
             await client.sdk.response.create()
             await client.until("response.output_audio.delta")
             running.daemon.draining.set()
-            with pytest.raises(Exception, match="1001"):
+            with pytest.raises(ConnectionClosed, match="1001"):
                 await idle.next()
             running.daemon.deadline.set()
             for stop in list(running.daemon.turns):
                 await stop()
             done = (await client.until("response.done"))[-1].response
             assert (done.status, done.status_details.error.code) == ("failed", "draining")
-            with pytest.raises(Exception, match="1001"):
+            with pytest.raises(ConnectionClosed, match="1001"):
                 await client.next()
 
 
