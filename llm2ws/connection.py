@@ -126,7 +126,7 @@ class Connection:
         self._writing = False  # the writer has messages in hand that are not sent yet
         self._on_change = on_change
         life_s = session.limits.life_s
-        self._spent_at = math.inf if life_s is None else session.opened_at + life_share * life_s
+        self.spent_at = math.inf if life_s is None else session.opened_at + life_share * life_s  # takes no new turn then
         self._last_heard_at = session.opened_at
         self._ping: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -199,7 +199,7 @@ class Connection:
     @property
     def spent(self) -> bool:
         """It takes no new turn: it is near the end of its life, or has a turn that could not be stopped."""
-        return self.session.retired or self.now() >= self._spent_at
+        return self.session.retired or self.now() >= self.spent_at
 
     @property
     def idle(self) -> bool:

@@ -13,6 +13,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -210,7 +211,7 @@ class Pool:
         breaker.trying(loop.time())
         try:
             self._check_deaths(shelf)
-            connection = await self._try_to_open(endpoint, retry=retry)
+            connection = await self._try_to_open(endpoint, shelf, retry=retry)
         except BaseException as exc:
             self._quota.release(endpoint.name)
             self._changed.set()
@@ -225,7 +226,7 @@ class Pool:
         self._tasks.create_task(self._run(connection, endpoint, shelf))
         return connection
 
-    async def _try_to_open(self, endpoint: Endpoint, *, retry: bool) -> Connection:
+    async def _try_to_open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + (self._connect_s if retry else 0.0)
         low, high = LIFE_SHARES
@@ -238,7 +239,7 @@ class Pool:
                     silence_s=endpoint.silence_s,
                     open_s=self._connect_s,
                     life_share=low + (high - low) * self._jitter(),
-                    on_change=self._changed.set,
+                    on_change=partial(self._freed, shelf),
                 )
             except ConnectFailed as exc:
                 if exc.retry_s is None or loop.time() + max(delay_s, exc.retry_s) >= give_up_at:
@@ -273,6 +274,12 @@ class Pool:
             why = shelf.quick_deaths[-1].why
             shelf.quick_deaths.clear()
             raise ConnectFailed(f"the connection ended {QUICK_DEATHS} times without audio: {why.what}", hint=why.hint)
+
+    def _freed(self, shelf: _Shelf) -> None:
+        """A place may have become free."""
+        if self._entered:
+            self._close_spent(shelf)  # the one that a turn has left for a younger one
+        self._changed.set()
 
     def _close_spent(self, shelf: _Shelf) -> None:
         """Connections that take no new turn are closed when they have none left."""

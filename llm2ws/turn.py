@@ -483,6 +483,8 @@ class Turn:
     async def _drive(self, slot: Slot) -> Slot | None:
         """Say the turn over one place, until that is free again; or until it is time to move to another, which is given."""
         self._ended, self._stay = False, not slot.dialect.traits.audio_waits_for_flush
+        if slot.connection.spent_at < math.inf:
+            self._arm(self._grow_old, slot.connection.spent_at)
         while slot.live:
             self._wake.clear()
             if self._advance(slot):
@@ -495,6 +497,10 @@ class Turn:
             await self._wake.wait()
             self._driven = None
         return None
+
+    def _grow_old(self) -> None:
+        """The connection is near the end of its life: move before it comes, even while the model is silent."""
+        self._wake.set()
 
     def _advance(self, slot: Slot) -> bool:
         """Take the steps that can be taken now. Whether it is time to move to another place."""
