@@ -33,7 +33,7 @@ __all__ = ["best_place", "columns_end", "judge_clause", "judge_mark", "last_clau
 
 # Times the floor, the fewest columns of a first fragment. Measured on the beginnings of sentences of prose and chat in thirteen
 # languages: higher values made the first fragment later, lower ones made cuts where nobody breathes.
-_PUNCTUATION: Final = 0.6
+_PUNCTUATION: Final = 0.5
 _CONJUNCTION: Final = 4.0
 _COORDINATOR: Final = 5.0  # most of them join two nouns
 

@@ -63,9 +63,10 @@ class Fragmenter:
     """Cuts one turn after another; `policy` says how far.
 
     `language` is a code such as "de" or "pt-BR"; None: any, the abbreviations of all languages together. All sizes are in
-    characters: no fragment is longer than `max_chars`; with CLAUSE_FIRST the first one leaves at the first clause end after
-    some `first_min_chars` (full-width ones count twice), or is cut at `first_max_chars` when none comes there or within an
-    eighth of that behind it. ConfigError for a size below 1.
+    characters: no fragment is longer than `max_chars`. With CLAUSE_FIRST the first one leaves at the first comma or the like
+    past half of `first_min_chars` (full-width ones count twice), where none comes before a conjunction past four times that,
+    or is cut at `first_max_chars` when nothing ends there or within an eighth of that behind it. What stands before the first
+    word, and marks above and below letters, are not counted in it. ConfigError for a size below 1.
 
     Joined, the fragments' texts are the Pieces' texts exactly. White space around a cut begins the next fragment; what is left
     at the end may be white space only.
