@@ -6,6 +6,8 @@ spoken {start, end, at_s}   the characters of the text (Unicode code points) tha
                             second of the audio
 error {message, code}       what failed; what came before has been spoken
 done {outcome, reason, stats}   always the last: how it ended, why the LLM stopped, and where the time went
+
+The answer is spoken in any case, for `spoken` says what is: without ?audio=1 its audio is not sent, and not waited for.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         problem = problem_of(exc)
         await events.send("error", message=problem.message, code=problem.code)
     assert one is not None
-    await events.send("done", outcome=str(one.stopped or one.turn.outcome), reason=reason, stats=asdict(one.turn.stats))
+    values = asdict(one.turn.stats).items()
+    stats = {name: round(value, 4) if isinstance(value, float) else value for name, value in values}
+    await events.send("done", outcome=str(one.stopped or one.turn.outcome), reason=reason, stats=stats)
     await events.response.write_eof()
     return events.response
 

@@ -56,9 +56,12 @@ class _Ended(Exception):
 
 @dataclass(slots=True)
 class _Part:
-    """What came up to a Flush. `inlet`: None where it was nothing. `flushed`: the client is owed a Flushed."""
+    """What came up to a Flush. `chars`: of text, and one for the Flush, or Flushes of nothing would queue without bound.
 
-    inlet: Inlet | None
+    `flushed`: the client is owed a Flushed.
+    """
+
+    inlet: Inlet
     chars: int = 0
     flushed: bool = False
 
@@ -139,17 +142,16 @@ class _Client:
                 assert_never(command)
 
     async def _take(self, text: str) -> None:
-        part = self._open
-        if part is None or part.inlet is None:
-            # It has room for all that may be pending, so the reader never waits for it: a Clear is always seen.
-            part = self._open = self._add(_Part(Inlet(self._max_chars)))
-        self._count(part, len(text))
-        assert part.inlet is not None
-        await part.inlet.put(text)
+        if self._open is None:
+            self._open = self._add()
+        self._count(self._open, len(text))
+        await self._open.inlet.put(text)
 
-    def _add(self, part: _Part) -> _Part:
+    def _add(self) -> _Part:
+        # The inlet has room for all that may be pending, so the reader never waits for it: a Clear is always seen.
+        part = _Part(Inlet(self._max_chars))
         self._parts.put_nowait(part)
-        self._count(part, 1)  # or Flushes of nothing would queue without bound
+        self._count(part, 1)
         return part
 
     def _count(self, part: _Part, chars: int) -> None:
@@ -165,11 +167,10 @@ class _Client:
         """The text up to here is complete."""
         part, self._open = self._open, None
         if part is None and flushed:
-            part = self._add(_Part(None))
+            part = self._add()
         if part is not None:
             part.flushed = flushed
-            if part.inlet is not None:
-                part.inlet.end()
+            part.inlet.end()
         self._leave()
 
     async def _clear(self) -> None:
@@ -199,7 +200,7 @@ class _Client:
 
     async def _speak(self) -> None:
         while (part := await self._parts.get()) is not None:
-            if part.inlet is not None:
+            if part.chars > 1:
                 await self._say(part.inlet)
             self._pending_chars -= part.chars
             if part.flushed:
