@@ -119,7 +119,7 @@ def test_the_same_for_fifty_thousand_tokens_within_bounded_memory() -> None:
     finally:
         tracemalloc.stop()
     print(f"{in_use / 1e6:.1f} MB")
-    assert in_use < 30e6  # the text, when each part of it was said, and no more than AHEAD_S of audio
+    assert in_use < 15e6  # the text, when each part of it was said, and no more than AHEAD_S of audio
 
 
 @pytest.mark.soak
