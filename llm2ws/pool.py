@@ -26,6 +26,7 @@ __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 
 CONNECT_S = 5.0  # for all tries together to open a connection
 WAIT_S = 10.0  # for a place, when all connections that are allowed are taken
+NO_MORE_S = 30.0  # without trying to open one more, when that was refused and others are open
 QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
 QUICK_DEATHS = 3
 LIFE_SHARES = (0.90, 0.97)  # of a connection's life, at random, after which it gets no new turn
@@ -54,6 +55,12 @@ class Endpoint:
     limits: Limits | None = None
     tls: ssl.SSLContext | None = None
     silence_s: float = 10.0
+
+
+def _has_some_left(connection: Connection, now: float) -> bool:
+    """Whether its limits let a turn begin now. The turns of many conversations share them."""
+    session = connection.session
+    return session.flush_at(now) <= now and session.speak_at(1, now) <= now
 
 
 class Quota:
@@ -85,6 +92,7 @@ class _Shelf:
     connections: list[Connection] = field(default_factory=list)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     quick_deaths: list[LinkEnded] = field(default_factory=list)
+    no_more_until: float = 0.0  # one more was refused while others were open
 
 
 class Pool:
@@ -174,7 +182,13 @@ class Pool:
             self._close_spent(shelf)
             free = [connection for connection in shelf.connections if connection.places and connection is not avoid]
             if free:
-                connection = last if last in free else free[-1]
+                able = [connection for connection in free if _has_some_left(connection, loop.time())]
+                if not able and (fresh := await self._open_besides(endpoint, shelf)) is not None:
+                    return fresh.lease(listener)
+                able = [connection for connection in able or free if connection.places]
+                if not able:
+                    continue  # taken while another one was tried
+                connection = last if last in able else able[-1]
                 if connection.audio_came:
                     self._breaker(endpoint).succeeded()
                 return connection.lease(listener)
@@ -187,6 +201,21 @@ class Pool:
                         return opened.lease(listener)
             # A connection that is clearing is free, or gone, in a moment.
             await self._wait(loop.time() + self._wait_s if clearing else give_up_at, endpoint)
+
+    async def _open_besides(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
+        """One more, because those that are free have used up their limits; None where no more are allowed."""
+        now = asyncio.get_running_loop().time()
+        limit = endpoint.connections
+        if now < shelf.no_more_until or (
+            limit is not None and self._quota.used(endpoint.name) >= max(1, limit // self._replicas)
+        ):
+            return None
+        async with shelf.opening:
+            try:
+                return await self._open(endpoint, shelf, retry=False)
+            except ConnectFailed:
+                shelf.no_more_until = now + NO_MORE_S
+                return None
 
     async def _wait(self, until: float, endpoint: Endpoint) -> None:
         """Until something becomes free. Raises ConnectFailed when nothing does in time."""

@@ -116,6 +116,16 @@ async def test_sigterm_lets_a_turn_finish(tmp_path: Path, canary: Callable[[], s
         assert TEXT[:10] not in line
 
 
+async def test_sigterm_under_load(tmp_path: Path) -> None:
+    speech = FaultySpeech(coding=CODING, pace=4.0)
+    async with process(tmp_path, speech=speech) as daemon, sdk(daemon) as client:
+        answers = [await client.chat.completions.create(**SPOKEN, stream=True) for _ in range(20)]
+        daemon.signal(signal.SIGTERM)
+        for _, transcript, audio, _ in await asyncio.gather(*map(heard, answers)):
+            assert decode(audio) == transcript.strip() == TEXT
+        assert await daemon.code() == 0
+
+
 async def test_at_the_deadline_a_turn_is_told(tmp_path: Path) -> None:
     hangs = says("The first sentence is here. And now it", end=End.HOLD)
     async with process(tmp_path, hangs, server="drain_s = 0.2") as daemon, sdk(daemon) as client:

@@ -123,3 +123,14 @@ async def test_leaving_is_an_interruption(start: Start) -> None:
                     break
         assert turns(daemon, "interrupted") == 1
         await closed.wait()
+
+
+async def test_many_short_turns_do_not_wait_for_the_limits_of_one_connection(start: Start) -> None:
+    # Twenty Flushes a minute are soon used up by short turns; whoever comes next gets another connection.
+    async with start() as daemon:
+        async with asyncio.timeout(20):
+            for _ in range(30):
+                _, said, _ = await spoken(daemon, script(TEXT))
+                assert said == TEXT
+        assert 2 <= daemon.speech.connections <= 8
+        assert daemon.speech.closed_with == []
