@@ -43,6 +43,7 @@ _WORDS = re.compile(r"(?<=\s)[^\W\d_]+(?=\s)")
 _MARK = re.compile(r"[^\w\s\x00-\x7f]")  # the vowel signs of an Indian script, a typographic quotation mark
 # A date and a time of day, as at the head of a mail or a line of a log.
 _STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4},? (?:at )?\d{1,2}:\d\d(?::\d\d)?(?: ?[AaPp][Mm])?\Z")
+# A full stop that has not ended a sentence may be that of an abbreviation: only behind a longer word, or of an ellipsis.
 _CLAUSE_END = re.compile(
     f"(?:[{CLAUSE}{STOPS[1:]}]|(?:(?<=[^\\W\\d_]{{5}})|(?<=\\.))\\.)(?=\\s)|[{CLAUSE_WIDE}{SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)"
 )
