@@ -1,7 +1,7 @@
 """Data: words that end in a full stop without ending a sentence, and words that begin sentences, per language.
 
-All words are lower case and without their last full stop. A word that means something else in another language ("no", "art",
-"mar") is marked with a leading "=": it counts only when its language is given or when its own rule protects it.
+All words are lower case and without their last full stop. The English ones count in every language; where none is given, all
+languages count together, but for abbreviations that are ordinary words elsewhere ("no", "col").
 """
 
 from __future__ import annotations
