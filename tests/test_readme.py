@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 from llm2ws import config
 from llm2ws.service import choose_llm
+from tests.sources.asking import chunk
+from tests.sources.replay import Reply, json_reply, replay
 from tests.support import MS, ROOT, child_environment, run
 
 README = (ROOT / "README.md").read_text()
@@ -43,7 +46,15 @@ def test_there_are_blocks_of_every_kind_and_of_no_other() -> None:
 
 
 @pytest.mark.parametrize("block", SHELL)
-def test_shell(tmp_path: Path, environment: dict[str, str], block: str) -> None:
+async def test_shell(tmp_path: Path, environment: dict[str, str], block: str) -> None:
+    """With a server in place of Ollama's."""
+    models = json_reply(200, {"data": [{"id": "llama3.2:latest"}]})
+    answer = Reply([chunk("Because of the air. "), chunk("It scatters light."), chunk(reason="stop"), b"data: [DONE]\n\n"])
+    async with replay(models, answer) as server:
+        await asyncio.to_thread(run_shell, tmp_path, environment, block.replace("http://127.0.0.1:11434", server.url))
+
+
+def run_shell(tmp_path: Path, environment: dict[str, str], block: str) -> None:
     for script in re.findall(r"^(scripts/\w+)", block, re.MULTILINE):
         assert os.access(ROOT / script, os.X_OK)
     if block == "scripts/test\n":  # which is what runs this
