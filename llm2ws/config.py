@@ -92,6 +92,9 @@ class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
     chars_per_speak: Annotated[Positive | None, Meta(description="characters in one message")] = None
     chars_per_window: Annotated[Positive | None, Meta(description="characters a minute; less for a smaller plan")] = None
     flushes_per_window: Annotated[Positive | None, Meta(description="flushes a minute")] = None
+    life_s: Annotated[
+        PositiveFloat | None, Meta(description="the age at which it closes a connection; a turn moves before")
+    ] = None
 
 
 class Speech(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +122,18 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
     connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
     failover: Annotated[tuple[str, ...], Meta(description="names of the endpoints that take over when it fails")] = ()
+    resume: Annotated[
+        Literal["seam", "next-group", "fail"],
+        Meta(
+            description="a text whose connection breaks: goes on where it broke off, is left out from there, or ends the turn"
+        ),
+    ] = "seam"
+    spill: Annotated[bool, Meta(description="a second connection takes over while a limit on characters holds one back")] = (
+        False
+    )
+    ahead_s: Annotated[float, Meta(gt=0, description="speech asked for before it is heard: paid in vain when interrupted")] = (
+        30.0
+    )
     limits: SpeechLimits = SpeechLimits()
 
 
@@ -143,6 +158,9 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
         120.0
     )
     stall_s: Annotated[float, Meta(gt=0, description="silence within an answer after which it counts as dead")] = 30.0
+    failover: Annotated[
+        tuple[str, ...], Meta(description="names of those that answer instead when it fails before its first word")
+    ] = ()
     tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
 
 
@@ -181,6 +199,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     max_chars: Annotated[int, Meta(ge=20, description="the longest fragment")] = 300
     first_min_chars: Annotated[int, Meta(ge=1, description="the shortest first fragment: shorter is heard sooner")] = 20
     first_max_chars: Annotated[int, Meta(ge=20, description="the longest first fragment")] = 120
+    token_s: Annotated[float, Meta(gt=0, description="silence of what writes the text after which it counts as dead")] = 300.0
     code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
         "The code is on your screen."
     )
@@ -246,7 +265,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
     drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
     ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
-    keys: Annotated[tuple[Key, ...], Meta(description="the clients, each a [[server.keys]] with a name and a key or key_file")] = ()
+    keys: Annotated[
+        tuple[Key, ...], Meta(description="the clients, each a [[server.keys]] with a name and a key or key_file")
+    ] = ()
     limits: ClientLimits = ClientLimits()
 
 

@@ -212,7 +212,8 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
     """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
     from msgspec.structs import replace
 
-    from .service import KINDS, choose_llm
+    from .service import choose_llm
+    from .service import llm_client as client_of
 
     name, llm = choose_llm(settings, asked.llm)
     flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}
@@ -220,7 +221,7 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
     if given and llm.kind == "echo":
         flag = next(iter(given)).replace("_", "-")
         raise ConfigError(f"--{flag}: no LLM is set that could take it", hint="set OPENAI_API_KEY, or give --llm a name")
-    client = KINDS[llm.kind](replace(llm, **given))
+    client = client_of(settings, replace(llm, **given))
     return f"{name} answers with {client.who}" if llm.kind == "echo" else f"{name} ({client.who}) answers", client
 
 

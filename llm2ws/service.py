@@ -50,6 +50,7 @@ __all__ = [
     "cleaner",
     "connect",
     "fragmenter",
+    "llm_client",
     "local_endpoint",
     "open_speech",
 ]
@@ -237,6 +238,15 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     return name, replace(llm, kind=kind)
 
 
+def llm_client(settings: Settings, llm: Llm) -> LlmClient:
+    """What answers, not entered yet, with those that answer in its place. Raises ConfigError when one of them is not known."""
+    from .sources.failover import Failover
+
+    others = [choose_llm(settings, name)[1] for name in llm.failover]
+    client = KINDS[llm.kind](llm)
+    return Failover([client, *(KINDS[other.kind](other) for other in others)]) if others else client
+
+
 async def answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
     """A source: one answer of what `KINDS` made, which is opened for it and closed after it."""
     async with client, aclosing(client.answer(prompt)) as items:
@@ -333,7 +343,7 @@ class Service:
             connect_s = max(entry.connect_s for entry in self._entries.values())
             self._pool = await stack.enter_async_context(Pool(connect_s=connect_s))
             for name, llm in self._llms.items():
-                client = self._clients[name] = KINDS[llm.kind](llm)
+                client = self._clients[name] = llm_client(self.settings, llm)
                 await stack.enter_async_context(client)
                 if llm.kind == "openai":
                     from .sources.relay import Relay
@@ -386,6 +396,7 @@ class Service:
         `voice`: a name that `voice` knows, "" for the endpoint's own. `format`: None for the endpoint's own. `speed`: a
         multiple of the endpoint's. Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
         """
+        from .speech.utterance import Resume
         from .turn import Conversation
 
         speech, voice = self._voice(speech, voice)
@@ -403,7 +414,11 @@ class Service:
             pace=pace,
             cleaner=partial(cleaner, text),
             fragmenter=partial(fragmenter, text),
+            resume=Resume(entry.resume),
+            spill=entry.spill,
+            ahead_s=entry.ahead_s,
             slow_consumer_s=slow_consumer_s,
+            token_s=text.token_s,
         )
 
     def answer(

@@ -23,7 +23,7 @@ from .errors import ConfigError, ConnectFailed, LocalProtocolError, SlowConsumer
 from .pool import Endpoint, Pool
 from .sources.aside import Aside
 from .speech import messages
-from .speech.pacing import Pace, Pacing, Step, pause_s
+from .speech.pacing import AHEAD_S, Pace, Pacing, Step, pause_s
 from .speech.seam import Seam
 from .speech.spoken import Heard, Saying, Spoken
 from .speech.utterance import GROUP_S, Released, Resume, Utterance
@@ -140,6 +140,7 @@ class _Voicing:
     fragmenter: Callable[[Policy], Fragmenter]
     resume: Resume
     spill: bool
+    ahead_s: float
     slow_consumer_s: float
     token_s: float
     floor: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -184,7 +185,7 @@ class Turn:
         )
         self._previous = previous  # of the conversation, until this one speaks
         self.connection: Connection | None = None  # the last one that carried it
-        self._pacing = Pacing(voicing.pace)
+        self._pacing = Pacing(voicing.pace, ahead_s=voicing.ahead_s)
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
         self._last_token_at = 0.0
@@ -728,7 +729,8 @@ class Conversation:
 
     `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoint's own.
     `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
-    takes over while a limit on characters holds the first one back. `slow_consumer_s`: after so long without anybody taking
+    takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
+    most. `slow_consumer_s`: after so long without anybody taking
     the audio a turn ends with SlowConsumerError. `token_s`: after so long without a word from it, a source has failed.
     """
 
@@ -743,6 +745,7 @@ class Conversation:
         fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
         resume: Resume = Resume.SEAM,
         spill: bool = False,
+        ahead_s: float = AHEAD_S,
         slow_consumer_s: float = SLOW_CONSUMER_S,
         token_s: float = TOKEN_S,
     ) -> None:
@@ -753,7 +756,16 @@ class Conversation:
                 what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
                 raise ConfigError(what, hint="endpoints that stand in for each other need one format")
         self._voicing = _Voicing(
-            tuple(endpoints), policy or first.policy, pace, cleaner, fragmenter, resume, spill, slow_consumer_s, token_s
+            tuple(endpoints),
+            policy or first.policy,
+            pace,
+            cleaner,
+            fragmenter,
+            resume,
+            spill,
+            ahead_s,
+            slow_consumer_s,
+            token_s,
         )
         self._last: Turn | None = None
 

@@ -1,0 +1,77 @@
+"""Several LLMs as one: when the first cannot begin its answer, the next one is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from types import TracebackType
+from typing import Protocol
+
+from ..errors import SourceError
+from .aside import Aside
+from .prompt import Prompt
+
+__all__ = ["Failover"]
+
+_log = logging.getLogger("llm2ws.sources")
+
+
+class _Client(Protocol):
+    @property
+    def who(self) -> str: ...
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]: ...
+
+    async def models(self) -> list[str]: ...
+
+
+class Failover:
+    """Clients of LLMs, in the order in which they are asked. The next one is asked only for what may succeed elsewhere.
+
+    A failure that the same request would meet again, such as a refused key, is a mistake to be seen. And after the first word
+    or tool call nothing is asked again: two halves of two answers are no answer.
+    """
+
+    def __init__(self, clients: Sequence[_Client]) -> None:
+        self._clients = list(clients)
+        self._stack = AsyncExitStack()
+
+    @property
+    def who(self) -> str:
+        return ", else ".join(client.who for client in self._clients)
+
+    async def __aenter__(self) -> None:
+        async with AsyncExitStack() as stack:
+            for client in self._clients:
+                await stack.enter_async_context(client)
+            self._stack = stack.pop_all()
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    async def models(self) -> list[str]:
+        return await self._clients[0].models()
+
+    async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
+        """One answer. `extra`: fields of the request, which only clients of the first one's kind understand."""
+        first = self._clients[0]
+        for client in self._clients:
+            begun = False
+            fields = extra if type(client) is type(first) else None
+            try:
+                async with aclosing(client.answer(prompt, extra=fields)) as items:
+                    async for item in items:
+                        begun = begun or item != ""
+                        yield item
+                return
+            except SourceError as exc:
+                if begun or not exc.retry or client is self._clients[-1]:
+                    raise
+                _log.warning("%s; the next LLM is asked", exc)
