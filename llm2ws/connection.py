@@ -311,7 +311,7 @@ class Connection:
                 self._socket.protocol.send_text(message.encode())
             else:
                 self._socket.protocol.send_binary(message)
-            self._socket.send_data()
+        self._socket.send_data()
 
     async def _write(self) -> None:
         try:
