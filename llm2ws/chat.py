@@ -23,6 +23,8 @@ _READ_BYTES = 65_536
 
 
 class Chat:
+    """`run` it, and at each Ctrl+C ask it to `interrupt`."""
+
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._messages: list[Message] = []

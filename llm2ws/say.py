@@ -58,6 +58,7 @@ class Asked:
     config: str | None
 
     def report(self) -> Report:
+        """One for a turn."""
         return Report(as_json=self.as_json, words=self.output != "-", quiet=self.quiet, live=not self.verbose)
 
 
