@@ -609,7 +609,8 @@ class Turn:
         got_on = self._acked_since or self._utterance.released_s > self._lost_at_s + GOT_ON_S
         self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
         self._lost_at_s, self._acked_since = self._utterance.released_s, False
-        if failed.retry_s is None or self._lost_in_a_row >= LOST_IN_A_ROW or not self._utterance.lost():
+        tries = LOST_IN_A_ROW * len(self._voicing.endpoints)  # the pool leaves one alone that has failed so often
+        if failed.retry_s is None or self._lost_in_a_row >= tries or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
         if not self._utterance.repeating:  # else it is told when the place is found
