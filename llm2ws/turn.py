@@ -109,6 +109,7 @@ class TurnStats:
     delayed: bool = False  # by a limit of the endpoint
     resumed: int = 0
     repeated_chars: int = 0  # said again by another voice
+    left_out_chars: int = 0  # about: of texts whose connection was lost (Resume.NEXT_GROUP)
     audio_s: float = 0.0
 
 
@@ -322,6 +323,7 @@ class Turn:
         self.stats.done_s = self._since_start()
         self.stats.audio_s = self._utterance.released_s
         self.stats.unspeakable_chars = self._utterance.unspeakable_chars
+        self.stats.left_out_chars = self._utterance.left_out_chars
         for timer in self._timers.values():
             timer.cancel()
         self._emit(Done(outcome, self.stats, self.spoken))

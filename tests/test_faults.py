@@ -6,23 +6,27 @@ Minutes pass in seconds here: sockets are real, the clock is not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
 from random import Random
+from typing import Literal
 
 import pytest
 
-from llm2ws.errors import SourceError
+from llm2ws.config import Settings, Speech
+from llm2ws.errors import SourceError, TurnLost
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint
+from llm2ws.service import Service
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, Renderer, decode, script, tokens
-from llm2ws.turn import Audio, Notice, NoticeKind, Outcome, Turn
+from llm2ws.turn import Audio, Notice, NoticeKind, Outcome, Turn, TurnEvent
 from scripts.bench_seam import STRETCHES, cuts
 from scripts.bench_seam import TEXT as REPLY
 from scripts.virtual_clock import run
@@ -59,6 +63,35 @@ def test_a_reply_cut_at_every_frame_loses_no_word_and_repeats_at_most_one(stretc
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_the_same_with_small_frames_and_other_variations(stretch: float, seed: int) -> None:
     check_cuts(stretch, seed=seed, max_frame_bytes=3_840)
+
+
+@pytest.mark.parametrize("resume", ["seam", "next-group", "fail"])
+def test_what_becomes_of_a_broken_text_is_a_setting(resume: Literal["seam", "next-group", "fail"]) -> None:
+    async def speak() -> None:
+        async with FaultySpeech(coding=SLOW, pace=3.0) as speech:
+            entry = Speech(dialect="deepgram", url=speech.url, resume=resume, sample_rate_hz=FORMAT.sample_rate_hz)
+            async with Service(Settings(speech={"main": entry}), llms=[]) as service:
+                speech.drops.append(Drop(at_frame=20))
+                async with service.conversation().turn(script(*tokens(STORY))) as turn:
+                    events = list[TurnEvent]()
+                    with contextlib.nullcontext() if resume != "fail" else pytest.raises(TurnLost):
+                        async for event in turn.events():
+                            events.append(event)
+        said = decode(audio_of(events)).split()
+        told = [event.kind for event in events if isinstance(event, Notice)]
+        assert STORY.startswith(" ".join(said[:3]))
+        match resume:
+            case "seam":
+                assert " ".join(said) == STORY
+                assert (told, turn.stats.left_out_chars) == ([NoticeKind.RESUMED], 0)
+            case "next-group":
+                assert said[-1] == STORY.split()[-1] or turn.stats.left_out_chars
+                assert 0 < turn.stats.left_out_chars < len(STORY)
+                assert (told, turn.outcome) == ([NoticeKind.RESUMED], Outcome.DONE)
+            case "fail":
+                assert (told, turn.outcome) == ([], Outcome.LOST)
+
+    run(speak())
 
 
 # --- interruptions
