@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STATIC = ROOT / "llm2ws" / "server" / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
 TEXT = "The sky is blue, because air scatters short waves of light more. " * 3
-LONG = Coding(char_samples=1200)  # 20 characters a second
+LONG = Coding(char_samples=1200, word_pause_s=0.004, sentence_pause_s=0.01, lead_in_s=0.0)  # 20 characters a second
 STOP_MS = 200 * MS * 1000
 
 
@@ -42,6 +42,7 @@ async def test_every_file_is_served_and_no_other(start: Start, canary: Callable[
                 assert answer.charset == "utf-8"
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
                 assert "unsafe" not in answer.headers["Content-Security-Policy"]
+                assert "; require-trusted-types-for 'script'" in answer.headers["Content-Security-Policy"]
             async with running.http.get(f"/{path}", headers={"If-None-Match": answer.headers["ETag"]}) as again:
                 assert (again.status, await again.read()) == (304, b"")
         for path in ("static/none.js", "static/..%2fpage.py", "static/%2e%2e/page.py", "static/", "page.js"):
@@ -194,11 +195,19 @@ async def test_a_turn_and_its_waterfall(start: Start) -> None:
         assert complaints == []
 
 
+async def playing(page: Page) -> None:
+    """Ask, and wait until the answer is heard."""
+    await ask(page, until="speaking")
+    await page.evaluate("window.loud = 0")
+    while not await page.evaluate("window.loud"):
+        pass
+    await page.wait_for_selector("#said:not(:empty)")
+
+
 async def _stopped(running: Running, page: Page) -> None:
     """It was, soon enough, by the page's own measure and by what the loudspeaker got; and the daemon has noticed."""
     await page.wait_for_selector("body[data-state=stopped]")
     assert float((await heard(page))["stoppedMs"]) < STOP_MS
-    assert await page.evaluate("window.loud") > 0
     while await page.evaluate("window.quiet") < 20:  # blocks of silence in a row
         pass
     assert await page.evaluate("window.loud - window.clicked") < STOP_MS
@@ -212,8 +221,7 @@ async def test_stop(start: Start, how: str) -> None:
     speech = FaultySpeech(coding=LONG)
     async with start(says(TEXT * 9, end=End.HOLD), speech=speech) as running, browser() as context:
         page = await opened(context, running.url, RECORDER)
-        await ask(page, until="speaking")
-        await page.wait_for_selector("#said:not(:empty)")
+        await playing(page)
         match how:
             case "click":
                 await page.click("#stop")
@@ -298,8 +306,7 @@ async def test_without_a_secure_context_it_falls_back(start: Start) -> None:
             assert (data["played"], data["missing"]) == (data["received"], "0")
             assert (await page.inner_text("#heard")).strip() == TEXT[:65].strip()
 
-            await ask(page, until="speaking")
-            await page.wait_for_selector("#said:not(:empty)")
+            await playing(page)
             await page.keyboard.press("Escape")
             await _stopped(running, page)
 

@@ -64,7 +64,7 @@ class Response:
         self._speaking: Speaking | None = None
         self._writing: asyncio.Timeout | None = None  # its end ends the answer
         self._why: str | None = None  # it was stopped: by the client, or a `Stopped`
-        self._heard: Heard | None = None  # when the client stopped it
+        self._heard: asyncio.Future[Heard] | None = None  # until its client stopped it, or the daemon did
         self._cut_s: float | None = None  # the client said how much it heard, before the end
         self._finish: str | None = None
         self._usage: dict[str, int] | None = None
@@ -93,7 +93,10 @@ class Response:
         """End it now. Its events are still to come."""
         self._why = self._why or why
         if self._speaking is not None:
-            self._heard = await self._speaking.turn.interrupt()
+            self._heard = self._heard or asyncio.get_running_loop().create_future()
+            heard = await self._speaking.turn.interrupt()
+            if not self._heard.done():
+                self._heard.set_result(heard)
         elif self._writing is not None and not self._writing.expired():
             self._writing.reschedule(asyncio.get_running_loop().time())
 
@@ -110,7 +113,7 @@ class Response:
     async def _speak(self, source: AsyncGenerator[str | Aside, None], conversation: Conversation) -> None:
         async with speaking(self._session.request, conversation, source, face="realtime") as self._speaking:
             if self._why is not None:  # before it began
-                await self._speaking.turn.interrupt()
+                await self.stop(self._why)
             async with aclosing(self._speaking.events()) as events:
                 async for event in events:
                     match event:
@@ -206,20 +209,21 @@ class Response:
             await self._session.send("response.output_text.done", **self._place(message), text=said)
         else:
             message.shown["content"] = [{"type": "output_audio", "transcript": said}]
-            self._remember(message, self._speaking.turn.spoken)
+            heard = await self._heard if self._heard is not None else None
+            self._remember(message, self._speaking.turn.spoken, heard)
             await self._session.send("response.output_audio.done", **self._place(message))
             await self._session.send("response.output_audio_transcript.done", **self._place(message), transcript=said)
         await self._session.send("response.content_part.done", **self._place(message), part=self._part())
         self.message = None
         await self._close(message, status)
 
-    def _remember(self, message: Item, spoken: Spoken) -> None:
+    def _remember(self, message: Item, spoken: Spoken, heard: Heard | None) -> None:
         """Of an answer, the model is told later that it said what was heard."""
         message.spoken = spoken
         if self._cut_s is not None:
             message.cut(self._cut_s)
-        elif self._heard is not None:
-            message.text = self._heard.heard
+        elif heard is not None:
+            message.text = heard.heard
         else:
             message.text = spoken.text if spoken.complete else spoken.split(spoken.seconds).heard
 
