@@ -26,6 +26,7 @@ __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 
 CONNECT_S = 5.0  # for all tries together to open a connection
 WAIT_S = 10.0  # for a place, when all connections that are allowed are taken
+UNUSED_S = 120.0  # after its last turn was begun, a connection that is idle is closed, if it is not the newest
 NO_MORE_S = 30.0  # without trying to open one more, when that was refused and others are open
 QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
 QUICK_DEATHS = 3
@@ -92,6 +93,7 @@ class _Shelf:
     connections: list[Connection] = field(default_factory=list)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     quick_deaths: list[LinkEnded] = field(default_factory=list)
+    leased_at: dict[Connection, float] = field(default_factory=dict)
     no_more_until: float = 0.0  # one more was refused while others were open
 
 
@@ -191,6 +193,7 @@ class Pool:
                 connection = last if last in able else able[-1]
                 if connection.audio_came:
                     self._breaker(endpoint).succeeded()
+                shelf.leased_at[connection] = loop.time()
                 return connection.lease(listener)
             clearing = any(connection.clearing for connection in shelf.connections)
             if not clearing:
@@ -252,6 +255,7 @@ class Pool:
         breaker.opened()
         self.opened += 1
         shelf.connections.append(connection)
+        shelf.leased_at[connection] = loop.time()
         self._tasks.create_task(self._run(connection, endpoint, shelf))
         return connection
 
@@ -282,6 +286,7 @@ class Pool:
             await connection.run()
         finally:
             shelf.connections.remove(connection)
+            shelf.leased_at.pop(connection, None)
             self._quota.release(endpoint.name)
             self._judge(connection, endpoint, shelf)
             self._changed.set()
@@ -311,9 +316,14 @@ class Pool:
         self._changed.set()
 
     def _close_spent(self, shelf: _Shelf) -> None:
-        """Connections that take no new turn are closed when they have none left."""
+        """Connections that take no new turn are closed when they have none left; and those that nobody has needed lately.
+
+        The newest stays, for whoever comes next.
+        """
+        needed_after = asyncio.get_running_loop().time() - UNUSED_S
         for connection in shelf.connections:
-            if connection.spent and connection.idle:
+            unused = connection is not shelf.connections[-1] and shelf.leased_at[connection] < needed_after
+            if connection.idle and (connection.spent or unused):
                 self._tasks.create_task(connection.aclose())
 
     def _close_an_idle_one(self, endpoint: Endpoint) -> None:
