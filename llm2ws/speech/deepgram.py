@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import assert_never
 from urllib.parse import urlencode
 
+import msgspec
+
 from ..audio import AudioFormat, Encoding
 from ..errors import ConfigError
 from ..text.fragments import Policy
@@ -123,7 +125,7 @@ class Deepgram:
     def encode(self, command: Command) -> list[str | bytes]:
         match command:
             case Speak(text=text):
-                return [json.dumps({"type": "Speak", "text": text}, ensure_ascii=False)]
+                return [msgspec.json.encode({"type": "Speak", "text": text}).decode()]
             case Flush() | End():
                 return [_FLUSH]
             case Cancel():
