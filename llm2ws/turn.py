@@ -190,6 +190,7 @@ class Turn:
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
         self._last_token_at = 0.0
+        self._taking = False  # an item of the source is being worked on
         self._feeding = False  # the source is being read ...
         self._hungry = False  # the listener is about to hear silence: a clause is better than a sentence
         self._held_back = False  # ... but not now: too much of its text waits
@@ -346,7 +347,9 @@ class Turn:
                 stack.callback(self._stop_feeding)
                 taken = 0
                 async for item in source:
+                    self._taking = True
                     self._take(item)
+                    self._taking = False
                     taken += 1
                     if self._utterance.backlog_chars > BACKLOG_CHARS:
                         await self._wait_for_room()
@@ -362,7 +365,10 @@ class Turn:
             self._source_error = exc
         except LocalProtocolError:
             raise
-        except Exception as exc:  # noqa: BLE001 - a user's generator may raise anything: the caller is told
+        except Exception as exc:
+            if self._taking:
+                raise  # a bug of ours, or of the cleaner that was given: the source is not to blame
+            # A user's generator may raise anything: the caller is told.
             self._source_error = _source_failed(exc)
         if self._source_error is not None:
             self._emit(Notice(NoticeKind.SOURCE_FAILED, str(self._source_error)))

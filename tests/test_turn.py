@@ -23,7 +23,8 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.pacing import Pace
 from llm2ws.speech.utterance import Resume
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode, script, tokens
-from llm2ws.text.fragments import Policy
+from llm2ws.text.cleaner import Cleaner
+from llm2ws.text.fragments import Piece, Policy
 from llm2ws.turn import Audio, Conversation, Done, Notice, NoticeKind, Outcome, Said, Turn
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
@@ -364,6 +365,17 @@ async def test_a_source_of_the_wrong_type_is_named(item: object) -> None:
         with pytest.raises(LocalProtocolError, match=type(item).__name__):
             await heard(conversation.turn(source()))  # type: ignore[arg-type]
         assert await heard(conversation.turn(script("Next. "))) == "Next."
+
+
+class Broken(Cleaner):
+    def feed(self, text: str) -> list[Piece]:
+        raise ZeroDivisionError
+
+
+async def test_a_source_is_not_to_blame_for_a_bug_in_what_reads_it() -> None:
+    async with FaultySpeech() as speech, talk(speech, cleaner=Broken) as conversation:
+        with pytest.raises(ZeroDivisionError):
+            await heard(conversation.turn(script("Hello.")))
 
 
 async def test_an_inlet_is_a_source_and_holds_back_whoever_pushes() -> None:
