@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosed
 
 from llm2ws.config import ClientLimits, Key, Llm, Secret, Server, Settings, Speech
-from llm2ws.testing import Drop, FaultySpeech, decode
+from llm2ws.testing import Coding, Drop, FaultySpeech, decode
 from tests.server.conftest import CODING, Running, Start, says
 from tests.sources.replay import SSE, End, Reply
 from tests.support import MS
@@ -230,7 +230,9 @@ async def test_a_function_call_comes_after_the_speech_before_it(start: Start) ->
 
 
 async def test_cancel_keeps_what_was_heard(start: Start) -> None:
-    async with start(says("One two three. " * 40, end=End.HOLD), "Yes.") as running, connected(running.url) as client:
+    text = "One two three. " * 40
+    speech = FaultySpeech(coding=Coding(char_samples=2_400))  # 10 characters a second, made much faster
+    async with start(says(text, end=End.HOLD), "Yes.", speech=speech) as running, connected(running.url) as client:
         await client.user("Count.")
         await client.sdk.response.create()
         begun = await client.until("response.output_audio.delta")
@@ -243,8 +245,9 @@ async def test_cancel_keeps_what_was_heard(start: Start) -> None:
         assert kinds(events) == SPOKEN
         assert done.output[0].status == "incomplete"
         await client.ask("Go on.")
-        # Nearly nothing, because hardly any time has passed since its first audio.
-        assert "".join(message["content"] for message in told(running)[1:-1]) in ("", "One ", "One two ")
+        heard = "".join(message["content"] for message in told(running)[1:-1])
+        assert text.startswith(heard)
+        assert len(heard) < 60  # hardly any time has passed since its first audio
 
 
 async def test_truncate_cuts_the_history_to_what_was_heard(start: Start) -> None:
