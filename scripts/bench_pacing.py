@@ -20,7 +20,7 @@ import asyncio
 import math
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -160,25 +160,78 @@ def measure(rate: float, pace: float | None, first_byte_s: float) -> tuple[Run, 
     return heard, oracle_silence(sent, pace, first_byte_s, int(12 * minutes)), sentence_wait(sent, pace, first_byte_s)
 
 
-def rows() -> Iterator[tuple[float, float | None, float, Run, float, float]]:
+class Row(NamedTuple):
+    """A model and an endpoint, and what came of them."""
+
+    rate: float
+    pace: float | None
+    first_byte_s: float
+    heard: Run
+    oracle_s: float
+    sentence_s: float
+
+
+def rows() -> Iterator[Row]:
     """All combinations."""
-    for rate in RATES:
-        for pace in PACES:
-            for first_byte_s in FIRST_BYTES:
-                yield rate, pace, first_byte_s, *measure(rate, pace, first_byte_s)
+    for rate, pace, first_byte_s in product(RATES, PACES, FIRST_BYTES):
+        yield Row(rate, pace, first_byte_s, *measure(rate, pace, first_byte_s))
+
+
+_WIDTH, _LEFT, _BAR = 640, 250, 16
+
+
+def plot(measured: list[Row]) -> str:
+    """An SVG: the silence of each row as a bar, the oracle's and that of sentence by sentence as marks on it."""
+    most_s = max(1.0, *(max(row.heard.silence_s, row.oracle_s, row.sentence_s) for row in measured))
+
+    def x(seconds: float) -> float:
+        # As a root: of 35 s and of half a second, both are to be seen.
+        return _LEFT + (_WIDTH - _LEFT - 60) * math.sqrt(max(0.0, seconds) / most_s)
+
+    out = []
+    for i, row in enumerate(measured):
+        y = 50 + i * (_BAR + 4)
+        pace = "at once" if row.pace is None else f"{row.pace:g} x speech"
+        name = f"{row.rate:g} tokens/s, {pace}, first byte {1_000 * row.first_byte_s:.0f} ms"
+        end = x(max(row.heard.silence_s, row.oracle_s, row.sentence_s)) + 8
+        out += [
+            f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{name}</text>',
+            f'<rect x="{_LEFT}" y="{y}" width="{x(row.heard.silence_s) - _LEFT:.1f}" height="{_BAR}" fill="#7aa6c2"/>',
+            f'<text x="{end:.1f}" y="{y + 12}">{row.heard.silence_s:.2f} s</text>',
+            *(
+                f'<rect x="{x(mark) - 1:.1f}" y="{y - 1}" width="3" height="{_BAR + 2}" fill="{colour}"/>'
+                for mark, colour in ((row.sentence_s, "#c0504d"), (row.oracle_s, "#222"))
+            ),
+        ]
+    size = f'width="{_WIDTH}" height="{60 + len(measured) * (_BAR + 4)}"'
+    title = "Silence within an answer; black: one who knows the future, red: sentence by sentence without quota"
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',
+            '<rect width="100%" height="100%" fill="white"/>',
+            f'<text x="12" y="24" font-size="13">{title}</text>',
+            *out,
+            "</svg>",
+        ]
+    )
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw the silence")
+    options = parser.parse_args()
     print(
         f"{'tokens/s':>8} {'pace':>5} {'byte ms':>7} {'first':>7} {'silence':>8} {'oracle':>7} {'sentence':>8} {'flushes':>7}"
     )
-    for rate, pace, first_byte_s, heard, oracle, sentence in rows():
+    measured = list[Row]()
+    for row in rows():
+        measured.append(row)
         print(
-            f"{rate:8.0f} {pace or math.inf:5.1f} {1_000 * first_byte_s:7.0f} {1_000 * heard.first_s:7.1f} "
-            f"{heard.silence_s:8.2f} {oracle:7.2f} {sentence:8.2f} {heard.flushes:7}"
+            f"{row.rate:8.0f} {row.pace or math.inf:5.1f} {1_000 * row.first_byte_s:7.0f} {1_000 * row.heard.first_s:7.1f} "
+            f"{row.heard.silence_s:8.2f} {row.oracle_s:7.2f} {row.sentence_s:8.2f} {row.heard.flushes:7}"
         )
+    if options.plot:
+        options.plot.write_text(plot(measured))
 
 
 if __name__ == "__main__":

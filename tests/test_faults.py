@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import signal
 from random import Random
 from typing import Literal
@@ -30,6 +31,7 @@ from llm2ws.turn import Audio, Notice, NoticeKind, Outcome, Turn, TurnEvent
 from scripts.bench_seam import STRETCHES, cuts
 from scripts.bench_seam import TEXT as REPLY
 from scripts.virtual_clock import run
+from tests.support import ROOT
 from tests.whole import FORMAT, audio_of, endpoint, final_flushes, heard, listen, talk
 
 SLOW = Coding(char_samples=480, lead_in_s=0.0)  # 60 ms a character: speech at its usual speed
@@ -285,3 +287,19 @@ async def test_a_speech_engine_that_is_killed_in_mid_turn() -> None:
             assert turn.outcome is Outcome.DONE
             assert turn.stats.resumed == 1
             assert -0.1 < FORMAT.seconds(len(audio)) - whole_s < 1.1
+
+
+# --- the page about it
+
+
+def test_each_row_of_the_page_about_faults_names_a_test_that_there_is() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    rows = [
+        line for line in page.partition("## How sure")[0].splitlines() if line.startswith("| ") and "| shown by |" not in line
+    ]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for path, name in named:
+            assert re.search(rf"^(async )?def {name}\(|^class {name}\(", (ROOT / path).read_text(), re.MULTILINE), row
