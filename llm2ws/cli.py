@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
@@ -319,13 +320,19 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
 
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+        def started(url: str) -> None:
+            # What was loaded stays: looking through it again and again would hold up all conversations at once.
+            gc.freeze()
+            note(f"listening on {url}")
+
         stop = asyncio.Event()
         serving = asyncio.create_task(
             serve(
                 settings,
                 shutdown=stop,
                 reloads=reloads(),
-                started=lambda url: note(f"listening on {url}"),
+                started=started,
             )
         )
         try:

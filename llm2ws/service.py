@@ -342,6 +342,8 @@ class Service:
             self._tls = {path: client_tls(path) for path in {entry.ca_file for entry in self._entries.values()} if path}
             connect_s = max(entry.connect_s for entry in self._entries.values())
             self._pool = await stack.enter_async_context(Pool(connect_s=connect_s))
+            for name, entry in self._entries.items():  # what cannot be asked for is known now, and not with the first turn
+                self._endpoints(name, audio_format(entry), "", 1.0)
             for name, llm in self._llms.items():
                 client = self._clients[name] = llm_client(self.settings, llm)
                 await stack.enter_async_context(client)
@@ -401,15 +403,10 @@ class Service:
 
         speech, voice = self._voice(speech, voice)
         entry = self._entry(speech)
-        fmt = format or audio_format(entry)
         text = self.settings.text
         return Conversation(
             self.pool,
-            [
-                # One format for all, so that each can go on where another stopped.
-                self._endpoint(name, fmt, voice if name == speech else "", speed)
-                for name in dict.fromkeys([speech, *entry.failover])
-            ],
+            self._endpoints(speech, format or audio_format(entry), voice, speed),
             policy=policy or (Policy(text.policy) if text.policy else None),
             pace=pace,
             cleaner=partial(cleaner, text),
@@ -473,6 +470,14 @@ class Service:
         if not allowed or not _VOICE_NAME.fullmatch(voice):
             raise UnknownName(f"there is no voice {_shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
         return speech, voice
+
+    def _endpoints(self, speech: str, fmt: AudioFormat, voice: str, speed: float) -> list[Endpoint]:
+        """With one format for all, so that each can go on where another stopped."""
+        names = dict.fromkeys([speech, *self._entries[speech].failover])
+        endpoints = [self._endpoint(name, fmt, voice if name == speech else "", speed) for name in names]
+        for endpoint in endpoints:
+            endpoint.dialect.request()
+        return endpoints
 
     def _endpoint(self, name: str, fmt: AudioFormat, voice: str, speed: float) -> Endpoint:
         from .pool import Endpoint

@@ -24,7 +24,7 @@ from tests.server.conftest import CODING, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
 from tests.sources.replay import End, Reply, replay
 from tests.sources.replay import Server as Llms
-from tests.support import MS, assert_no_canary
+from tests.support import MS, assert_no_canary, run
 from tests.support import start as start_process
 
 
@@ -301,3 +301,21 @@ async def test_a_body_that_never_ends_is_refused(start: Start, monkeypatch: pyte
         assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 408")
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("speech", "why"),
+    [
+        ('url = "http://127.0.0.1:1"', "not a WebSocket address"),
+        ('url = "ws://127.0.0.1:1"\nsample_rate_hz = 44100', "44100 Hz"),
+        ('url = "ws://example.com"\napi_key = "not-a-key"', "clear text"),
+        ('url = "ws://127.0.0.1:1"\nfailover = ["other"]', "not known"),
+        ("voice = 5", "expected str"),
+    ],
+)
+def test_settings_that_cannot_be_right_are_known_at_the_start(tmp_path: Path, speech: str, why: str) -> None:
+    config = tmp_path / "llm2ws.toml"
+    config.write_text(f'[server]\nlisten = "127.0.0.1:0"\n[speech.x]\ndialect = "deepgram"\n{speech}\n')
+    done = run(["serve", "--config", str(config)])
+    assert (done.code, len(done.stderr.splitlines())) == (2, 1)
+    assert why in done.stderr
