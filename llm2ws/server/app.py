@@ -6,16 +6,14 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from importlib import import_module
-from importlib.util import find_spec
 
 from aiohttp import hdrs, web
 
 from ..errors import Llm2wsError
 from ..log import turn_id
-from . import openapi
+from . import chat, health, openapi, page, realtime, relay, speak, speech
 from .access import preflight
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, openai_error, problem_of
+from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of
 
 __all__ = ["create_app"]
 
@@ -24,43 +22,28 @@ _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Files of this folder that serve faces: each has FACE, or FACES where its paths differ in who may ask.
-_MODULES = ("chat", "health", "page", "realtime", "relay", "speak", "speech")
+_NOTHING = Face([])
+_SERVED = (chat.FACE, *health.FACES, page.FACE, realtime.FACE, relay.FACE, speak.FACE, *speech.FACES)
+_FACES = (*_SERVED, openapi.face(_SERVED))
+_FACE_OF = {route.path: face for face in _FACES for route in face.routes}
+
+_ORIGIN = web.RequestKey("origin", str)
+_PREPARED = web.RequestKey("prepared", bool)
 
 
 def create_app(daemon: Daemon) -> web.Application:
     """The application that serves `daemon`."""
     app = web.Application(middlewares=[_correlate, _refuse, _admit], client_max_size=daemon.access.body_bytes)
     app[DAEMON] = daemon
-    for face in _faces():
-        for route in face.routes:
-            route.register(app.router)
-            _FACE_OF[route.path] = face
+    for face in _FACES:
+        app.add_routes(face.routes)
     app.on_response_prepare.append(_mark)
     return app
-
-
-_FACE_OF: dict[str, Face] = {}  # by path
-_ORIGIN = web.RequestKey("origin", str)
-_PREPARED = web.RequestKey("prepared", bool)
-
-
-def _faces() -> list[Face]:
-    faces: list[Face] = []
-    for name in _MODULES:
-        if find_spec(f".{name}", __package__) is None:
-            continue
-        module = import_module(f".{name}", __package__)
-        faces += getattr(module, "FACES", None) or [module.FACE]
-    return [*faces, openapi.face(faces)]
 
 
 def _face(request: web.Request) -> Face:
     resource = request.match_info.route.resource
     return _FACE_OF.get(resource.canonical if resource else "", _NOTHING)
-
-
-_NOTHING = Face([], openai_error)
 
 
 @web.middleware

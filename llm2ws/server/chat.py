@@ -11,60 +11,37 @@ import time
 from binascii import b2a_base64
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from aiohttp import ClientResponse, web
-from msgspec import Meta
 
 from ..audio import AudioFormat, wav_header
 from ..errors import Llm2wsError, SourceError
-from ..service import Service
 from ..sources.aside import Aside
 from ..sources.relay import Relay
 from ..sources.sse import Decoder
 from ..sources.text import from_text
 from ..speech.pacing import Pace
 from ..turn import Audio, Done, Said
+from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .encode import Encoder, encoder
 from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
 from .turns import Speaking, Stopped, speaking
 
-__all__ = ["FACE", "ChatAudio", "ChatRequest"]
+__all__ = ["FACE"]
 
 FORMAT = AudioFormat()  # linear16 at 24 kHz: what OpenAI's API calls pcm16
 EXPIRES_S = 3_600  # of an audio id; nothing is kept under it here
-DONE = b"data: [DONE]\n\n"
 _ERROR_BYTES = 64 * 1024  # of an LLM server's refusal, which is passed on
-
-
-class ChatAudio(msgspec.Struct, frozen=True):
-    voice: str = ""
-    format: str = "pcm16"
-
-
-class ChatRequest(msgspec.Struct, frozen=True):
-    """What the daemon reads of a request. All else is the LLM's business."""
-
-    model: str
-    messages: Annotated[list[msgspec.Raw], Meta(min_length=1)]
-    stream: bool | None = None
-    modalities: list[str] | None = None
-    audio: ChatAudio | None = None
-    stream_options: dict[str, msgspec.Raw] | None = None
-
-    @property
-    def spoken(self) -> bool:
-        return "audio" in (self.modalities or ())
 
 
 async def _completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked, fields = decoded(body, ChatRequest), decoded(body, dict[str, msgspec.Raw])
-    service = request[SERVICE]
-    relay = service.relay(asked.model)
+    relay = request[SERVICE].relay(asked.model)
     if not asked.spoken:
-        return await (_pass_on(request, relay, fields) if relay else _written(request, service, asked, fields))
+        return await (_pass_on(request, relay, fields) if relay else _written(request, asked, fields))
     if asked.audio is None:
         raise Problem(400, "audio: it says which voice and format: send both", param="audio", code="missing_required_parameter")
     request[CLIENT].check_speech()
@@ -134,91 +111,14 @@ def _problem_event(problem: Problem) -> bytes:
     return event({"error": error})
 
 
-# --- LLMs that speak another protocol ---------------------------------------------------------------------------------------
-
-# What is passed on to them, in Chat Completions' words and theirs. Other fields have no counterpart that is known to be right.
-_PARAMETERS = {
-    "max_completion_tokens": "max_tokens",
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-}
-_WITHOUT_EFFECT = {"model", "messages", "stream", "stream_options", "modalities", "audio", "user", "store", "metadata", "n"}
-
-
-class _Writer:
-    """Makes Chat Completions' chunks of what a source gives."""
-
-    def __init__(self, model: str) -> None:
-        self.id, self.created = f"chatcmpl-{time.time_ns():x}", int(time.time())
-        self.head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": model}
-        self._begun = False
-        self.message: dict[str, Any] = {"role": "assistant", "content": ""}
-        self.reason = "stop"
-        self.usage: object = None
-
-    def chunk(self, delta: Mapping[str, object], reason: str | None = None) -> bytes:
-        return event({**self.head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
-
-    def item(self, item: str | Aside) -> bytes:
-        """The chunk for it, b"" where it is for the end."""
-        role = {} if self._begun else {"role": "assistant"}
-        self._begun = True
-        if isinstance(item, str):
-            self.message["content"] += item
-            return self.chunk({**role, "content": item})
-        match item.kind:
-            case "tool_call":
-                function = {key: item.data[key] for key in ("name", "arguments") if key in item.data}
-                call = {"index": item.data.get("index", 0), "function": function}
-                if "id" in item.data:
-                    call |= {"id": item.data["id"], "type": "function"}
-                return self.chunk({**role, "tool_calls": [call]})
-            case "refusal":
-                return self.chunk({**role, "refusal": item.data.get("text")})
-            case "finish":
-                self.reason = _REASONS.get(str(item.data.get("reason")), "stop")
-                self.usage = _usage(item.data.get("usage"))
-        return b""
-
-    def end(self, asked: ChatRequest) -> bytes:
-        parts = [self.chunk({}, self.reason)]
-        if self.usage and "include_usage" in (asked.stream_options or ()):
-            parts.append(event({**self.head, "choices": [], "usage": self.usage}))
-        return b"".join((*parts, DONE))
-
-
-_REASONS = {"length": "length", "max_tokens": "length", "tool_use": "tool_calls", "tool_calls": "tool_calls"}
-_REASONS |= {"content_filter": "content_filter", "refusal": "content_filter"}
-
-
-def _usage(usage: object) -> dict[str, int] | None:
-    if not isinstance(usage, dict):
-        return None
-    prompt = int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
-    written = int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-
-
-def _answer(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> AsyncGenerator[str | Aside, None]:
-    """The answer of an LLM that speaks another protocol. Raises Problem for what cannot be said in it."""
-    for name in fields:
-        if name not in _PARAMETERS and name not in _WITHOUT_EFFECT:
-            raise Problem(400, f"{name}: the model {asked.model} is not asked with it here: leave it out", param=name)
-    extra = {_PARAMETERS[name]: msgspec.json.decode(value) for name, value in fields.items() if name in _PARAMETERS}
-    messages = [decoded(bytes(message), dict[str, Any]) for message in asked.messages]
-    return service.answer(asked.model, messages, extra=extra)
-
-
-async def _written(
-    request: web.Request, service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
-) -> web.StreamResponse:
-    writer = _Writer(asked.model)
-    async with aclosing(_answer(service, asked, fields)) as items:
+async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
+    """The answer of an LLM that speaks another protocol."""
+    writer = Writer(asked.model)
+    async with aclosing(ask(request[SERVICE], asked, fields)) as items:
         if not asked.stream:
             async for item in items:
                 writer.item(item)
-            return web.json_response(_completion(writer))
+            return web.json_response(completion(writer))
         first = await anext(items, None)  # an LLM that cannot be had is an error by its status
         response = await _begin(request)
         try:
@@ -233,11 +133,6 @@ async def _written(
             await response.write(writer.end(asked))
         await response.write_eof()
         return response
-
-
-def _completion(writer: _Writer) -> dict[str, Any]:
-    choice = {"index": 0, "message": writer.message, "logprobs": None, "finish_reason": writer.reason}
-    return {**writer.head, "object": "chat.completion", "choices": [choice], "usage": writer.usage}
 
 
 async def _begin(request: web.Request) -> web.StreamResponse:
@@ -319,7 +214,7 @@ class _Answer:
             raise SourceError(what, hint="look into the server's log", retry=True)
 
     async def written(
-        self, writer: _Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest
+        self, writer: Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest
     ) -> AsyncGenerator[str, None]:
         """A source: the items' text, with chunks made of them."""
         self._begin(writer.id, writer.created, asked.model)
@@ -432,10 +327,10 @@ async def _stream(
             answer = _Answer(response)
             source = answer.passed_on(relay, upstream)
         else:
-            items = _answer(service, asked, fields)
+            items = ask(service, asked, fields)
             response = await _begin(request)
             answer = _Answer(response)
-            source = answer.written(_Writer(asked.model), items, asked)
+            source = answer.written(Writer(asked.model), items, asked)
         error: Llm2wsError | None = None
         one: Speaking | None = None
         try:
@@ -467,11 +362,11 @@ async def _whole(
                 return await _refused(relay, upstream)
             body = decoded(await upstream.read(), dict[str, Any])
     else:
-        writer = _Writer(asked.model)
-        async with aclosing(_answer(service, asked, fields)) as items:
+        writer = Writer(asked.model)
+        async with aclosing(ask(service, asked, fields)) as items:
             async for item in items:
                 writer.item(item)
-        body = _completion(writer)
+        body = completion(writer)
     choices = body.get("choices")
     message = choices[0].get("message") if choices else None
     if choices is None or not isinstance(message, dict):
