@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from llm2ws import check as module
+from llm2ws.config import Llm, Settings
+from llm2ws.errors import SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.testing import FaultySpeech
@@ -98,11 +101,12 @@ async def test_a_model_that_is_not_listed_is_a_warning(tmp_path: Path) -> None:
     ids=["401", "404", "503", "HTML", "JSON", "list", "reset"],
 )
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
-async def test_an_llm_that_cannot_be_asked(tmp_path: Path, kind: str, reply: Reply, line: str) -> None:
+async def test_an_llm_that_cannot_be_asked(kind: str, reply: Reply, line: str) -> None:
     async with replay(reply) as server:
-        done = await check(tmp_path, llm(server.url, kind))
-    assert done.code == 3
-    assert f"failed   llm     it         llama3.2 at {server.url.partition('://')[2]}: {line}" in done.stdout.decode()
+        settings = Settings(llm={"it": Llm(kind=kind, base_url=f"{server.url}/v1", model="llama3.2")})
+        found = await module._tried("llm", "it", module._llm(settings, "it"))
+    assert found.detail.startswith(f"llama3.2 at {server.url.partition('://')[2]}: {line}")
+    assert isinstance(found.error, SourceError)
     assert reply.raw is not None or len(server.requests) == 1, (
         "it tries once; aiohttp again where a kept connection may have died"
     )
@@ -168,9 +172,6 @@ def test_what_is_not_installed_is_named_with_the_command_to_type(tmp_path: Path,
 async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm2ws import check as module
-    from llm2ws.config import Llm, Settings
-
     monkeypatch.setattr(module, "TRY_S", 200 * MS)
     async with replay(Reply(end=End.HOLD)) as server:
         found = await module.check(Settings(llm={"it": Llm(kind="openai", base_url=server.url, model="m")}))
