@@ -225,6 +225,10 @@ class Connection:
             if self.ended is None:  # cancelled, or a listener raised
                 self._give_up(Failed(Scope.LINK, "the connection was given up", retry_s=0.0))
 
+    def retire(self) -> None:
+        """Take no new turn from now on."""
+        self._closing = True
+
     async def aclose(self) -> None:
         """Say Close, give the endpoint `DRAIN_S` to close, then close without it. `run` returns."""
         if self.ended is None:

@@ -324,7 +324,11 @@ class Pool:
         for connection in shelf.connections:
             unused = connection is not shelf.connections[-1] and shelf.leased_at[connection] < needed_after
             if connection.idle and (connection.spent or unused):
-                self._tasks.create_task(connection.aclose())
+                self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        connection.retire()  # at once: before the task has begun, a turn could be given a place on it
+        self._tasks.create_task(connection.aclose())
 
     def _close_an_idle_one(self, endpoint: Endpoint) -> None:
         """Make room under the same name by closing what is idle: other voices first."""
@@ -332,7 +336,7 @@ class Pool:
             if other.name == endpoint.name and other != endpoint:
                 for connection in shelf.connections:
                     if connection.idle:
-                        self._tasks.create_task(connection.aclose())
+                        self._close(connection)
                         return
 
     def _shelf(self, endpoint: Endpoint) -> _Shelf:
