@@ -40,7 +40,7 @@ async def speak_long(window_s: float, *, spill: bool = False, our_window_s: floa
             assert (turn.outcome, turn.stats.refused_flushes, turn.stats.resumed) == (Outcome.DONE, 0, 0)
             delays = [event for event in events if isinstance(event, Notice) and event.kind is NoticeKind.DELAYED]
             assert len(delays) == (1 if window_s > 1 and not spill else len(delays))
-            assert speech.connections == (2 if spill else 1)
+            assert speech.connections >= 2 if spill else speech.connections == 1
         assert speech.closed_with == [Violation(1000, "")] * speech.connections
     return took_s
 
