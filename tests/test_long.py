@@ -17,13 +17,14 @@ from llm2ws.speech.deepgram_server import Violation
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
-from llm2ws.turn import BACKLOG_CHARS, Audio, Notice, NoticeKind, Outcome
+from llm2ws.turn import Audio, Notice, NoticeKind, Outcome
 from scripts.virtual_clock import run
 from tests.whole import FORMAT, audio_of, endpoint, listen, sentences, talk
 
 QUICK = Coding(char_samples=1, word_pause_s=0.001, sentence_pause_s=0.001, lead_in_s=0.0)
 TEXT = sentences(20_000)
 CHARS, FLUSHES, RESERVE = 2_400, 20, 8
+READ_AHEAD_CHARS = 20_000  # beyond it the source is not read
 
 
 async def speak_long(window_s: float, *, spill: bool = False, our_window_s: float | None = None) -> float:
@@ -92,8 +93,8 @@ async def listen_slowly(n_tokens: int, char_samples: int) -> int:
             async for event in turn.events():
                 if isinstance(event, Audio):
                     heard += event.data
-                    most_waiting_s = max(most_waiting_s, turn._utterance.released_s - FORMAT.seconds(len(heard)))
-                    most_waiting_chars = max(most_waiting_chars, turn._utterance.backlog_chars)
+                    most_waiting_s = max(most_waiting_s, turn.stats.audio_s - FORMAT.seconds(len(heard)))
+                    most_waiting_chars = max(most_waiting_chars, turn.stats.source_chars - turn.stats.sent_chars)
                     await asyncio.sleep(10 * FORMAT.seconds(len(event.data)))
         assert (speech.connections, turn.stats.resumed, turn.outcome) == (1, 0, Outcome.DONE)
     in_use = max(0, tracemalloc.get_traced_memory()[1] - len(heard))
@@ -102,7 +103,7 @@ async def listen_slowly(n_tokens: int, char_samples: int) -> int:
     assert words[-1].startswith(f"w{n_tokens - 1}")
     # Whatever the length of the answer: so much audio has been asked for, so much text has been read.
     assert most_waiting_s <= AHEAD_S
-    assert most_waiting_chars <= BACKLOG_CHARS + 1_000
+    assert most_waiting_chars <= READ_AHEAD_CHARS + 1_000
     return in_use
 
 
