@@ -272,7 +272,7 @@ async def test_what_came_but_was_not_handed_out_is_interrupted_too() -> None:
         async with conversation.turn(script(*tokens(STORY))) as turn:
             audio = turn.audio()
             await anext(audio)
-            await asyncio.wait({turn._speaker})
+            await asyncio.wait({turn._speaking})
             await turn.interrupt()
             assert [chunk async for chunk in audio] == []
         assert turn.outcome is Outcome.INTERRUPTED
@@ -419,7 +419,7 @@ async def test_of_two_turns_at_once_the_second_is_read_ahead_and_spoken_after() 
     async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
         inlet = Inlet()
         async with conversation.turn(inlet) as one, conversation.turn(script(*tokens("Second turn. "))) as two:
-            await asyncio.wait({two._feeder})
+            await asyncio.wait({two._feeding})
             await inlet.put("First turn. ")
             inlet.end()
             assert decode(b"".join([chunk async for chunk in two.audio()])) == "Second turn."
@@ -432,7 +432,7 @@ async def test_a_listener_that_takes_nothing_ends_its_own_turn_only() -> None:
         async with conversation.turn(script(*tokens(STORY), math.inf)) as turn:
             with pytest.raises(SlowConsumerError):
                 async for _ in turn.events():
-                    await asyncio.wait({turn._speaker})
+                    await asyncio.wait({turn._speaking})
         assert turn.outcome is Outcome.LOST
         assert await heard(conversation.turn(script("Next. "))) == "Next."
 

@@ -1,4 +1,4 @@
-"""A response made into speech, from its first token to its last byte of audio; and a conversation of such turns.
+"""A response made into speech, from its first token to its last byte of audio.
 
 source -> Cleaner -> Fragmenter -> Utterance -> (Pacing) -> Slot     the feeder, and the speaker
 Slot -> Utterance -> events                                          in the connection's reader, which never waits
@@ -8,158 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import math
-import statistics
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self, assert_never, runtime_checkable
+from typing import Self, assert_never
 
-from .audio import AudioFormat
-from .connection import Connection, Slot
-from .errors import ConfigError, ConnectFailed, LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
-from .pool import Endpoint, Pool
-from .sources.aside import Aside
-from .speech import messages
-from .speech.pacing import AHEAD_S, Pace, Pacing, Step, pause_s
-from .speech.seam import Seam
-from .speech.spoken import Heard, Saying, Spoken
-from .speech.utterance import GROUP_S, Released, Resume, Utterance
-from .text.cleaner import Cleaner
-from .text.fragmenter import Fragmenter
-from .text.fragments import Fragment, Piece, Policy
+from ..audio import AudioFormat
+from ..connection import Connection, Slot
+from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechError, TurnLost
+from ..pool import Endpoint, Pool
+from ..speech import messages
+from ..speech.pacing import Pacing, Step
+from ..speech.seam import Seam
+from ..speech.spoken import Heard, Saying, Spoken
+from ..speech.utterance import GROUP_S, Released, Utterance
+from ..text.fragments import Policy
+from .events import Audio, Done, Notice, NoticeKind, Outcome, Said, TurnEvent, TurnStats
+from .feeder import Feeder, Source
+from .voicing import Voicing
 
-__all__ = ["Audio", "Conversation", "Done", "Notice", "NoticeKind", "Outcome", "Said", "Turn", "TurnEvent", "TurnStats"]
+__all__ = ["Turn"]
 
-BACKLOG_CHARS = 20_000  # text read and not sent: beyond it the source is not read
-SLOW_CONSUMER_S = 60.0
-TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
 SPILL_AFTER_S = 1.0  # of waiting for a limit
 DELAY_S = 1.0  # of waiting, after which a person may be told
 LOST_IN_A_ROW = 3  # connections that were lost with little or nothing said on them: they are not tried for ever
 GOT_ON_S = 0.5  # of audio on a connection, and the next one is worth while
-CHECK_S = 0.12  # how often a flowing turn looks whether the model pauses
-
-Source = AsyncIterable[str | Aside]
-
-
-class Outcome(StrEnum):
-    """How a turn ended. Exactly one per turn."""
-
-    DONE = "done"
-    INTERRUPTED = "interrupted"
-    CUT_SHORT = "cut short"  # the source failed; all that it gave has been spoken
-    LOST = "lost"  # the speech endpoint failed, or nobody took the audio
-
-
-class NoticeKind(StrEnum):
-    DELAYED = "delayed"  # a limit of the endpoint holds text back
-    FAILED_OVER = "failed over"  # speech goes on at another endpoint, in another voice
-    RESUMED = "resumed"  # the connection was lost; speech goes on over another
-    SOURCE_FAILED = "source failed"  # what it gave is still being spoken
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A text begins to be heard. `span` is in the model's text, `at_s` in seconds of the turn's audio."""
-
-    text: str
-    span: tuple[int, int]
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Audio:
-    """The next audio: whole samples, in the turn's format. `at_s`: where it begins in the turn's audio."""
-
-    data: bytes
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something happened that a person may be told."""
-
-    kind: NoticeKind
-    detail: str
-    overlap_s: float | None = None  # RESUMED within a text: about how much is heard twice
-    confidence: float | None = None  # and how sure the place is, 0 to 1
-
-
-@dataclass(slots=True)
-class TurnStats:
-    """Where the time went. Times are seconds from the start of the turn, None for what did not happen."""
-
-    first_token_s: float | None = None
-    first_fragment_s: float | None = None
-    connected_s: float | None = None  # a place on a connection was had
-    first_speak_s: float | None = None
-    first_flush_s: float | None = None
-    first_audio_s: float | None = None
-    last_token_s: float | None = None
-    done_s: float | None = None
-    source_chars: int = 0
-    sent_chars: int = 0
-    unspeakable_chars: int = 0
-    fragments: int = 0
-    flushes: int = 0
-    refused_flushes: int = 0
-    delayed: bool = False  # by a limit of the endpoint
-    resumed: int = 0
-    repeated_chars: int = 0  # said again by another voice
-    left_out_chars: int = 0  # about: of texts whose connection was lost (Resume.NEXT_GROUP)
-    audio_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The last event of a turn. An outcome that has an error raises it after this."""
-
-    outcome: Outcome
-    stats: TurnStats
-    spoken: Spoken
-
-
-TurnEvent = Said | Audio | Aside | Notice | Done
-
-
-@runtime_checkable
-class _Closable(Protocol):
-    async def aclose(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Voicing:
-    """What the turns of a conversation share."""
-
-    endpoints: tuple[Endpoint, ...]
-    policy: Policy
-    pace: Pace
-    cleaner: Callable[[], Cleaner]
-    fragmenter: Callable[[Policy], Fragmenter]
-    resume: Resume
-    spill: bool
-    ahead_s: float
-    slow_consumer_s: float
-    token_s: float
-    floor: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def format(self) -> AudioFormat:
-        return self.endpoints[0].dialect.format
-
-    @property
-    def max_chars(self) -> int | None:
-        """The longest text that all endpoints take, None for any length."""
-        limits = [endpoint.limits or endpoint.dialect.limits for endpoint in self.endpoints]
-        allowed = [n for limit in limits for n in (limit.chars_per_speak, limit.chars_per_window) if n is not None]
-        return min(allowed, default=None)
-
-    @property
-    def waits_for_flush(self) -> bool:
-        return all(endpoint.dialect.traits.audio_waits_for_flush for endpoint in self.endpoints)
 
 
 class Turn:
@@ -169,14 +43,11 @@ class Turn:
     next one. Errors are raised by `events()` and `audio()`, once what could be handed out has been.
     """
 
-    def __init__(self, pool: Pool, voicing: _Voicing, source: Source, previous: Turn | None) -> None:
+    def __init__(self, pool: Pool, voicing: Voicing, source: Source, previous: Turn | None) -> None:
         self.stats = TurnStats()
         self.outcome: Outcome | None = None
         self._pool = pool
         self._voicing = voicing
-        self._source = source
-        self._cleaner = voicing.cleaner()
-        self._fragmenter = voicing.fragmenter(voicing.policy)
         self._utterance = Utterance(
             self.format,
             exact=voicing.policy is Policy.TOKEN,
@@ -184,20 +55,15 @@ class Turn:
             max_chars=voicing.max_chars,
             group_s=GROUP_S if voicing.waits_for_flush else math.inf,
         )
+        self._feeder = Feeder(
+            source, voicing, self._utterance, self.stats, emit=self._emit, go_on=self._go_on, since_start=self._since_start
+        )
         self._previous = previous  # of the conversation, until this one speaks
         self.connection: Connection | None = None  # the last one that carried it
         self._pacing = Pacing(voicing.pace, ahead_s=voicing.ahead_s)
-        self._text: list[str] = []
-        self._token_gaps: deque[float] = deque(maxlen=31)
-        self._last_token_at = 0.0
-        self._taking = False  # an item of the source is being worked on
-        self._feeding = False  # the source is being read ...
-        self._hungry = False  # the listener is about to hear silence: a clause is better than a sentence
-        self._held_back = False  # ... but not now: too much of its text waits
         self._out: deque[TurnEvent] = deque()
         self._ready = asyncio.Event()  # `_out` has something
         self._wake = asyncio.Event()  # the speaker has to look again
-        self._room = asyncio.Event()  # the feeder may go on
         self._slot: Slot | None = None
         self._driven: Slot | None = None  # the same, while the speaker waits for more to say
         self._ended = False  # the endpoint was told that no more text comes
@@ -205,7 +71,6 @@ class Turn:
         self._endpoint: Endpoint | None = None  # of `_slot`
         self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
-        self._source_error: SourceError | ConfigError | None = None
         self._error: BaseException | None = None
         self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections; where in the audio the last one was lost
         self._acked_since = False
@@ -231,8 +96,8 @@ class Turn:
         self._started_at = self._taken_at = self._loop.time()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            self._feeder = tasks.create_task(self._feed())
-            self._speaker = tasks.create_task(self._speak())
+            self._feeding = tasks.create_task(self._feeder.run())
+            self._speaking = tasks.create_task(self._speak())
             self._stack = stack.pop_all()
         return self
 
@@ -293,13 +158,13 @@ class Turn:
             self._pacing.played(played_s, now)
         heard = self.spoken.split(self._pacing.played_s(now) if played_s is None else played_s)
         self._stop(Outcome.INTERRUPTED)
-        await asyncio.wait({self._feeder, self._speaker})
+        await asyncio.wait({self._feeding, self._speaking})
         return heard
 
     @property
     def spoken(self) -> Spoken:
         """What has been spoken so far. What it gives stays as it is when the turn goes on."""
-        return self._utterance.spoken("".join(self._text))
+        return self._utterance.spoken(self._feeder.text)
 
     def _check_started(self) -> None:
         if self._stack is None:
@@ -314,10 +179,10 @@ class Turn:
             self._out = deque(event for event in self._out if not isinstance(event, Audio | Said | Done))
             played_s = self._pacing.played_s(self._loop.time())
             self._finish(outcome, error)
-            self._feeder.cancel()
+            self._feeding.cancel()
             if self._slot is not None:
                 self._slot.cancel(played_s=played_s)
-            self._speaker.cancel()
+            self._speaking.cancel()
 
     def _finish(self, outcome: Outcome, error: BaseException | None = None) -> None:
         self.outcome, self._error = outcome, error
@@ -325,6 +190,7 @@ class Turn:
         self.stats.audio_s = self._utterance.released_s
         self.stats.unspeakable_chars = self._utterance.unspeakable_chars
         self.stats.left_out_chars = self._utterance.left_out_chars
+        self._feeder.stop()
         for timer in self._timers.values():
             timer.cancel()
         self._emit(Done(outcome, self.stats, self.spoken))
@@ -332,133 +198,6 @@ class Turn:
 
     def _lose(self, error: SpeechError | ConfigError | SlowConsumerError) -> None:
         self._stop(Outcome.LOST, error)
-
-    # The feeder: source to utterance
-
-    async def _feed(self) -> None:
-        silent = self._silent = asyncio.timeout(self._voicing.token_s)
-        try:
-            async with AsyncExitStack() as stack:
-                source = aiter(self._source)
-                if isinstance(source, _Closable):
-                    await stack.enter_async_context(aclosing(source))
-                await stack.enter_async_context(silent)
-                self._feeding = True
-                stack.callback(self._stop_feeding)
-                taken = 0
-                async for item in source:
-                    self._taking = True
-                    self._take(item)
-                    self._taking = False
-                    taken += 1
-                    if self._utterance.backlog_chars > BACKLOG_CHARS:
-                        await self._wait_for_room()
-                    elif taken % 64 == 0:  # a source that never waits must not keep the loop to itself
-                        await asyncio.sleep(0)
-        except TimeoutError as exc:
-            if silent.expired():
-                what = f"the source gave nothing for {self._voicing.token_s:g} s"
-                self._source_error = SourceError(what, hint="look at what writes the text; try again", retry=True)
-            else:
-                self._source_error = _source_failed(exc)
-        except (SourceError, ConfigError) as exc:
-            self._source_error = exc
-        except LocalProtocolError:
-            raise
-        except Exception as exc:
-            if self._taking:
-                raise  # a bug of ours, or of the cleaner that was given: the source is not to blame
-            # A user's generator may raise anything: the caller is told.
-            self._source_error = _source_failed(exc)
-        if self._source_error is not None:
-            self._emit(Notice(NoticeKind.SOURCE_FAILED, str(self._source_error)))
-        self.stats.last_token_s = self._since_start()
-        self._cut(self._cleaner.finish())
-        self._add(self._fragmenter.finish())
-        self._utterance.finish()
-        self._wake.set()
-
-    def _stop_feeding(self) -> None:
-        self._feeding = False
-
-    async def _wait_for_room(self) -> None:
-        """Text comes faster than it is spoken: do not read on for a while. The source is not to blame for that silence."""
-        self._held_back = True
-        self._silent.reschedule(None)
-        self._room.clear()
-        await self._room.wait()
-        self._silent.reschedule(self._loop.time() + self._voicing.token_s)
-        self._held_back = False
-
-    def _take(self, item: str | Aside) -> None:
-        if not isinstance(item, str):
-            if not isinstance(item, Aside):
-                raise LocalProtocolError(f"the source gave a {type(item).__name__}", hint="a source gives str or Aside")
-            self._emit(item)
-            return
-        if not item:
-            return
-        now = self._loop.time()
-        if self._text:
-            self._token_gaps.append(now - self._last_token_at)
-        else:
-            self.stats.first_token_s = now - self._started_at
-        self._last_token_at = now
-        self._text.append(item)
-        self.stats.source_chars += len(item)
-        before = self.stats.fragments
-        self._cut(self._cleaner.feed(item))
-        if self._hungry:
-            self._cut_clause()
-        if self.stats.fragments > before:
-            self._go_on()
-        if self._check not in self._timers:
-            self._arm(self._check, now + CHECK_S)
-
-    def _cut(self, pieces: list[Piece]) -> None:
-        for piece in pieces:
-            if fragments := self._fragmenter.feed(piece):
-                self._add(fragments)
-
-    def _add(self, fragments: list[Fragment]) -> None:
-        for fragment in fragments:
-            self._utterance.add(fragment)
-        if fragments:
-            if self.stats.first_fragment_s is None:
-                self.stats.first_fragment_s = self._since_start()
-            self.stats.fragments += len(fragments)
-
-    def _check(self) -> None:
-        """The model pauses, or the listener is about to run dry: let go of what is held, when its time has come.
-
-        A timer and not a timeout around the source: a pause never disturbs the source, and a token costs no timer.
-        """
-        since, now = self._last_token_at, self._loop.time()
-        if self._feeding and not self._held_back:
-            self._silent.reschedule(since + self._voicing.token_s)
-        gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
-        before = self.stats.fragments
-        # Times are compared, as the timer is set by one: a difference of two can be a little less than what they differ by.
-        if now >= since + pause_s(self._cleaner.holding.hold, gap_s):
-            self._cut(self._cleaner.release())
-        if now >= since + pause_s(self._fragmenter.holding.hold, gap_s):
-            self._add(self._fragmenter.release())
-        if self.stats.fragments > before:
-            self._go_on()
-        holds = (self._cleaner.holding.hold, self._fragmenter.holding.hold)
-        due_at = since + min(pause_s(hold, gap_s) for hold in holds)
-        if now < since + CHECK_S:
-            due_at = since + CHECK_S  # the model is writing
-        if now < due_at < float("inf"):
-            self._arm(self._check, due_at)
-
-    def _cut_clause(self) -> bool:
-        """Have text up to the last clause end, rather than wait for the sentence. Whether there was any."""
-        if self._voicing.policy is not Policy.CLAUSE_FIRST or self._utterance.backlog_chars:
-            return False
-        fragments = self._fragmenter.release(clause=True)
-        self._add(fragments)
-        return bool(fragments)
 
     # The speaker: utterance to endpoint
 
@@ -513,7 +252,7 @@ class Turn:
 
     def _advance(self, slot: Slot) -> bool:
         """Take the steps that can be taken now. Whether it is time to move to another place."""
-        self._hungry = False
+        self._feeder.hungry = False
         waits_for_flush = slot.dialect.traits.audio_waits_for_flush
         next_step = self._pacing.next_step if waits_for_flush else self._pacing.next_step_streaming
         while slot.live:
@@ -527,10 +266,10 @@ class Turn:
                 case "speak":
                     self._say(slot)
                 case "cut":
-                    if not self._cut_clause():
-                        self._hungry = True
+                    if not self._feeder.cut_clause():
+                        self._feeder.hungry = True
                         return False
-                case "flush" if not self._utterance.first_group and self._cut_clause():
+                case "flush" if not self._utterance.first_group and self._feeder.cut_clause():
                     pass  # the group takes it along
                 case "flush" | "end":
                     if self._utterance.open_chars:
@@ -592,8 +331,7 @@ class Turn:
         if self.stats.first_speak_s is None:
             self.stats.first_speak_s = self._since_start()
         self.stats.sent_chars += len(text)
-        if self._utterance.backlog_chars <= BACKLOG_CHARS:
-            self._room.set()
+        self._feeder.make_room()
 
     def _flushed(self, now: float) -> None:
         self._utterance.flush()
@@ -610,8 +348,8 @@ class Turn:
         failed = self._lost_link
         if failed is None:
             if self.outcome is None:
-                outcome = Outcome.DONE if self._source_error is None else Outcome.CUT_SHORT
-                self._finish(outcome, self._source_error)
+                outcome = Outcome.DONE if self._feeder.error is None else Outcome.CUT_SHORT
+                self._finish(outcome, self._feeder.error)
             return True
         self._pacing.lost()
         got_on = self._acked_since or self._utterance.released_s > self._lost_at_s + GOT_ON_S
@@ -721,84 +459,5 @@ class Turn:
         return self._loop.time() - self._started_at
 
 
-def _source_failed(exc: Exception) -> SourceError:
-    error = SourceError(f"the source failed with {type(exc).__name__}")
-    error.__cause__ = exc
-    return error
-
-
 def _ignore(event: messages.Event) -> None:
     """The listener of a place that has been left."""
-
-
-class Conversation:
-    """Turns that are spoken one after another over the same endpoint.
-
-    A turn that is started while another is still speaking is read and cut ahead, and spoken after it.
-
-    `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoint's own.
-    `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
-    takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
-    most. `slow_consumer_s`: after so long without anybody taking
-    the audio a turn ends with SlowConsumerError. `token_s`: after so long without a word from it, a source has failed.
-    """
-
-    def __init__(
-        self,
-        pool: Pool,
-        endpoints: Sequence[Endpoint],
-        *,
-        policy: Policy | None = None,
-        pace: Pace = Pace.NONE,
-        cleaner: Callable[[], Cleaner] = Cleaner,
-        fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
-        resume: Resume = Resume.SEAM,
-        spill: bool = False,
-        ahead_s: float = AHEAD_S,
-        slow_consumer_s: float = SLOW_CONSUMER_S,
-        token_s: float = TOKEN_S,
-    ) -> None:
-        self._pool = pool
-        first = endpoints[0].dialect
-        for other in endpoints[1:]:
-            if other.dialect.format != first.format:
-                what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
-                raise ConfigError(what, hint="endpoints that stand in for each other need one format")
-        self._voicing = _Voicing(
-            tuple(endpoints),
-            policy or first.policy,
-            pace,
-            cleaner,
-            fragmenter,
-            resume,
-            spill,
-            ahead_s,
-            slow_consumer_s,
-            token_s,
-        )
-        self._last: Turn | None = None
-
-    @property
-    def format(self) -> AudioFormat:
-        """Of the audio of all turns."""
-        return self._voicing.format
-
-    async def warm(self) -> None:
-        """Open a connection before the first turn needs it, if none is open. Raises ConnectFailed when none can be had."""
-        *others, last = self._voicing.endpoints
-        for endpoint in others:
-            try:
-                await self._pool.warm(endpoint)
-            except ConnectFailed:
-                continue
-            return
-        await self._pool.warm(last)
-
-    def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
-        """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
-
-        `pace`: who takes the audio, if not as usual in this conversation.
-        """
-        voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
-        self._last = Turn(self._pool, voicing, source, self._last)
-        return self._last

@@ -1,0 +1,96 @@
+"""Turns that are spoken one after another over the same endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..audio import AudioFormat
+from ..errors import ConfigError, ConnectFailed
+from ..pool import Endpoint, Pool
+from ..speech.pacing import AHEAD_S, Pace
+from ..speech.utterance import Resume
+from ..text.cleaner import Cleaner
+from ..text.fragmenter import Fragmenter
+from ..text.fragments import Policy
+from .feeder import Source
+from .response import Turn
+from .voicing import Voicing
+
+__all__ = ["SLOW_CONSUMER_S", "TOKEN_S", "Conversation"]
+
+SLOW_CONSUMER_S = 60.0
+TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
+
+
+class Conversation:
+    """Turns that are spoken one after another over the same endpoint.
+
+    A turn that is started while another is still speaking is read and cut ahead, and spoken after it.
+
+    `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoint's own.
+    `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
+    takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
+    most. `slow_consumer_s`: after so long without anybody taking
+    the audio a turn ends with SlowConsumerError. `token_s`: after so long without a word from it, a source has failed.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        endpoints: Sequence[Endpoint],
+        *,
+        policy: Policy | None = None,
+        pace: Pace = Pace.NONE,
+        cleaner: Callable[[], Cleaner] = Cleaner,
+        fragmenter: Callable[[Policy], Fragmenter] = Fragmenter,
+        resume: Resume = Resume.SEAM,
+        spill: bool = False,
+        ahead_s: float = AHEAD_S,
+        slow_consumer_s: float = SLOW_CONSUMER_S,
+        token_s: float = TOKEN_S,
+    ) -> None:
+        self._pool = pool
+        first = endpoints[0].dialect
+        for other in endpoints[1:]:
+            if other.dialect.format != first.format:
+                what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
+                raise ConfigError(what, hint="endpoints that stand in for each other need one format")
+        self._voicing = Voicing(
+            tuple(endpoints),
+            policy or first.policy,
+            pace,
+            cleaner,
+            fragmenter,
+            resume,
+            spill,
+            ahead_s,
+            slow_consumer_s,
+            token_s,
+        )
+        self._last: Turn | None = None
+
+    @property
+    def format(self) -> AudioFormat:
+        """Of the audio of all turns."""
+        return self._voicing.format
+
+    async def warm(self) -> None:
+        """Open a connection before the first turn needs it, if none is open. Raises ConnectFailed when none can be had."""
+        *others, last = self._voicing.endpoints
+        for endpoint in others:
+            try:
+                await self._pool.warm(endpoint)
+            except ConnectFailed:
+                continue
+            return
+        await self._pool.warm(last)
+
+    def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
+        """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
+
+        `pace`: who takes the audio, if not as usual in this conversation.
+        """
+        voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
+        self._last = Turn(self._pool, voicing, source, self._last)
+        return self._last

@@ -1,0 +1,49 @@
+"""How the turns of a conversation are spoken: what they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..audio import AudioFormat
+from ..pool import Endpoint
+from ..speech.pacing import Pace
+from ..speech.utterance import Resume
+from ..text.cleaner import Cleaner
+from ..text.fragmenter import Fragmenter
+from ..text.fragments import Policy
+
+__all__ = ["Voicing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Voicing:
+    """What the turns of a conversation share."""
+
+    endpoints: tuple[Endpoint, ...]
+    policy: Policy
+    pace: Pace
+    cleaner: Callable[[], Cleaner]
+    fragmenter: Callable[[Policy], Fragmenter]
+    resume: Resume
+    spill: bool
+    ahead_s: float
+    slow_consumer_s: float
+    token_s: float
+    floor: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def format(self) -> AudioFormat:
+        return self.endpoints[0].dialect.format
+
+    @property
+    def max_chars(self) -> int | None:
+        """The longest text that all endpoints take, None for any length."""
+        limits = [endpoint.limits or endpoint.dialect.limits for endpoint in self.endpoints]
+        allowed = [n for limit in limits for n in (limit.chars_per_speak, limit.chars_per_window) if n is not None]
+        return min(allowed, default=None)
+
+    @property
+    def waits_for_flush(self) -> bool:
+        return all(endpoint.dialect.traits.audio_waits_for_flush for endpoint in self.endpoints)
