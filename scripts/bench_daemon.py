@@ -143,6 +143,8 @@ class Speech(asyncio.Protocol):
                 if self.timer is None:
                     self.due = now()
                     self.tick()
+            case "Close":
+                self.transport.write(frame(struct.pack(">H", 1000), 8))
             case "Clear":
                 self.groups.clear()
                 self.chars = 0
@@ -212,6 +214,63 @@ class Chat(asyncio.Protocol):
             self.lost.set_result(None)
 
 
+class Speak(asyncio.Protocol):
+    """A client of Deepgram's Speak: a token a message, a Flush after each sentence; it keeps the delays of the audio."""
+
+    def __init__(self, seen: Seen, from_s: float) -> None:
+        self.seen, self.from_s = seen, from_s
+        self.lost = asyncio.get_running_loop().create_future()
+        self.buffer, self.open, self.n = bytearray(), False, 0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        head = "GET /v1/speak HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        self.transport.write(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if not self.open:
+            if (end := self.buffer.find(b"\r\n\r\n")) < 0:
+                return
+            del self.buffer[: end + 4]
+            self.open, self.due = True, now()
+            self.tick()
+        at = now()
+        while len(self.buffer) >= 4:
+            size, start = self.buffer[1], 2
+            if size >= 126:
+                start = 4 if size == 126 else 10
+                size = int.from_bytes(self.buffer[2:start], "big")
+            if len(self.buffer) < start + size:
+                return
+            # An endpoint's frame that comes in two has its time in the first: the rest is silence, and reads as none.
+            if self.buffer[0] & 0xF == 2 and size >= 8 and at > self.from_s:
+                sent = struct.unpack_from("<d", self.buffer, start)[0]
+                if sent:
+                    self.seen.audio.append(at - sent)
+            del self.buffer[: start + size]
+
+    def tick(self) -> None:
+        token = TOKENS[self.n % len(TOKENS)]
+        messages = [b'{"type":"Speak","text":"%b"}' % token.encode()]
+        self.n += 1
+        if self.n % len(TOKENS) == 0:
+            messages.append(b'{"type":"Flush"}')
+        # A mask of zeros leaves the text as it is.
+        self.transport.write(b"".join(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text for text in messages))
+        if now() > self.from_s:
+            self.seen.tokens.append(0.0)
+        self.due += 1 / TOKENS_PER_S
+        self.timer = asyncio.get_running_loop().call_later(max(0.0, self.due - now()), self.tick)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.timer:
+            self.timer.cancel()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
 # --- the bare forwarder: what any Python process in between costs ------------------------------------------------------------
 
 
@@ -250,9 +309,29 @@ async def forward(llm: str, speech: str) -> None:
                 hearing.cancel()
         return response
 
+    async def speak(request: web.Request) -> web.WebSocketResponse:
+        client = web.WebSocketResponse(compress=False)
+        await client.prepare(request)
+        async with session.ws_connect(f"{speech}/v1/speak", compress=0) as socket:
+
+            async def hear() -> None:
+                async for message in socket:
+                    if message.type is WSMsgType.BINARY:
+                        await client.send_bytes(message.data)
+                    else:
+                        await client.send_str(message.data)
+
+            hearing = asyncio.create_task(hear())
+            try:
+                async for message in client:
+                    await socket.send_str(message.data)
+            finally:
+                hearing.cancel()
+        return client
+
     async with ClientSession(connector=TCPConnector(limit=0)) as session:
         app = web.Application()
-        app.add_routes([web.post("/v1/chat/completions", completions)])
+        app.add_routes([web.post("/v1/chat/completions", completions), web.get("/v1/speak", speak)])
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -282,13 +361,14 @@ def share(values: list[float], of: float) -> float:
     return sorted(values)[min(len(values) - 1, int(of * len(values)))] * 1000 if values else float("nan")
 
 
-async def level(port: int, pid: int, n: int, seconds: float) -> str:
+async def level(kind: type[Chat | Speak], port: int, pid: int, n: int, seconds: float) -> str:
     """`n` conversations at once, as a line of the table."""
     loop = asyncio.get_running_loop()
     before_kb, began = memory_kb(pid), now()
-    seen, clients = Seen([], []), []
+    seen = Seen([], [])
+    clients: list[Chat | Speak] = []
     for i in range(n):
-        client = Chat(seen, began + WARM_S)
+        client = kind(seen, began + WARM_S)
         await loop.create_connection(partial(_same, client), "127.0.0.1", port)
         clients.append(client)
         await asyncio.sleep(max(0.0, began + 2.0 * i / n - now()))
@@ -308,7 +388,7 @@ async def level(port: int, pid: int, n: int, seconds: float) -> str:
     )
 
 
-def _same(client: Chat) -> Chat:
+def _same(client: Chat | Speak) -> Chat | Speak:
     return client
 
 
@@ -317,7 +397,10 @@ HEAD += f"{'n':>6} {'alive':>6} {'p50':>9} {'p99':>9} {'p50':>9} {'p99':>9}"
 HEAD += f" {'s/s':>9} {'%':>7} {'%':>7} {'a token':>9} {'versation':>9}"
 
 
-async def measure(systems: list[str], levels: list[int], seconds: float, cpus: list[int]) -> None:
+FACES: dict[str, type[Chat | Speak]] = {"chat": Chat, "speak": Speak}
+
+
+async def measure(face: str, systems: list[str], levels: list[int], seconds: float, cpus: list[int]) -> None:
     loop = asyncio.get_running_loop()
     llm = await loop.create_server(Llm, "127.0.0.1", 0, backlog=1024)
     speech = await loop.create_server(Speech, "127.0.0.1", 0, backlog=1024)
@@ -336,10 +419,13 @@ async def measure(systems: list[str], levels: list[int], seconds: float, cpus: l
                     if n == levels[0]:
                         print(f"\n{system}\n{HEAD}", flush=True)
                     port = int(line.rsplit(b":", 1)[1].split(b"/")[0])
-                    print(await level(port, process.pid, n, seconds), flush=True)
+                    print(await level(FACES[face], port, process.pid, n, seconds), flush=True)
                 finally:
                     process.send_signal(signal.SIGTERM)
-                    process.wait(10)
+                    began = now()
+                    await loop.run_in_executor(None, process.wait, 30)
+                    if now() - began > 5:
+                        print(f"it took {now() - began:.1f} s to end", flush=True)
 
 
 def start(system: str, ports: list[int], folder: Path, cpus: list[int]) -> subprocess.Popen[bytes]:
@@ -349,7 +435,7 @@ def start(system: str, ports: list[int], folder: Path, cpus: list[int]) -> subpr
     else:
         config = folder / "llm2ws.toml"
         config.write_text(
-            f'[llm.m]\nkind = "openai"\nbase_url = "http://127.0.0.1:{ports[0]}/v1"\nmodel = "m"\n'
+            f'log = "error"\n[llm.m]\nkind = "openai"\nbase_url = "http://127.0.0.1:{ports[0]}/v1"\nmodel = "m"\n'
             f'[speech.s]\ndialect = "deepgram"\nurl = "ws://127.0.0.1:{ports[1]}"\n'
             "[speech.s.limits]\nchars_per_window = 1000000\nflushes_per_window = 10000\n"
             "[server]\ndrain_s = 0.1\n[server.limits]\nconversations = 100000\nmessages_per_s = 100000\n"
@@ -366,6 +452,7 @@ def start(system: str, ports: list[int], folder: Path, cpus: list[int]) -> subpr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--systems", default="forwarder,llm2ws")
+    parser.add_argument("--face", choices=["chat", "speak"], default="chat", help="what the clients speak")
     parser.add_argument("--levels", default="1,50,200", help="conversations at once")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--forward", nargs=2, metavar=("LLM", "SPEECH"), help=argparse.SUPPRESS)
@@ -387,7 +474,7 @@ def main() -> None:
         start_affinity = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cpus[:1])
         try:
-            runner.run(measure(systems, [int(n) for n in args.levels.split(",")], args.seconds, cpus[-1:]))
+            runner.run(measure(args.face, systems, [int(n) for n in args.levels.split(",")], args.seconds, cpus[-1:]))
         finally:
             os.sched_setaffinity(0, start_affinity)
 
