@@ -54,7 +54,7 @@ def check_cuts(stretch: float, *, seed: int, max_frame_bytes: int) -> None:
     print(f"variation of {stretch:.0%}: {share:.0%} of {len(done)} seams repeat a word")
 
 
-@pytest.mark.parametrize("stretch", STRETCHES)
+@pytest.mark.parametrize("stretch", [*(pytest.param(s, marks=pytest.mark.soak) for s in (0.0, 0.02)), 0.08])
 def test_a_reply_cut_at_every_frame_loses_no_word_and_repeats_at_most_one(stretch: float) -> None:
     check_cuts(stretch, seed=0, max_frame_bytes=16_000)
 
@@ -99,6 +99,7 @@ def test_what_becomes_of_a_broken_text_is_a_setting(resume: Literal["seam", "nex
 # --- interruptions
 
 
+@pytest.mark.soak
 def test_two_hundred_interruptions_at_random_moments_leave_nothing_behind() -> None:
     random = Random(5)
 

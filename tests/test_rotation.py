@@ -52,6 +52,7 @@ async def converse_fifty_times(life_s: float) -> None:
         assert speech.closed_with == [GOODBYE] * speech.connections
 
 
+@pytest.mark.soak
 def test_fifty_conversations_outlive_their_connections_and_none_is_interrupted() -> None:
     run(converse_fifty_times(2.0))
 
