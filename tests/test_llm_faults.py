@@ -170,8 +170,8 @@ def check(fault: Fault, port: int, code: int, events: list[dict[str, Any]], said
     assert spoken[-1:] == ([FlushIn] if fault.spoken else []), "what was received is flushed, and nothing else"
 
 
-# Each is a process that imports an SDK for half a second or more. Every fault is met by the library in tests/sources as well, so
-# only each third is tried here without --all.
+# Each is a process that imports an SDK for half a second or more. Every fault is met by the library in tests/sources as well,
+# so only each third is tried here without --all.
 ROWS = [pytest.param(row, id=row.name, marks=[pytest.mark.soak] if at % 3 else []) for at, row in enumerate(FAULTS)]
 
 
