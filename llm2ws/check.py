@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from .errors import ConnectFailed, Llm2wsError, SourceError
 
 if TYPE_CHECKING:
-    from .config import Loaded, Settings
+    from .config import Loaded
+    from .settings import Settings
 
 __all__ = ["Checked", "State", "check", "settings_of", "show"]
 
@@ -52,7 +53,8 @@ class Checked(NamedTuple):
 
 async def check(settings: Settings) -> list[Checked]:
     """Try everything that is set, at the same time."""
-    from .service import choose_llm, choose_speech
+    from .llms import choose_llm
+    from .service import choose_speech
 
     llms = dict.fromkeys([*settings.llm, settings.default_llm or choose_llm(settings)[0]])
     endpoints = dict.fromkeys([*settings.speech, settings.default_speech or choose_speech(settings)[0]])
@@ -75,7 +77,7 @@ async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]
 async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     from msgspec.structs import replace
 
-    from .service import KINDS, choose_llm
+    from .llms import KINDS, choose_llm
 
     _, llm = choose_llm(settings, name)
     client = KINDS[llm.kind](replace(llm, max_retries=0))

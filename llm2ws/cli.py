@@ -281,8 +281,9 @@ def speech_server(
 @_config
 def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None, verbose: bool, config: str | None) -> int:
     """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
-    from .config import Loaded, Settings, load
+    from .config import Loaded, load
     from .log import configure
+    from .settings import Settings
 
     flags: dict[tuple[str, ...], object] = {}
     if listen is not None:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .audio import AudioFormat
-    from .config import Loaded, Settings, Speech
-    from .service import LlmClient
+    from .config import Loaded
+    from .llms import LlmClient
+    from .settings import Settings, Speech
     from .sinks.device import Player
     from .sinks.raw import RawFile
     from .sinks.wav import WavFile
@@ -195,7 +196,7 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: R
 
 def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
     """Who answers, in words, and the answer."""
-    from .service import answer
+    from .llms import answer
     from .sources.text import from_stream
 
     assert asked.prompt is not None
@@ -213,8 +214,8 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
     """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
     from msgspec.structs import replace
 
-    from .service import choose_llm
-    from .service import llm_client as client_of
+    from .llms import choose_llm
+    from .llms import llm_client as client_of
 
     name, llm = choose_llm(settings, asked.llm)
     flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}

@@ -7,21 +7,22 @@ import dataclasses
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat, Encoding
-from .config import VENDORS, Llm, Secret, Settings, Speech, Text, read_key
+from .config import VENDORS, key_of
 from .errors import ConfigError, LocalProtocolError, UnknownName
+from .llms import LlmClient, choose_llm, llm_client, model_settings
+from .settings import Secret, Settings, Speech, Text
 from .sources.aside import Aside
-from .sources.prompt import Prompt, conversation
-from .sources.text import echo
+from .sources.prompt import Prompt
 from .speech import DIALECTS
 from .speech.dialect import Limits, Setup
 from .speech.pacing import Pace
@@ -32,25 +33,19 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
     from types import TracebackType
 
     from .pool import Endpoint, Pool
-    from .sources.model import ModelSettings
     from .sources.relay import Relay
     from .text.cleaner import Cleaner
     from .text.fragmenter import Fragmenter
     from .turn import Conversation
 
 __all__ = [
-    "KINDS",
     "LOCAL",
-    "LlmClient",
     "Service",
-    "answer",
     "audio_format",
-    "choose_llm",
     "choose_speech",
     "cleaner",
     "connect",
     "fragmenter",
-    "llm_client",
     "local_endpoint",
     "open_speech",
 ]
@@ -75,83 +70,6 @@ _OPENAI_VOICES = {
     "verse": "aura-2-aries-en",
 }
 _VOICE_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")
-
-
-class LlmClient(Protocol):
-    """What answers, kept open for many answers."""
-
-    @property
-    def who(self) -> str:
-        """The model and where it is, for people."""
-
-    async def __aenter__(self) -> object: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer. `extra`: fields of this request that win over the settings."""
-
-    async def models(self) -> list[str]:
-        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
-
-
-class _Echo:
-    """Answers with what the user said last."""
-
-    who = "the prompt itself"
-
-    def __init__(self, llm: Llm) -> None:
-        self._tokens_per_s = llm.tokens_per_s
-
-    async def __aenter__(self) -> None:
-        """There is nothing to open."""
-
-    async def __aexit__(self, *_: object) -> None:
-        """There is nothing to close."""
-
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        said = conversation(prompt)[-1].get("content")
-        return echo(said if isinstance(said, str) else "", tokens_per_s=self._tokens_per_s)
-
-    async def models(self) -> list[str]:
-        return []
-
-
-def _openai(llm: Llm) -> LlmClient:
-    from .sources.openai import OpenAIChat
-
-    return OpenAIChat(_model_settings(llm))
-
-
-def _anthropic(llm: Llm) -> LlmClient:
-    from .sources.anthropic import AnthropicMessages
-
-    return AnthropicMessages(_model_settings(llm))
-
-
-# What can answer a prompt: a line for each kind.
-KINDS: dict[str, Callable[[Llm], LlmClient]] = {"anthropic": _anthropic, "echo": _Echo, "openai": _openai}
-
-
-def _model_settings(llm: Llm) -> ModelSettings:
-    from .sources.model import ModelSettings
-
-    return ModelSettings(
-        model=llm.model or None,
-        base_url=llm.base_url or None,
-        api_key=_key(llm),  # settings have taken the environment in: nothing else is looked for there
-        system=llm.system or None,
-        template=llm.template or None,
-        temperature=llm.temperature,
-        max_tokens=llm.max_tokens,
-        stop=llm.stop,
-        ca_file=llm.ca_file or None,
-        first_token_s=llm.first_token_s,
-        stall_s=llm.stall_s,
-        max_retries=llm.max_retries,
-    )
 
 
 @asynccontextmanager
@@ -222,36 +140,6 @@ def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
     if vendor and not (entry.url or entry.api_key or entry.api_key_file):
         entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
     return name, replace(entry, dialect=dialect)
-
-
-def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
-    """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
-
-    Raises ConfigError when it is not known.
-    """
-    name = wanted or settings.default_llm or next(iter(settings.llm), "echo")
-    llm = settings.llm.get(name, Llm())
-    kind = llm.kind or name
-    if kind not in KINDS:
-        known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
-        raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
-    return name, replace(llm, kind=kind)
-
-
-def llm_client(settings: Settings, llm: Llm) -> LlmClient:
-    """What answers, not entered yet, with those that answer in its place. Raises ConfigError when one of them is not known."""
-    from .sources.failover import Failover
-
-    others = [choose_llm(settings, name)[1] for name in llm.failover]
-    client = KINDS[llm.kind](llm)
-    return Failover([client, *(KINDS[other.kind](other) for other in others)]) if others else client
-
-
-async def answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: one answer of what `KINDS` made, which is opened for it and closed after it."""
-    async with client, aclosing(client.answer(prompt)) as items:
-        async for item in items:
-            yield item
 
 
 def audio_format(entry: Speech) -> AudioFormat:
@@ -330,7 +218,7 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for name, entry in self._entries.items():
-                self._keys[name] = _key(entry)
+                self._keys[name] = key_of(entry)
                 if entry.dialect != LOCAL and not entry.url and not self._keys[name]:
                     variable = next((of for of, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
@@ -350,7 +238,7 @@ class Service:
                 if llm.kind == "openai":
                     from .sources.relay import Relay
 
-                    self._relays[name] = await stack.enter_async_context(Relay(_model_settings(llm)))
+                    self._relays[name] = await stack.enter_async_context(Relay(model_settings(llm)))
             self._stack = stack.pop_all()
         return self
 
@@ -510,10 +398,6 @@ def _chain(settings: Settings, names: Sequence[str], default: str) -> Iterator[t
 def _shown(name: str) -> str:
     """A name that a client gave, fit for a message."""
     return repr(name) if _VOICE_NAME.fullmatch(name) else "of that name"
-
-
-def _key(entry: Speech | Llm) -> str:
-    return read_key(entry.api_key_file) if entry.api_key_file and not entry.api_key else entry.api_key.reveal()
 
 
 @asynccontextmanager

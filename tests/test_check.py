@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from llm2ws import check as module
-from llm2ws.config import Llm, Settings
 from llm2ws.errors import SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
+from llm2ws.settings import Llm, Settings
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import refusal
 from tests.sources.replay import End, Reply, json_reply, replay

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws import config
-from llm2ws.config import Llm, Secret, Settings, Speech
 from llm2ws.errors import ConfigError
 from llm2ws.service import cleaner
+from llm2ws.settings import Llm, Markup, Secret, Settings, Speech
 from llm2ws.text.rules import Rules
 from tests.support import ROOT, texts_of
 
@@ -207,7 +207,7 @@ def test_a_key_file_holds_the_key_alone(tmp_path: Path, content: bytes, why: str
 
 
 def test_markup_is_called_what_the_rules_call_it() -> None:
-    assert list(typing.get_args(config.Markup)) == [field.name for field in dataclasses.fields(Rules)]
+    assert list(typing.get_args(Markup)) == [field.name for field in dataclasses.fields(Rules)]
 
 
 @pytest.mark.parametrize(

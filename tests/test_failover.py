@@ -12,10 +12,11 @@ from itertools import count
 import pytest
 from aiohttp import web
 
-from llm2ws.config import Llm, Settings
 from llm2ws.errors import ConfigError, SourceError
+from llm2ws.llms import choose_llm, llm_client
 from llm2ws.pool import Pool
-from llm2ws.service import Service, choose_llm, llm_client
+from llm2ws.service import Service
+from llm2ws.settings import Llm, Settings
 from llm2ws.speech.breaker import REST_S
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Drop, FaultySpeech, decode, script, tokens

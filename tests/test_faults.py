@@ -16,12 +16,12 @@ from typing import Literal
 
 import pytest
 
-from llm2ws.config import Settings, Speech
 from llm2ws.errors import SourceError, TurnLost
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint
 from llm2ws.service import Service
+from llm2ws.settings import Settings, Speech
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup

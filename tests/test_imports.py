@@ -18,7 +18,21 @@ PACKAGE = ROOT / "llm2ws"
 
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
-_SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "config", "connection", "pool", "turn", "localspeech")
+_SERVICE = (
+    "localspeech",
+    "errors",
+    "audio",
+    "text",
+    "speech",
+    "sources",
+    "sinks",
+    "config",
+    "settings",
+    "connection",
+    "pool",
+    "turn",
+    "localspeech",
+)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
     "__main__": ("cli",),
@@ -28,7 +42,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "speech": ("errors", "audio", "text.fragments"),
     "sources": ("errors", "audio"),
     "sinks": ("errors", "audio"),
-    "config": ("errors", "audio"),
+    "settings": (),
+    "config": ("errors", "settings"),
     "metrics": ("errors",),
     "log": ("errors",),
     "connection": ("errors", "audio", "speech"),
@@ -39,14 +54,27 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
-    "service": (*_SERVICE, "metrics", "log"),
+    "llms": ("errors", "config", "settings", "sources"),
+    "service": (*_SERVICE, "llms", "metrics", "log"),
     # Faces push text into a turn, and read what comes beside it.
-    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "metrics", "log", "config", "sources"),
-    "cli": (*_SERVICE, "metrics", "log", "service", "server", "say", "chat", "check", "report"),
+    "server": (
+        "errors",
+        "audio",
+        "text.fragments",
+        "speech",
+        "turn",
+        "service",
+        "metrics",
+        "log",
+        "config",
+        "settings",
+        "sources",
+    ),
+    "cli": (*_SERVICE, "metrics", "log", "llms", "service", "server", "say", "chat", "check", "report"),
     "report": ("errors", "speech", "sources", "sinks", "turn"),
-    "say": (*_SERVICE, "log", "service", "report"),
-    "chat": (*_SERVICE, "log", "service", "report", "say"),
-    "check": (*_SERVICE, "service", "report"),
+    "say": (*_SERVICE, "log", "llms", "service", "report"),
+    "chat": (*_SERVICE, "log", "llms", "service", "report", "say"),
+    "check": (*_SERVICE, "llms", "service", "report"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from llm2ws.config import Text
 from llm2ws.service import cleaner
+from llm2ws.settings import Text
 from llm2ws.speech.deepgram_server import FlushIn
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import chunk, delta, event

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.config import Secret, Settings, Speech
 from llm2ws.errors import ConfigError, ConnectFailed
-from llm2ws.service import LOCAL, choose_llm, choose_speech, connect, open_speech
+from llm2ws.llms import choose_llm
+from llm2ws.service import LOCAL, choose_speech, connect, open_speech
+from llm2ws.settings import Secret, Settings, Speech
 from llm2ws.speech.dialect import Limits
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.text.fragments import Policy

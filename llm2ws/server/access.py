@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
-from ..config import ClientLimits, Key, Server, read_key
+from ..config import read_key
 from ..errors import ConfigError
+from ..settings import ClientLimits, Key, Server
 from ..speech.deepgram_server import credential
 from ..speech.dialect import is_loopback
 from .state import Problem

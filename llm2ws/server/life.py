@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from ..config import Server, Settings
 from ..errors import ConfigError, SpeechError
 from ..metrics import Metrics
 from ..service import Service
+from ..settings import Server, Settings
 from .access import Access, split_listen
 from .app import create_app
 from .health import Readiness

@@ -16,9 +16,9 @@ from ..errors import ConfigError, ConnectFailed, Llm2wsError, SourceError, Speec
 if TYPE_CHECKING:
     import ssl
 
-    from ..config import Settings
     from ..metrics import Metrics
     from ..service import Service
+    from ..settings import Settings
     from .access import Access, Client
     from .health import Readiness
 

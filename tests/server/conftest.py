@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from llm2ws.config import Llm, Secret, Server, Settings, Speech
 from llm2ws.server.life import running
 from llm2ws.server.state import Daemon
+from llm2ws.settings import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, FaultySpeech, tokens
 from tests.sources.replay import SSE, End, Reply, replay
 from tests.sources.replay import Server as Llms

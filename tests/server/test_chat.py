@@ -295,7 +295,7 @@ async def test_an_endpoint_that_is_gone_is_an_error_in_the_stream(start: Start) 
 async def test_other_llms_are_made_into_chunks(start: Start) -> None:
     from msgspec.structs import replace
 
-    from llm2ws.config import Llm
+    from llm2ws.settings import Llm
 
     def with_echo(settings: Any) -> Any:
         return replace(settings, llm={**settings.llm, "echo": Llm(kind="echo", tokens_per_s=0)})

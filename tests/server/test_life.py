@@ -17,8 +17,8 @@ import openai
 import pytest
 import trustme
 
-from llm2ws.config import Server
 from llm2ws.errors import ConfigError
+from llm2ws.settings import Server
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk

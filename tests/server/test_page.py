@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from llm2ws.config import Key, Secret, Server
+from llm2ws.settings import Key, Secret, Server
 from llm2ws.testing import Coding, FaultySpeech, decode
 from tests.server.conftest import Running, Start, says
 from tests.sources.replay import SSE, End, Reply

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llm2ws.config import ClientLimits, Llm, Server
+from llm2ws.settings import ClientLimits, Llm, Server
 from llm2ws.speech.deepgram_server import ClearIn, SpeakIn
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
 from tests.server.conftest import Running, Start, says

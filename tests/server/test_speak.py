@@ -14,8 +14,8 @@ import pytest
 from aiohttp import WSMsgType
 from msgspec.structs import replace
 
-from llm2ws.config import ClientLimits, Key, Secret, Server, Voice
 from llm2ws.server import sending
+from llm2ws.settings import ClientLimits, Key, Secret, Server, Voice
 from llm2ws.speech.deepgram_server import ClearIn, FlushIn, Refusal, SpeakIn, parse_query
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, tokens
 from tests.server.conftest import CODING, Running, Start

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llm2ws.config import ClientLimits, Server
 from llm2ws.errors import SourceError
 from llm2ws.server.state import CLIENT, DAEMON, Problem
 from llm2ws.server.turns import Speaking, Stopped, speaking
+from llm2ws.settings import ClientLimits, Server
 from llm2ws.testing import FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Done, Outcome
 from tests.server.conftest import CODING, Running, Start

@@ -1,0 +1,261 @@
+"""Settings: what there is to set.
+
+Each setting is one field below, with its type, its unit in the name, its default and why one would change it:
+`config/llm2ws.toml`, the command's help and all checks are made from that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "ClientLimits",
+    "Key",
+    "Llm",
+    "Markup",
+    "Model",
+    "Play",
+    "Secret",
+    "Server",
+    "Settings",
+    "Speech",
+    "SpeechLimits",
+    "Text",
+    "Voice",
+]
+
+
+class Secret:
+    """A key. It shows itself only when asked to."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+
+Positive = Annotated[int, Meta(gt=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+
+
+class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint allows on one connection. Unset: as its vendor says."""
+
+    chars_per_speak: Annotated[Positive | None, Meta(description="characters in one message")] = None
+    chars_per_window: Annotated[Positive | None, Meta(description="characters a minute; less for a smaller plan")] = None
+    flushes_per_window: Annotated[Positive | None, Meta(description="flushes a minute")] = None
+    life_s: Annotated[
+        PositiveFloat | None, Meta(description="the age at which it closes a connection; a turn moves before")
+    ] = None
+
+
+class Speech(msgspec.Struct, frozen=True, kw_only=True):
+    """A speech endpoint."""
+
+    dialect: Annotated[
+        str, Meta(description="what it speaks: deepgram, or local for the embedded endpoint; empty: its own name, or deepgram")
+    ] = ""
+    url: Annotated[str, Meta(description="ws:// or wss:// address; empty: the vendor's own")] = ""
+    voice: Annotated[str, Meta(description="the voice, in the endpoint's words; empty: its usual one")] = ""
+    voices: Annotated[
+        tuple[str, ...], Meta(description="others that clients of the daemon may ask for, as aura-2-*; empty: all it has")
+    ] = ()
+    speed: Annotated[float, Meta(gt=0, description="multiple of the voice's usual speed")] = 1.0
+    encoding: Annotated[
+        Literal["linear16", "mulaw", "alaw"], Meta(description="how a sample is written; mulaw for telephony")
+    ] = "linear16"
+    sample_rate_hz: Annotated[
+        int, Meta(ge=0, description="samples a second; 0: 24000 for linear16, 8000 for mulaw and alaw")
+    ] = 0
+    api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
+    api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    silence_s: Annotated[float, Meta(gt=0, description="how long it may be silent while it owes audio")] = 10.0
+    connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
+    connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
+    failover: Annotated[tuple[str, ...], Meta(description="names of the endpoints that take over when it fails")] = ()
+    resume: Annotated[
+        Literal["seam", "next-group", "fail"],
+        Meta(
+            description="a text whose connection breaks: goes on where it broke off, is left out from there, or ends the turn"
+        ),
+    ] = "seam"
+    spill: Annotated[bool, Meta(description="a second connection takes over while a limit on characters holds one back")] = (
+        False
+    )
+    ahead_s: Annotated[float, Meta(gt=0, description="speech asked for before it is heard: paid in vain when interrupted")] = (
+        30.0
+    )
+    limits: SpeechLimits = SpeechLimits()
+
+
+class Llm(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers."""
+
+    kind: Annotated[str, Meta(description="openai, anthropic, or echo: the prompt itself; empty: its own name")] = ""
+    base_url: Annotated[str, Meta(description="http:// or https:// address of the API; empty: the vendor's own")] = ""
+    model: Annotated[str, Meta(description="as the server calls it; empty: a small one of the vendor's")] = ""
+    api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
+    api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    system: Annotated[str, Meta(description="the system prompt")] = ""
+    template: Annotated[
+        str, Meta(description="a text with {prompt}, and perhaps {system}, that is asked instead; empty: the prompt as it is")
+    ] = ""
+    temperature: Annotated[float | None, Meta(description="how freely it writes")] = None
+    max_tokens: Annotated[Positive | None, Meta(description="the longest answer")] = None
+    stop: Annotated[tuple[str, ...], Meta(description="words at which it stops writing")] = ()
+    max_retries: Annotated[int, Meta(ge=0, description="of a request that got no answer; never after its first word")] = 2
+    first_token_s: Annotated[float, Meta(gt=0, description="from the request to the first word: a model may have to load")] = (
+        120.0
+    )
+    stall_s: Annotated[float, Meta(gt=0, description="silence within an answer after which it counts as dead")] = 30.0
+    failover: Annotated[
+        tuple[str, ...], Meta(description="names of those that answer instead when it fails before its first word")
+    ] = ()
+    tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
+
+
+# The names of text.rules.Rules.
+Markup = Literal[
+    "code",
+    "emoji",
+    "emphasis",
+    "entities",
+    "escapes",
+    "footnotes",
+    "headings",
+    "html",
+    "images",
+    "inline_code",
+    "links",
+    "lists",
+    "math",
+    "quotes",
+    "separators",
+    "tables",
+    "think",
+    "unseen",
+    "urls",
+]
+
+
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """How text is made fit to be spoken."""
+
+    policy: Annotated[
+        Literal["", "token", "word", "clause-first", "sentence"],
+        Meta(description="how far text is cut; empty: as the endpoint wants it"),
+    ] = ""
+    language: Annotated[str, Meta(description="whose abbreviations are known, such as de; empty: all that are")] = ""
+    max_chars: Annotated[int, Meta(ge=20, description="the longest fragment")] = 300
+    first_min_chars: Annotated[int, Meta(ge=1, description="the shortest first fragment: shorter is heard sooner")] = 20
+    first_max_chars: Annotated[int, Meta(ge=20, description="the longest first fragment")] = 120
+    token_s: Annotated[float, Meta(gt=0, description="silence of what writes the text after which it counts as dead")] = 300.0
+    code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
+        "The code is on your screen."
+    )
+    keep: Annotated[
+        tuple[Markup, ...], Meta(description="markup that is said as it is written, such as emoji, tables or urls")
+    ] = ()
+    replace: Annotated[dict[str, str], Meta(description="words that are said differently, spelt as the model spells them")] = {}
+
+
+class Play(msgspec.Struct, frozen=True, kw_only=True):
+    """The loudspeaker."""
+
+    device: Annotated[
+        str, Meta(description="miniaudio, pacat, aplay, pw-play, ffplay, or null for silence in real time; empty: what works")
+    ] = ""
+    ahead_s: Annotated[float, Meta(gt=0, description="audio that waits to be played: more rides out a busier machine")] = 2.0
+
+
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that clients of the daemon may ask for, and what it stands for."""
+
+    voice: Annotated[str, Meta(description="the voice, in the endpoint's words")]
+    speech: Annotated[str, Meta(description="the [speech.<name>] that has it; empty: the default")] = ""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of a speech model that clients of the daemon may ask for, and what it stands for."""
+
+    speech: Annotated[str, Meta(description="the [speech.<name>] that speaks; OpenAI's names stand for the default")]
+
+
+class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client key may use."""
+
+    body_bytes: Annotated[int, Meta(gt=0, description="the largest request")] = 4_000_000
+    message_bytes: Annotated[int, Meta(gt=0, description="the largest WebSocket message")] = 1_000_000
+    messages_per_s: Annotated[float, Meta(gt=0, description="requests and WebSocket messages a second")] = 200.0
+    text_chars: Annotated[int, Meta(gt=0, description="the longest text to speak, and the longest answer")] = 200_000
+    conversations: Annotated[int, Meta(gt=0, description="requests and WebSockets at once")] = 500
+    turn_speech_s: Annotated[float, Meta(gt=0, description="speech in one answer")] = 3_600.0
+    hour_speech_s: Annotated[PositiveFloat | None, Meta(description="speech in an hour")] = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client of the daemon. Its limits are those of [server.limits] where it has none of its own."""
+
+    name: Annotated[str, Meta(min_length=1, description="whose it is: for logs and metrics")]
+    key: Annotated[Secret, Meta(description="what the client presents; better in key_file than here")] = Secret()
+    key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
+    limits: Annotated[dict[str, float], Meta(description="those of [server.limits] that are others for it")] = {}
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon."""
+
+    listen: Annotated[str, Meta(description="HOST:PORT; another host than this machine's own demands client keys")] = (
+        "127.0.0.1:8765"
+    )
+    insecure: Annotated[bool, Meta(description="serve other machines without client keys")] = False
+    hosts: Annotated[tuple[str, ...], Meta(description="names under which clients reach it, besides this machine's own")] = ()
+    origins: Annotated[tuple[str, ...], Meta(description="web pages that may use it, such as https://app.example.com")] = ()
+    tls_cert_file: Annotated[str, Meta(description="a PEM file with the certificate; empty: plain http")] = ""
+    tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
+    drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
+    ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
+    keys: Annotated[
+        tuple[Key, ...], Meta(description="the clients, each a [[server.keys]] with a name and a key or key_file")
+    ] = ()
+    limits: ClientLimits = ClientLimits()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings."""
+
+    default_llm: Annotated[str, Meta(description="the [llm.<name>] that answers; empty: the first one, else echo")] = ""
+    default_speech: Annotated[
+        str, Meta(description="the [speech.<name>] that speaks; empty: the first one, else the embedded endpoint")
+    ] = ""
+    log: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = "warning"
+    log_format: Annotated[Literal["auto", "console", "json"], Meta(description="auto: console on a terminal, else JSON")] = (
+        "auto"
+    )
+    text: Text = Text()
+    play: Play = Play()
+    llm: dict[str, Llm] = {}
+    speech: dict[str, Speech] = {}
+    voices: dict[str, Voice] = {}
+    models: dict[str, Model] = {}
+    server: Server = Server()
