@@ -100,7 +100,8 @@ class _Shelf:
 class Pool:
     """Connections that are spoken over, opened when they are needed and closed when the pool is left.
 
-    `replicas`: how many processes share the endpoints' limits on connections.
+    `replicas`: how many processes share the endpoints' limits on connections. Each uses an equal part, and at least one; what
+    is left over is for those that replace others, and are there before these have gone. Other limits are each connection's own.
     """
 
     def __init__(
@@ -208,10 +209,8 @@ class Pool:
     async def _open_besides(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
         """One more, because those that are free have used up their limits; None where no more are allowed."""
         now = asyncio.get_running_loop().time()
-        limit = endpoint.connections
-        if now < shelf.no_more_until or (
-            limit is not None and self._quota.used(endpoint.name) >= max(1, limit // self._replicas)
-        ):
+        share = self._share(endpoint)
+        if now < shelf.no_more_until or (share is not None and self._quota.used(endpoint.name) >= share):
             return None
         async with shelf.opening:
             try:
@@ -227,15 +226,14 @@ class Pool:
             async with asyncio.timeout_at(until):
                 await self._changed.wait()
         except TimeoutError:
-            what = f"all {endpoint.connections} connections to {endpoint.name or endpoint.dialect.name} are in use"
+            what = f"all {self._share(endpoint)} connections to {endpoint.name or endpoint.dialect.name} are in use"
             raise ConnectFailed(what, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
 
     async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
-        limit = endpoint.connections
-        if not self._quota.acquire(endpoint.name, limit if limit is None else max(1, limit // self._replicas)):
+        if not self._quota.acquire(endpoint.name, self._share(endpoint)):
             self._close_an_idle_one(endpoint)
             return None
         loop = asyncio.get_running_loop()
@@ -338,6 +336,11 @@ class Pool:
                     if connection.idle:
                         self._close(connection)
                         return
+
+    def _share(self, endpoint: Endpoint) -> int | None:
+        """How many connections may be open under an endpoint's name; None for any number."""
+        limit = endpoint.connections
+        return None if limit is None else max(1, limit // self._replicas)
 
     def _shelf(self, endpoint: Endpoint) -> _Shelf:
         return self._shelves.setdefault(endpoint, _Shelf())

@@ -229,8 +229,12 @@ class Service:
 
             self._tls = {path: client_tls(path) for path in {entry.ca_file for entry in self._entries.values()} if path}
             connect_s = max(entry.connect_s for entry in self._entries.values())
-            self._pool = await stack.enter_async_context(Pool(connect_s=connect_s))
+            replicas = self.settings.server.replicas
+            self._pool = await stack.enter_async_context(Pool(replicas=replicas, connect_s=connect_s))
             for name, entry in self._entries.items():  # what cannot be asked for is known now, and not with the first turn
+                if entry.connections is not None and entry.connections < replicas:
+                    what = f"speech.{name}.connections: {entry.connections} cannot be shared by {replicas} replicas"
+                    raise ConfigError(what, hint="run fewer, or raise it if the plan has more")
                 self._endpoints(name, audio_format(entry), "", 1.0)
             for name, llm in self._llms.items():
                 client = self._clients[name] = llm_client(self.settings, llm)

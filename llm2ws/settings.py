@@ -233,6 +233,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     origins: Annotated[tuple[str, ...], Meta(description="web pages that may use it, such as https://app.example.com")] = ()
     tls_cert_file: Annotated[str, Meta(description="a PEM file with the certificate; empty: plain http")] = ""
     tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
+    replicas: Annotated[
+        int, Meta(gt=0, description="daemons that share the endpoints' connections; each has an equal part")
+    ] = 1
     drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
     ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
     keys: Annotated[

@@ -189,6 +189,20 @@ async def test_waiting_has_an_end() -> None:
         slot.end()
 
 
+@pytest.mark.parametrize(("replicas", "connections", "share"), [(3, 5, 1), (2, 5, 2), (5, 5, 1), (9, 5, 1), (3, None, 12)])
+async def test_replicas_together_have_no_more_connections_than_one_would(
+    replicas: int, connections: int | None, share: int
+) -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool(replicas=replicas) as pool:
+        where = endpoint(speech, connections=connections)
+        async with asyncio.TaskGroup() as tasks:
+            turns = [tasks.create_task(pool.lease([where], ignore)) for _ in range(12)]
+            for turn in asyncio.as_completed(turns):
+                (await turn)[0].end()
+                assert pool.connections("test") <= share
+        assert speech.connections <= share
+
+
 async def test_an_idle_connection_makes_room_for_another_voice() -> None:
     async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
         first = await speak(pool, endpoint(speech, voice="aura-a", connections=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError, ConnectFailed
 from llm2ws.llms import choose_llm
-from llm2ws.service import LOCAL, choose_speech, connect, open_speech
-from llm2ws.settings import Secret, Settings, Speech
+from llm2ws.service import LOCAL, Service, choose_speech, connect, open_speech
+from llm2ws.settings import Secret, Server, Settings, Speech
 from llm2ws.speech.dialect import Limits
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.text.fragments import Policy
@@ -104,6 +105,24 @@ async def test_another_endpoint_takes_over() -> None:
                 events = [event async for event in turn.events()]
         assert not [event for event in events if isinstance(event, Notice)]  # nothing had been said before
         assert second.texts() == ["Hello there. "]
+
+
+async def test_replicas_share_what_an_endpoint_allows() -> None:
+    async with FaultySpeech(coding=CODING) as speech:
+        entry = Speech(url=speech.url, sample_rate_hz=8_000, connections=5)
+        settings = Settings(speech={"mine": entry}, server=Server(replicas=3))
+        async with Service(settings, llms=[]) as service:
+            async with asyncio.TaskGroup() as tasks:
+                texts = [tasks.create_task(spoken(service.conversation(), "Hello there.")) for _ in range(4)]
+            assert [text.result() for text in texts] == ["Hello there."] * 4
+            assert speech.connections == 1
+
+
+async def test_replicas_that_each_would_have_no_connection_are_no_settings() -> None:
+    settings = Settings(speech={"mine": Speech(url="wss://x.example", connections=2)}, server=Server(replicas=3))
+    with pytest.raises(ConfigError, match=r"mine\.connections: 2 cannot be shared by 3 replicas"):
+        async with Service(settings, llms=[]):
+            pass
 
 
 def test_which_endpoint_is_meant(canary: Callable[[], str]) -> None:
