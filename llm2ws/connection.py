@@ -211,6 +211,11 @@ class Connection:
         """Seconds since the handshake."""
         return self.now() - self.session.opened_at
 
+    @property
+    def ping_s(self) -> float:
+        """How long the endpoint took to answer the last ping; NaN before the first, `traits.ping_s` after the handshake."""
+        return self._socket.latency or math.nan
+
     async def run(self) -> None:
         """Read, write and keep time until the connection is over."""
         try:

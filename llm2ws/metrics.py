@@ -53,8 +53,8 @@ class Metrics:
         self._gap_seconds = Counter("llm2ws_gap_seconds", "How long they lasted", registry=registry)
         self._tokens = Counter("llm2ws_tokens", "Tokens, as LLMs count them", ["kind"], registry=registry)
         self._requests = Counter("llm2ws_requests", "Answered requests", ["face", "status"], registry=registry)
-        self._ping = Histogram(
-            "llm2ws_speech_ping_seconds", "Time to open a connection", ["endpoint"], buckets=_SECONDS, registry=registry
+        self._ping = Gauge(
+            "llm2ws_speech_ping_seconds", "What a ping takes to be answered; NaN before the first", ["endpoint"], registry=registry
         )
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
@@ -85,9 +85,9 @@ class Metrics:
         """Count an answered request."""
         self._requests.labels(face, str(status)).inc()
 
-    def opened(self, endpoint: str, seconds: float) -> None:
-        """An endpoint answered to a connection that was opened ahead."""
-        self._ping.labels(endpoint).observe(seconds)
+    def ping(self, endpoint: str, seconds: Callable[[], float]) -> None:
+        """How long an endpoint takes to answer a ping: asked for when the metrics are read."""
+        self._ping.labels(endpoint).set_function(seconds)
 
     def exposition(self) -> bytes:
         """All of it, as a scraper reads it."""

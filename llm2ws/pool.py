@@ -8,6 +8,7 @@ that takes less than a handshake.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import ssl
 from collections import Counter
@@ -174,6 +175,17 @@ class Pool:
     def connections(self, name: str) -> int:
         """How many connections are open under an endpoint's name."""
         return self._quota.used(name)
+
+    def ping_s(self, name: str) -> float:
+        """How long the endpoint of that name takes to answer a ping: the least of its open connections; NaN before the first."""
+        pings = [
+            connection.ping_s
+            for endpoint, shelf in self._shelves.items()
+            if endpoint.name == name
+            for connection in shelf.connections
+            if connection.ended is None and not math.isnan(connection.ping_s)
+        ]
+        return min(pings, default=math.nan)
 
     async def _lease(
         self, endpoint: Endpoint, listener: Listener, last: Connection | None, avoid: Connection | None, *, retry: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
+import uuid
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -48,9 +48,9 @@ def _face(request: web.Request) -> Face:
 
 @web.middleware
 async def _correlate(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """One id for the request, in its answer and in every line that is logged for it: the client's, or a new one."""
+    """One id for the request, in its answer and in every line that is logged for it: the client's, or a new UUID."""
     given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
     with turn_id(request[REQUEST_ID]):
         return await handler(request)
 

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import ClientResponse, web
 
 from ..audio import AudioFormat, wav_header
-from ..errors import Llm2wsError, SourceError
+from ..errors import Llm2wsError, SlowConsumerError, SourceError
 from ..sources.aside import Aside
 from ..sources.relay import Relay
 from ..sources.sse import Decoder
@@ -26,6 +26,7 @@ from ..speech.pacing import Pace
 from ..turn import Audio, Done, Said
 from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .encode import Encoder, encoder
+from .sending import write
 from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
 from .turns import Speaking, Stopped, speaking
 
@@ -74,11 +75,11 @@ async def _pass_on(request: web.Request, relay: Relay, fields: Mapping[str, msgs
         try:
             async with aclosing(relay.reads(answer)) as reads:
                 async for data in reads:
-                    await response.write(data)
+                    await write(request, response, data)
         except SourceError as exc:
             if answer.content_type != "text/event-stream":
                 raise
-            await response.write(_problem_event(drained()) if stopped else _error_event(exc))
+            await write(request, response, _problem_event(drained()) if stopped else _error_event(exc))
         finally:
             daemon.turns.discard(stop)
         await response.write_eof()
@@ -88,15 +89,11 @@ async def _pass_on(request: web.Request, relay: Relay, fields: Mapping[str, msgs
 async def _refused(relay: Relay, answer: ClientResponse) -> web.Response:
     """What an LLM's server says when it refuses. Of the daemon's own key, the client is told no more than that."""
     if answer.status in (401, 402, 403) or 300 <= answer.status < 400:
-        what = f"{relay.who} refused the daemon's request with {answer.status}: the operator has to look at key and address"
-        raise Problem(502, what, code="upstream_error", kind="server_error")
+        raise problem_of(SourceError(f"{relay.who} refused a request with {answer.status}", hint="look at its key and address"))
     body = await answer.content.read(_ERROR_BYTES)
     if relay.holds_key(body) or answer.content_type != "application/json":
-        raise Problem(
-            answer.status,
-            f"{relay.who} answered with {answer.status}: try again later",
-            code="upstream_error",
-            kind="server_error",
+        raise problem_of(
+            SourceError(f"{relay.who} answered with {answer.status}", hint="try again later", status=answer.status, retry=True)
         )
     headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
     return web.Response(status=answer.status, body=body, headers=headers)
@@ -123,14 +120,14 @@ async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str
         response = await _begin(request)
         try:
             if first is not None:
-                await response.write(writer.item(first))
+                await write(request, response, writer.item(first))
             async for item in items:
                 if data := writer.item(item):
-                    await response.write(data)
+                    await write(request, response, data)
         except SourceError as exc:
-            await response.write(_error_event(exc))
+            await write(request, response, _error_event(exc))
         else:
-            await response.write(writer.end(asked))
+            await write(request, response, writer.end(asked))
         await response.write_eof()
         return response
 
@@ -176,7 +173,8 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 class _Answer:
     """An answer on its way to the client: the LLM's chunks as they come, and chunks of audio between them."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._request = request
         self._response = response
         self.usage: _Usage | None = None
         self._kept: list[bytes] = []  # what ends an answer: for after the last audio
@@ -204,7 +202,7 @@ class _Answer:
                     if text:
                         texts.append(text)
                 if out:
-                    await self._response.write(b"".join(out))
+                    await write(self._request, self._response, b"".join(out))
                 if texts:
                     yield "".join(texts)
         if self._failed:
@@ -221,7 +219,7 @@ class _Answer:
         async with aclosing(items):
             async for item in items:
                 if data := writer.item(item):
-                    await self._response.write(data)
+                    await write(self._request, self._response, data)
                 if isinstance(item, str):
                     yield item
         self._kept.append(writer.end(asked).removesuffix(DONE))
@@ -270,16 +268,16 @@ class _Answer:
                         data = encode.feed(pcm)
                     case Said(text=text):
                         begun = True
-                        await self._response.write(self._audio(b'"transcript":%b' % msgspec.json.encode(text)))
+                        await write(self._request, self._response, self._audio(b'"transcript":%b' % msgspec.json.encode(text)))
                         continue
                     case Done():
                         data = encode.finish()
                     case _:
                         continue
                 if data:
-                    await self._response.write(self._audio(b'"data":"%b"' % b2a_base64(data, newline=False)))
+                    await write(self._request, self._response, self._audio(b'"data":"%b"' % b2a_base64(data, newline=False)))
                 if begun and isinstance(happened, Done):
-                    await self._response.write(self._audio(b'"expires_at":%d' % (time.time() + EXPIRES_S)))
+                    await write(self._request, self._response, self._audio(b'"expires_at":%d' % (time.time() + EXPIRES_S)))
 
     async def end(self, one: Speaking, error: Llm2wsError | None) -> None:
         """What ends an answer, and where the time went: in a comment, which no client reads for an event."""
@@ -293,7 +291,7 @@ class _Answer:
                 choice = {"index": 0, "delta": {}, "finish_reason": "length"}
                 parts = [b'data: %b,"choices":[%b]}\n\n' % (self._head, msgspec.json.encode(choice))]
             parts = [*parts, DONE]
-        await self._response.write(b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(one.waterfall))))
+        await write(self._request, self._response, b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(one.waterfall))))
         await self._response.write_eof()
 
 
@@ -322,20 +320,22 @@ async def _stream(
             if upstream.status != 200:
                 return await _refused(relay, upstream)
             if upstream.content_type != "text/event-stream":
-                raise Problem(502, f"{relay.who} does not stream: look at base_url", code="upstream_error", kind="server_error")
+                raise problem_of(SourceError(f"{relay.who} does not stream", hint="look at its base_url"))
             response = await _begin(request)
-            answer = _Answer(response)
+            answer = _Answer(request, response)
             source = answer.passed_on(relay, upstream)
         else:
             items = ask(service, asked, fields)
             response = await _begin(request)
-            answer = _Answer(response)
+            answer = _Answer(request, response)
             source = answer.written(Writer(asked.model), items, asked)
         error: Llm2wsError | None = None
         one: Speaking | None = None
         try:
             async with speaking(request, conversation, source, face="chat") as one:
                 await answer.speak(one, encode)
+        except SlowConsumerError:
+            raise  # there is nobody to be told
         except Llm2wsError as exc:
             error = exc
         assert one is not None

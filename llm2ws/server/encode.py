@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from msgspec import Meta
 
 from ..audio import AudioFormat, wav_header
 from .state import Problem
 
-__all__ = ["FORMATS", "Encoder", "encoder"]
+__all__ = ["FORMATS", "Encoder", "Speed", "encoder"]
 
 MP3_KBITS = 64  # mono speech at 24 kHz; more is not heard
 
 # By the name that a client gives: the type of the file.
 FORMATS = {"mp3": "audio/mpeg", "pcm": "audio/pcm", "pcm16": "audio/pcm", "wav": "audio/wav"}
+
+# OpenAI's API says 0.25 to 4. What no endpoint can do is refused, and not spoken at another speed than was asked for.
+Speed = Annotated[float, Meta(ge=0.7, le=1.5, description="a multiple of the usual speed, within what speech endpoints have")]
 
 
 class Encoder(Protocol):

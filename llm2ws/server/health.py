@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from aiohttp import web
 
 from ..errors import ConfigError, SpeechError
 from ..metrics import CONTENT_TYPE
-from .state import DAEMON, Daemon, Face
+from .state import DAEMON, Daemon, Face, told
 
 __all__ = ["FACES", "Readiness"]
+
+_log = logging.getLogger(__name__)
 
 FRESH_S = 5.0  # for so long an answer counts, and the endpoint is not asked again
 PROBE_S = 3.0  # how long /readyz waits for an endpoint to answer
@@ -22,30 +25,38 @@ class Readiness:
     def __init__(self) -> None:
         self._answered_at = -float("inf")
         self._why = "no endpoint has answered yet"
+        self._logged = ""
         self._asking = asyncio.Lock()
 
     def answered(self) -> None:
         """An endpoint gave a connection, or audio."""
         self._answered_at = asyncio.get_running_loop().time()
+        self._logged = ""
 
     async def why_not(self, daemon: Daemon) -> str:
         """Why no conversation can be taken; "" when one can."""
         if daemon.draining.is_set():
             return "draining"
         loop, ready_s = asyncio.get_running_loop(), daemon.settings.server.ready_s
+        endpoint = daemon.service.speech[0]
         async with self._asking:
             if loop.time() - self._answered_at > min(FRESH_S, ready_s):
                 try:
                     async with asyncio.timeout(PROBE_S):
-                        began = loop.time()
-                        if await daemon.service.warm():
-                            daemon.metrics.opened(daemon.service.speech[0], loop.time() - began)
+                        await daemon.service.warm()
                     self.answered()
                 except TimeoutError:
-                    self._why = f"the speech endpoint {daemon.service.speech[0]} did not answer in time"
+                    self._why = f"{endpoint}: the speech endpoint did not answer in time"
                 except (SpeechError, ConfigError) as exc:
-                    self._why = str(exc)
+                    self._complain(str(exc))
+                    self._why = f"{endpoint}: {told(exc).message}"
         return self._why if loop.time() - self._answered_at > ready_s else ""
+
+    def _complain(self, what: str) -> None:
+        """Once: it is asked every few seconds."""
+        if what != self._logged:
+            self._logged = what
+            _log.warning("%s", what)
 
 
 async def _alive(request: web.Request) -> web.Response:

@@ -4,6 +4,8 @@ text {delta}                what the LLM writes, as it writes it
 audio {data, format}        with ?audio=1: base64 of 16-bit samples, mono, little endian, at 24 kHz
 spoken {start, end, at_s}   the characters of the text (Unicode code points) that begin to be heard, and at which
                             second of the audio
+notice {kind, message}      what holds it up, or has changed: delayed by a limit of the speech endpoint, resumed after a lost
+                            connection, failed over to another endpoint
 error {message, code}       what failed; what came before has been spoken
 done {outcome, reason, stats}   always the last: how it ended, why the LLM stopped, and where the time went
 
@@ -16,20 +18,21 @@ from binascii import b2a_base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from ..audio import AudioFormat
 from ..errors import Llm2wsError, SlowConsumerError
 from ..sources.aside import Aside
 from ..sources.prompt import Prompt
 from ..speech.pacing import Pace
-from ..turn import Audio, Said
-from .sending import taken
+from ..turn import Audio, Notice, Said
+from .sending import write
 from .state import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json
-from .turns import Speaking, speaking
+from .turns import TOLD, Speaking, speaking
 
 __all__ = ["FACE"]
 
@@ -38,11 +41,15 @@ FORMAT_NAME = "pcm16"  # as OpenAI's API calls it
 _SWITCH = {"0": False, "1": True, "false": False, "true": True}
 
 
-class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`llm`, `voice`: names of the settings, "" for the default."""
+# What the types cannot say is said in the document alone, and checked in `question`.
+_Message = Annotated[dict[str, Any], Meta(extra_json_schema={"required": ["role"], "properties": {"role": {"type": "string"}}})]
 
-    prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
+
+class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Either `prompt` or `messages`. `llm`, `voice`: names of the settings, "" for the default."""
+
+    prompt: Annotated[str, Meta(extra_json_schema={"pattern": r"\S"})] | None = None
+    messages: Annotated[list[_Message], Meta(min_length=1)] | None = None
     llm: str = ""
     voice: str = ""
 
@@ -59,8 +66,6 @@ class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not isinstance(message.get("role"), str):
                 name = f"messages[{i}].role"
                 raise Problem(400, f"{name}: send user, assistant or system", param=name, code="invalid_value")
-        if not messages:
-            raise Problem(400, "messages: it is empty: send at least one", param="messages", code="invalid_value")
         return messages
 
 
@@ -75,7 +80,7 @@ class _Events:
     async def send(self, name: str, **data: object) -> None:
         if not self.response.prepared:
             await self.response.prepare(self._request)
-        await taken(self.response.write(event(data, name)))
+        await write(self._request, self.response, event(data, name))
 
     async def told(self, answer: AsyncGenerator[str | Aside, None]) -> AsyncGenerator[str | Aside, None]:
         """A source: the answer, whose text is told as it passes. The turn waits for it, so nothing is sent before it."""
@@ -95,6 +100,8 @@ class _Events:
                         await self.send("audio", data=b2a_base64(data, newline=False).decode(), format=FORMAT_NAME)
                     case Said(span=(start, end), at_s=at_s):
                         await self.send("spoken", start=start, end=end, at_s=round(at_s, 3))
+                    case Notice(kind=kind, detail=detail) if kind in TOLD:
+                        await self.send("notice", kind=kind, message=detail)
                     case Aside(kind="finish", data=finish):
                         reason = str(finish.get("reason"))
                     case _:

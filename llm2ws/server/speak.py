@@ -21,11 +21,11 @@ from ..errors import Llm2wsError, SlowConsumerError, SourceError, UnknownName
 from ..sources.inlet import Inlet
 from ..speech import deepgram_server as deepgram
 from ..speech.deepgram_server import Refusal, SpeakRequest, Violation
-from ..turn import Audio, Conversation, Notice, NoticeKind
+from ..turn import Audio, Conversation, Notice
 from .access import Rate
 from .sending import taken
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error
-from .turns import Stopped, speaking
+from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, problem_of
+from .turns import TOLD, Stopped, speaking
 
 __all__ = ["FACE"]
 
@@ -41,8 +41,6 @@ _WHY = {
     deepgram.BINARY_MESSAGE: "send messages as text, not as binary",
     deepgram.TEXT_TOO_LONG: f"the text of one Speak has more than {deepgram.MAX_SPEAK_CHARS} characters: send several",
 }
-# Notices in the middle of a turn that the client is told as warnings. A failed source is its own silence.
-_TOLD = frozenset(NoticeKind) - {NoticeKind.SOURCE_FAILED}
 
 
 class _Ended(Exception):
@@ -218,7 +216,7 @@ class _Client:
                 async for event in events:
                     if isinstance(event, Audio):
                         await self._send(event.data)
-                    elif isinstance(event, Notice) and event.kind in _TOLD:
+                    elif isinstance(event, Notice) and event.kind in TOLD:
                         await self._send(deepgram.warning(event.kind.name, event.detail))
         except SourceError as exc:
             raise _Ended(_NO_MESSAGE, "no message came while text was not flushed: send a Flush after the last Speak") from exc
@@ -227,7 +225,7 @@ class _Client:
         except Problem as exc:
             raise _Ended(deepgram.TOO_MANY_CHARS, exc.message) from exc
         except Llm2wsError as exc:
-            raise _Ended(deepgram.INTERNAL_ERROR, str(exc)) from exc
+            raise _Ended(deepgram.INTERNAL_ERROR, problem_of(exc).message) from exc
         if one.stopped is Stopped.SHUTDOWN:
             raise _Ended(_GOING_AWAY, "the daemon stops: connect again")
         if one.stopped is not None:

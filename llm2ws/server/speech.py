@@ -20,8 +20,8 @@ from ..service import Service
 from ..sources.text import from_text
 from ..text.fragments import Policy
 from ..turn import Audio, Conversation, Done, Outcome
-from .encode import FORMATS, Encoder, encoder
-from .sending import taken
+from .encode import FORMATS, Encoder, Speed, encoder
+from .sending import write
 from .state import CLIENT, SERVICE, Face, Problem, drained, event, problem_of, read_json
 from .turns import Speaking, Stopped, speaking
 
@@ -48,7 +48,7 @@ class SpeechRequest(msgspec.Struct, frozen=True):
     model: str | None = None
     voice: str | VoiceId | None = None
     response_format: str | None = None
-    speed: Annotated[float, Meta(ge=0.25, le=4)] | None = None
+    speed: Speed | None = None
     stream_format: Literal["audio", "sse"] | None = None
     instructions: str | None = None  # without effect
 
@@ -86,13 +86,13 @@ class _Body:
             if self._events:
                 audio = b2a_base64(data, newline=False).decode()
                 data = event({"type": "speech.audio.delta", "audio": audio})
-            await taken(self._response.write(data))
+            await write(self._request, self._response, data)
 
     async def end(self) -> web.StreamResponse:
         """The end of an answer that is complete. Tokens are nothing that a speech endpoint counts."""
         if self._events:
             usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-            await taken(self._response.write(event({"type": "speech.audio.done", "usage": usage})))
+            await write(self._request, self._response, event({"type": "speech.audio.done", "usage": usage}))
         await self._response.write_eof()
         return self._response
 
@@ -101,7 +101,7 @@ class _Body:
         if not self._events or not self._response.prepared:
             raise problem
         said = {"message": problem.message, "type": problem.kind, "param": problem.param, "code": problem.code}
-        await taken(self._response.write(event({"type": "error", "error": said})))
+        await write(self._request, self._response, event({"type": "error", "error": said}))
         await self._response.write_eof()
         return self._response
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from ..errors import ConfigError, ConnectFailed, Llm2wsError, SourceError, SpeechError, UnknownName
+from ..errors import ConfigError, ConnectFailed, Llm2wsError, SlowConsumerError, SourceError, SpeechError, UnknownName
 
 if TYPE_CHECKING:
     import ssl
@@ -39,7 +41,10 @@ __all__ = [
     "problem_of",
     "read_body",
     "read_json",
+    "told",
 ]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -130,9 +135,17 @@ class Daemon:
         metrics.gauge("conversations", "Requests and WebSockets in progress", lambda: self.running)
         metrics.gauge("answers_running", "Answers in progress", lambda: len(self.turns))
         metrics.gauge("speech_connections", "Open connections to speech endpoints", self._connections)
+        self._measure_pings()
 
     def _connections(self) -> float:
         return sum(self.service.pool.connections(name) for name in self.service.speech)
+
+    def _measure_pings(self) -> None:
+        for name in self.service.speech:
+            self.metrics.ping(name, partial(self._ping_s, name))
+
+    def _ping_s(self, name: str) -> float:
+        return self.service.pool.ping_s(name)
 
     def exchange(self, settings: Settings, service: Service, access: Access) -> None:
         """From now on these. What was there before is closed when its last request has ended."""
@@ -140,6 +153,7 @@ class Daemon:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         self.settings, self.service, self.access = settings, service, access
+        self._measure_pings()
 
     async def _close_unused(self, service: Service) -> None:
         try:
@@ -226,8 +240,25 @@ def decoded(body: bytes | str, kind: type[_T]) -> _T:
         raise Problem(400, "the body is no JSON: send one JSON object in UTF-8", code="invalid_json") from None
 
 
+# What a client is told of an LLM's server that refuses the request itself. By HTTP status.
+_REFUSED = {
+    400: "the LLM's server refused the request: shorten it, or change its parameters",
+    404: "the LLM's server has not what was asked for: choose another model",
+    409: "the LLM's server is busy with something that conflicts: try again",
+    413: "the conversation is longer than the LLM's server takes: shorten it",
+    422: "the LLM's server refused the request: shorten it, or change its parameters",
+}
+
+
 def problem_of(exc: Llm2wsError | web.HTTPException) -> Problem:
-    """What a client is told of an error of ours, or of aiohttp's."""
+    """What a client is told of an error of ours, or of aiohttp's. What it is not told is logged."""
+    if not isinstance(exc, ConfigError | web.HTTPException):
+        _log.warning("%s", exc)
+    return told(exc)
+
+
+def told(exc: Llm2wsError | web.HTTPException) -> Problem:
+    """What a client may know of it, for all faces alike: of what is behind the daemon no address, key or setting."""
     match exc:
         case web.HTTPException():
             allow = {name: value for name, value in exc.headers.items() if name in ("Allow", "Location")}
@@ -236,16 +267,35 @@ def problem_of(exc: Llm2wsError | web.HTTPException) -> Problem:
             return Problem(404, str(exc), code="model_not_found", param="model")
         case ConfigError():
             return Problem(400, str(exc), code="invalid_value")
-        case SourceError(status=429) | ConnectFailed(status=429):
-            return Problem(429, str(exc), code="rate_limit_exceeded", kind="rate_limit_error", headers={"Retry-After": "1"})
-        case SourceError(status=int(status)) if status in (400, 404, 409, 413, 422):
-            return Problem(status, str(exc))
+        case SourceError(status=int(status)) if status in _REFUSED:
+            return Problem(status, _REFUSED[status])
         case ConnectFailed(status=400):
-            return Problem(400, str(exc), code="invalid_value")
-        case SourceError() | SpeechError():
-            return Problem(502, str(exc), code="upstream_error", kind="server_error")
+            what = "the speech endpoint refused it: ask for another voice, format or speed"
+            return Problem(400, what, code="invalid_value")
+        case SourceError(status=429):
+            return _busy("the LLM's server")
+        case ConnectFailed(status=429):
+            return _busy("the speech endpoint")
+        case SourceError(retry=again):
+            return _upstream("the LLM", again=again)
+        case ConnectFailed(retry_s=None):
+            return _upstream("the speech endpoint", again=False)
+        case SpeechError():
+            return _upstream("the speech endpoint", again=True)
+        case SlowConsumerError():
+            return Problem(408, str(exc), code="request_timeout")
         case _:
-            return Problem(500, str(exc), code="internal_error", kind="server_error")
+            return Problem(500, "a bug of llm2ws: its log says more", code="internal_error", kind="server_error")
+
+
+def _busy(what: str) -> Problem:
+    message = f"{what} takes no more now: try again later"
+    return Problem(429, message, code="rate_limit_exceeded", kind="rate_limit_error", headers={"Retry-After": "1"})
+
+
+def _upstream(what: str, *, again: bool) -> Problem:
+    said = "failed: try again" if again else "cannot be used: its operator has to look into the daemon's log"
+    return Problem(502, f"{what} {said}", code="upstream_error", kind="server_error")
 
 
 def event(data: object, name: str = "") -> bytes:

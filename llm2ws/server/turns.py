@@ -13,15 +13,18 @@ from aiohttp import web
 
 from ..sources.aside import Aside
 from ..sources.inlet import Inlet
-from ..turn import Audio, Conversation, Outcome, Turn, TurnEvent
+from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
 from .access import Client
 from .state import CLIENT, DAEMON, Daemon
 
 Source = AsyncIterable[str | Aside]
 
-__all__ = ["Speaking", "Stopped", "speaking"]
+__all__ = ["TOLD", "Speaking", "Stopped", "speaking"]
 
 _log = logging.getLogger("llm2ws.turn")
+
+# Notices in the middle of a turn that a client is told of. A failed source is the turn's error, at its end.
+TOLD = frozenset(NoticeKind) - {NoticeKind.SOURCE_FAILED}
 
 _WATERFALL = (
     *("first_token_s", "first_fragment_s", "connected_s", "first_speak_s", "first_flush_s", "first_audio_s"),

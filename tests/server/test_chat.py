@@ -248,7 +248,7 @@ async def test_an_llm_that_is_not_there(start: Start) -> None:
         with pytest.raises(openai.InternalServerError) as raised:
             await client.chat.completions.create(**SPOKEN, stream=True)
     assert raised.value.status_code == 502
-    assert "m-1 at 127.0.0.1" in str(raised.value)
+    assert "the LLM failed: try again" in str(raised.value)
 
 
 @pytest.mark.parametrize("end", [End.CUT, End.RESET, End.EOF])
@@ -257,7 +257,7 @@ async def test_an_llm_that_dies_in_mid_answer_has_been_spoken_so_far(start: Star
     async with start(cut) as daemon, sdk(daemon) as client:
         answer = await client.chat.completions.create(**SPOKEN, stream=True)
         pcm = b""
-        with pytest.raises(openai.APIError, match="m-1 at"):
+        with pytest.raises(openai.APIError, match="the LLM failed: try again"):
             async for chunk in answer:
                 for choice in chunk.choices:
                     pcm += pcm_of(choice)
@@ -288,7 +288,7 @@ async def test_an_endpoint_that_is_gone_is_an_error_in_the_stream(start: Start) 
         speech.drops.append(Drop(How.RESET, after_chars=1))
         speech.refusals.extend([401] * 9)
         answer = await client.chat.completions.create(**SPOKEN, stream=True)
-        with pytest.raises(openai.APIError, match="key"):
+        with pytest.raises(openai.APIError, match="operator"):
             await heard(answer)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
+from dataclasses import replace
 
+import pytest
+
+from llm2ws.speech.deepgram import Deepgram
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import Start
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
-from tests.support import ROOT
+from tests.support import MS, ROOT
 from tests.test_metrics import value
 
 # Of one of our metrics: without what its kind adds.
@@ -24,21 +30,38 @@ async def test_alive_and_ready(start: Start) -> None:
         assert daemon.speech.connections == 1  # opened before the first client came
 
 
-async def test_not_ready_without_an_endpoint(start: Start) -> None:
+async def test_not_ready_without_an_endpoint(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     speech = FaultySpeech()
     speech.refusals.extend([401] * 5)
     async with start(speech=speech) as daemon, daemon.http.get("/readyz") as answer:
         body = await answer.json()
         assert answer.status == 503
-        assert "401" in body["reason"] or "key" in body["reason"]
+        assert body["reason"].startswith("faulty: the speech endpoint cannot be used")
+        for _ in range(3):
+            async with daemon.http.get("/readyz") as again:
+                assert again.status == 503
+    complaints = [record.message for record in caplog.records if record.name == "llm2ws.server.health"]
+    assert len(complaints) == 1  # though it is asked again and again
+    assert "DEEPGRAM_API_KEY" in complaints[0]
 
 
 async def test_metrics_are_there_from_the_start(start: Start) -> None:
     async with start() as daemon, daemon.http.get("/metrics") as answer:
         text = await answer.text()
         assert answer.content_type == "text/plain"
-        assert "llm2ws_speech_ping_seconds_count" in text
+        assert 'llm2ws_speech_ping_seconds{endpoint="faulty"} NaN' in text  # no ping has been answered yet
         assert "llm2ws_conversations 1.0" in text  # this one
+
+
+async def test_a_ping_of_an_endpoint_is_measured(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deepgram, "traits", replace(Deepgram.traits, ping_s=20 * MS))
+    async with start() as daemon:
+        row = 'llm2ws_speech_ping_seconds{endpoint="faulty"}'
+        async with asyncio.timeout(10):
+            while math.isnan(value(daemon.daemon.metrics, row)):
+                async with daemon.http.get("/healthz"):
+                    pass
+        assert 0 < value(daemon.daemon.metrics, row) < 10
 
 
 async def test_after_one_turn_all_that_the_dashboard_and_the_alerts_ask_for_is_there(start: Start) -> None:

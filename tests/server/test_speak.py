@@ -202,7 +202,7 @@ async def test_an_endpoint_that_fails_ends_the_connection_and_says_why(start: St
         await speak.send("Flush")
         warned = await speak.next()
         assert warned["code"] == "NET-0000"
-        assert "key" in warned["description"]
+        assert "operator" in warned["description"]
         assert await speak.next() == {"close": 1011, "reason": "NET-0000"}
 
 
@@ -311,7 +311,7 @@ async def test_what_else_is_refused(start: Start) -> None:
         for status, refusals, query, words in (
             (400, [], "?model=nobody", "No such model"),
             (400, [400], "?model=aura-2-other-en", "voice"),
-            (502, [401], "?model=aura-2-other-en", "key"),
+            (502, [401], "?model=aura-2-other-en", "operator"),
             (429, [429] * 9, "?model=aura-2-other-en", "later"),
         ):
             daemon.speech.refusals.extend(refusals)

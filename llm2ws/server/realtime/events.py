@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from ...audio import AudioFormat, Encoding
+from ..encode import Speed
 from ..state import Problem
 
 __all__ = [
@@ -52,7 +53,7 @@ class _VoiceId(_Strict, kw_only=True):
 class _Output(_Strict, kw_only=True):
     format: _Format | None = None
     voice: str | _VoiceId | None = None
-    speed: Annotated[float, Meta(ge=0.25, le=1.5)] | None = None
+    speed: Speed | None = None
 
 
 class _Input(_Strict, kw_only=True):
