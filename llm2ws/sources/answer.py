@@ -1,131 +1,106 @@
-"""An answer as it comes: the bytes of a response to text and asides, within limits of time."""
+"""An answer as it comes: what is read off a connection to text and asides, within limits of time."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, suppress
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
-
-import msgspec
+from typing import Any, NamedTuple, Protocol, Self
 
 from ..errors import SourceError
 from .aside import Aside
-from .faults import no_answer, silent, transport_errors
+from .faults import silent
 from .model import Endpoint, ModelSettings
-from .sse import MAX_EVENT_BYTES, Decoder, Event
 
-if TYPE_CHECKING:
-    import httpx2
-
-__all__ = ["Parser", "ask", "json_of", "model_names"]
+__all__ = ["Opened", "Reader", "ask"]
 
 DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
 
 
-class Parser(Protocol):
-    """One answer in one API's events. Its methods raise SourceError when the server says that it failed."""
+class Reader(Protocol):
+    """Reads one answer. Its methods raise SourceError when the server says that it failed."""
 
-    complete: bool  # the event came that says so
+    @property
+    def started(self) -> bool:
+        """Something of the answer has come. What is sent only to keep a connection open is not."""
 
-    def event(self, event: Event) -> list[str | Aside]: ...
+    @property
+    def complete(self) -> bool:
+        """All of the answer has come, whatever else does."""
 
-    def whole(self, body: object) -> list[str | Aside]:
-        """The same from JSON instead of a stream: the server cannot stream."""
+    def feed(self, data: bytes, /) -> Iterable[str | Aside]:
+        """What one read holds; b"" is the end of the response."""
 
     def end(self) -> Aside:
-        """The stream has ended. Raises SourceError when the answer has not."""
+        """The Aside("finish"). Raises SourceError when the answer is not complete."""
+
+
+class Opened(NamedTuple):
+    """A response: its reads, or whole messages where its protocol has them, and what understands them."""
+
+    reads: AsyncGenerator[bytes, None]
+    reader: Reader
 
 
 async def ask(
-    open_response: Callable[[AsyncExitStack], Awaitable[httpx2.Response]],
-    parser: Parser,
+    open_response: Callable[[AsyncExitStack], Awaitable[Opened]],
     endpoint: Endpoint,
     settings: ModelSettings,
     *,
-    source_error: Callable[[Exception, Endpoint], SourceError],
-    sdk_error: type[Exception],
+    caught: tuple[type[Exception], ...],
+    source_error: Callable[[Exception], SourceError],
 ) -> AsyncGenerator[str | Aside, None]:
     """Sends a request and gives the items of its answer, as they come. Closing it closes the connection.
 
-    `open_response` sends it and leaves the response on the stack; `source_error` says what `sdk_error`, the root of an SDK's
-    exceptions, means.
+    `open_response` sends it and leaves the response on the stack. Of the exceptions that are `caught` on the way,
+    `source_error` says what they mean.
     """
     first_by = asyncio.get_running_loop().time() + settings.first_token_s
-    caught: tuple[type[Exception], ...] = (sdk_error, *transport_errors())
     try:
         async with AsyncExitStack() as stack:
-            response = None
+            opened = None
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(first_by):
-                    response = await open_response(stack)
-            if response is None:
+                    opened = await open_response(stack)
+            if opened is None:
                 raise silent(endpoint, None)
-            items = _read_answer(response, parser, endpoint, first_by=first_by, stall_s=settings.stall_s)
+            items = _read_answer(*opened, endpoint, caught, first_by=first_by, stall_s=settings.stall_s)
             async for item in await stack.enter_async_context(aclosing(items)):
                 yield item
         return
     except caught as exc:
-        error = source_error(exc, endpoint)
+        error = source_error(exc)
     raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
 
 
-async def model_names(
-    request: Awaitable[httpx2.Response],
-    endpoint: Endpoint,
-    *,
-    source_error: Callable[[Exception, Endpoint], SourceError],
-    sdk_error: type[Exception],
-) -> list[str]:
-    """The names in a server's list of models: asking for it costs nothing. Raises SourceError when it does not give one."""
-    caught: tuple[type[Exception], ...] = (sdk_error, *transport_errors())
-    try:
-        body = json.loads((await request).content)
-        return [str(model["id"]) for model in body["data"]]
-    except caught as exc:
-        error = source_error(exc, endpoint)
-    except (ValueError, KeyError, TypeError):
-        error = no_answer(endpoint, "something")
-    raise error  # not from within `except`, for the reason above
-
-
 async def _read_answer(
-    response: httpx2.Response, parser: Parser, endpoint: Endpoint, *, first_by: float, stall_s: float
+    reads: AsyncGenerator[bytes, None],
+    reader: Reader,
+    endpoint: Endpoint,
+    caught: tuple[type[Exception], ...],
+    *,
+    first_by: float,
+    stall_s: float,
 ) -> AsyncGenerator[str | Aside, None]:
-    """`first_by`: the loop's time by which the first event must be there.
+    """`first_by`: the loop's time by which the answer must have started.
 
-    What a server sends only to keep the connection open does not make its first event later, but it ends no answer.
+    What a server sends only to keep the connection open does not make its start later, but it ends no answer.
     """
     loop = asyncio.get_running_loop()
-    decoder = Decoder(endpoint.who)
-    started = sniffed = False
     with _Watchdog(loop) as watchdog:
-        async with aclosing(response.aiter_bytes()) as reads:
-            while not parser.complete:
-                data = await watchdog.read(reads, loop.time() + stall_s if started else first_by)
+        async with aclosing(reads):
+            while not reader.complete:
+                data = await watchdog.read(reads, loop.time() + stall_s if reader.started else first_by)
                 if data is None:
-                    raise silent(endpoint, stall_s if started else None)
-                if not sniffed and (start := data.lstrip()[:1]):
-                    sniffed = True
-                    if start in b"{[<":
-                        body = await _whole(partial(watchdog.read, reads, first_by), data, endpoint)
-                        for item in parser.whole(body):
-                            yield item
-                        break
-                # What the connection cut off in the middle is no event.
-                events = decoder.feed(data) if data else [event for event in decoder.finish() if event.data[-1:] in b"}]"]
-                for event in events:
-                    started = True
-                    for item in parser.event(event):
-                        yield item
+                    raise silent(endpoint, stall_s if reader.started else None)
+                for item in reader.feed(data):
+                    yield item
                 if not data:
                     break
-            yield parser.end()
+            yield reader.end()
             drain_by = loop.time() + DRAIN_S
-            with suppress(*transport_errors()):
+            with suppress(*caught):
                 while await watchdog.read(reads, drain_by):
                     pass
 
@@ -183,36 +158,3 @@ class _Watchdog:
         else:
             self._late = True
             self._reader.cancel()
-
-
-async def _whole(read: Callable[[], Awaitable[bytes | None]], start: bytes, endpoint: Endpoint) -> object:
-    """A body that is JSON as a whole. Raises SourceError for any other."""
-    body = bytearray(start)
-    while data := await read():
-        body += data
-        if len(body) > MAX_EVENT_BYTES:
-            break
-    if data is None:
-        raise silent(endpoint, None)
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        kind = "a web page" if start.lstrip().startswith(b"<") else "something"
-    raise no_answer(endpoint, kind)
-
-
-def json_of(event: Event, endpoint: Endpoint) -> object:
-    """What an event holds. Plain objects: decoding into typed ones measured no faster, and one wrong field would fail them.
-
-    Raises SourceError when it is no JSON, because text may be missing then.
-    """
-    try:
-        return msgspec.json.decode(event.data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:  # control characters, NaN, bytes that are no UTF-8, half of a surrogate pair
-        text = json.dumps(json.loads(event.data.decode(errors="replace"), strict=False), ensure_ascii=False)
-        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    except ValueError:
-        pass
-    raise SourceError(f"{endpoint.who}: sent an event that is no JSON", hint="what came before it is spoken", retry=True)

@@ -1,31 +1,28 @@
-"""Messages: the API of Anthropic. The official SDK sends the request, the answer is read from the response's bytes."""
+"""Messages: the API of Anthropic."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
-from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from ..errors import LocalProtocolError, SourceError
-from .answer import ask, json_of, model_names
+from .answer import Opened
 from .aside import Aside
-from .faults import broken, ended_early, failed, no_answer, refused
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, resolve
+from .client import one_answer
+from .events import EventReader, json_of
+from .faults import ended_early, failed, no_answer
+from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Prompt, conversation
+from .sdk import HEADERS, NO_KEY, SdkClient
 from .sse import Event
 
 if TYPE_CHECKING:
     import anthropic
-    import httpx2
 
 __all__ = ["AnthropicMessages", "anthropic_messages"]
 
 VENDOR = Vendor("Anthropic", "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "claude-haiku-4-5")
-NO_KEY = "none"  # for a server that asks for none
 MAX_TOKENS = 4096  # the API wants a limit; this is some twenty minutes of speech
 
 # Why an answer ended, in the words of Chat Completions, so that whoever reads an Aside need not know who answered.
@@ -46,91 +43,39 @@ def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> Async
     Completions name them; Aside("tool_call") where one comes. Thinking is dropped. Raises ConfigError at once for options
     that cannot be right, SourceError while it is read.
     """
-    return _once(AnthropicMessages(ModelSettings(**options)), prompt)
+    return one_answer(AnthropicMessages(ModelSettings(**options)), prompt)
 
 
-async def _once(messages: AnthropicMessages, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    async with messages, aclosing(messages.answer(prompt)) as items:
-        async for item in items:
-            yield item
-
-
-class AnthropicMessages:
-    """A model behind Messages, asked many times over connections that are kept. Use it with `async with`.
-
-    Raises ConfigError when it is made, for settings that cannot be right.
-    """
+class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
+    """Messages."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        self._settings = settings
-        self._endpoint = resolve(settings, VENDOR)
-        self._client: anthropic.AsyncAnthropic | None = None
+        super().__init__(settings, VENDOR)
 
-    async def __aenter__(self) -> Self:
-        # In a thread: importing the SDK takes a second, in which the speech endpoint is connected.
-        self._client = await asyncio.to_thread(self._make_client)
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-    def _make_client(self) -> anthropic.AsyncAnthropic:
+    def _make(self) -> tuple[anthropic.AsyncAnthropic, type[Exception]]:
         import anthropic
 
-        client = anthropic.AsyncAnthropic(
+        sdk = anthropic.AsyncAnthropic(
             base_url=self._endpoint.url.removesuffix("/v1"),  # the SDK adds it
             api_key=self._endpoint.key or NO_KEY,
             max_retries=self._settings.max_retries,
             http_client=http_client(anthropic.DefaultAioHttpClient, self._endpoint),
         )
-        _ = client.messages.with_streaming_response  # imports what it needs
-        return client
+        _ = sdk.messages.with_streaming_response  # imports what it needs
+        return sdk, anthropic.AnthropicError
 
-    @property
-    def who(self) -> str:
-        """The model and where it is, for people."""
-        return self._endpoint.who
-
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer, as `anthropic_messages` gives it. `extra`: fields of this request that win over the settings."""
-        if self._client is None:
-            raise LocalProtocolError("AnthropicMessages was not entered", hint="use it with `async with`")
-        import anthropic
-
-        return ask(
-            partial(self._open, self._client, self._body(prompt, extra or {})),
-            _Parser(self._endpoint),
-            self._endpoint,
-            self._settings,
-            source_error=_source_error,
-            sdk_error=anthropic.AnthropicError,
-        )
-
-    async def models(self) -> list[str]:
-        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
-        if self._client is None:
-            raise LocalProtocolError("AnthropicMessages was not entered", hint="use it with `async with`")
-        import anthropic
-
-        client = self._client
-
-        async def request() -> httpx2.Response:
-            return (await client.models.with_raw_response.list()).http_response
-
-        return await model_names(request(), self._endpoint, source_error=_source_error, sdk_error=anthropic.AnthropicError)
-
-    async def _open(self, client: anthropic.AsyncAnthropic, body: dict[str, Any], stack: AsyncExitStack) -> httpx2.Response:
-        fields = dict(body)
-        request = client.messages.with_streaming_response.create(
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+        fields = self._body(prompt, extra)
+        request = self._sdk.messages.with_streaming_response.create(
             model=fields.pop("model"),
             messages=fields.pop("messages"),
             max_tokens=fields.pop("max_tokens"),
             stream=True,
-            extra_headers={"Accept-Encoding": "identity"},  # compressors hold tokens back
+            extra_headers=HEADERS,
             extra_body=fields,
         )
-        return (await stack.enter_async_context(request)).http_response
+        response = (await stack.enter_async_context(request)).http_response
+        return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
@@ -153,15 +98,6 @@ class AnthropicMessages:
         }
 
 
-def _source_error(exc: Exception, endpoint: Endpoint) -> SourceError:
-    """What the SDK raised, or what it lets through from below while a response is read."""
-    import anthropic
-
-    if isinstance(exc, anthropic.APIStatusError):
-        return refused(endpoint, exc.status_code, exc.body, exc.response.headers)
-    return broken(endpoint, exc)
-
-
 class _Parser:
     """Events of one answer: https://docs.anthropic.com/en/api/messages-streaming
 
@@ -179,7 +115,7 @@ class _Parser:
         self._usage: dict[str, int] = {}
 
     def event(self, event: Event) -> list[str | Aside]:
-        body = json_of(event, self._endpoint)
+        body = json_of(event.data, self._endpoint)
         if not isinstance(body, dict):
             return []
         if body.get("error"):

@@ -11,12 +11,15 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SourceError
 from .model import Endpoint
 
-__all__ = ["broken", "ended_early", "failed", "no_answer", "refused", "silent", "transport_errors"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["broken", "ended_early", "failed", "no_answer", "of_sdk", "refused", "silent", "transport_errors"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +89,14 @@ def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str,
     wait = headers.get("retry-after", "")
     hint = f"try again in {wait} s" if known.retry and re.fullmatch(r"[0-9]{1,6}", wait) else known.hint
     return _error(endpoint, f"{status}, {known.what}", body, hint, status=status, retry=known.retry)
+
+
+def of_sdk(exc: Exception, endpoint: Endpoint) -> SourceError:
+    """What an official SDK raised (the same generator wrote both), or let through from below while a response was read."""
+    if isinstance(status := getattr(exc, "status_code", None), int):
+        response: httpx2.Response = exc.response  # type: ignore[attr-defined]
+        return refused(endpoint, status, getattr(exc, "body", None), response.headers)
+    return broken(endpoint, exc)
 
 
 def failed(endpoint: Endpoint, body: object) -> SourceError:

@@ -1,34 +1,27 @@
-"""Chat Completions: the API of OpenAI, which Ollama, vLLM, llama.cpp, OpenRouter and many others speak as well.
-
-The official SDK sends the request, with its authentication and its retries. The answer is read from the response's bytes:
-making the SDK's objects of each chunk costs several times what all the rest of a token costs.
-"""
+"""Chat Completions: the API of OpenAI, which Ollama, vLLM, llama.cpp, OpenRouter and many others speak as well."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
-from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from ..errors import LocalProtocolError, SourceError
-from .answer import ask, json_of, model_names
+from .answer import Opened
 from .aside import Aside
-from .faults import broken, ended_early, failed, no_answer, refused
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, resolve
+from .client import one_answer
+from .events import EventReader, json_of
+from .faults import ended_early, failed, no_answer
+from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Prompt, conversation
+from .sdk import HEADERS, NO_KEY, SdkClient
 from .sse import Event
 
 if TYPE_CHECKING:
-    import httpx2
     import openai
 
 __all__ = ["OpenAIChat", "openai_chat"]
 
 VENDOR = Vendor("OpenAI", "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", "gpt-5.4-mini")
-NO_KEY = "none"  # servers that ask for no key take any, and the SDK wants one
 
 
 def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
@@ -37,107 +30,62 @@ def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerat
     Text as it comes, then Aside("finish") with `reason` and `usage`; Aside("tool_call") and Aside("refusal") where they come.
     Reasoning is dropped. Raises ConfigError at once for options that cannot be right, SourceError while it is read.
     """
-    return _once(OpenAIChat(ModelSettings(**options)), prompt)
+    return one_answer(OpenAIChat(ModelSettings(**options)), prompt)
 
 
-async def _once(chat: OpenAIChat, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    async with chat, aclosing(chat.answer(prompt)) as items:
-        async for item in items:
-            yield item
+def make_sdk(endpoint: Endpoint, settings: ModelSettings) -> tuple[openai.AsyncOpenAI, type[Exception]]:
+    """OpenAI's SDK for an endpoint, as `SdkClient` wants it."""
+    import openai
+
+    sdk = openai.AsyncOpenAI(
+        base_url=endpoint.url,
+        api_key=endpoint.key or NO_KEY,
+        max_retries=settings.max_retries,
+        http_client=http_client(openai.DefaultAioHttpClient, endpoint),
+    )
+    if not is_openai(endpoint):
+        sdk.organization = sdk.project = None  # of the environment, and OpenAI's business alone
+    return sdk, openai.OpenAIError
 
 
-class OpenAIChat:
-    """A model behind Chat Completions, asked many times over connections that are kept. Use it with `async with`.
+def is_openai(endpoint: Endpoint) -> bool:
+    """OpenAI, or Microsoft's copy of it: other servers do not know all of its words."""
+    return endpoint.host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
 
-    Raises ConfigError when it is made, for settings that cannot be right.
-    """
+
+class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
+    """Chat Completions."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        self._settings = settings
-        self._endpoint = resolve(settings, VENDOR)
-        self._host = self._endpoint.host.partition(":")[0]
+        super().__init__(settings, VENDOR)
         self._include_usage = True
-        self._client: openai.AsyncOpenAI | None = None
 
-    async def __aenter__(self) -> Self:
-        # In a thread: importing the SDK takes half a second, in which the speech endpoint is connected.
-        self._client = await asyncio.to_thread(self._make_client)
-        return self
+    def _make(self) -> tuple[openai.AsyncOpenAI, type[Exception]]:
+        sdk, root = make_sdk(self._endpoint, self._settings)
+        _ = sdk.chat.completions.with_streaming_response  # imports what it needs
+        return sdk, root
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        if self._client is not None:
-            await self._client.close()
-
-    def _make_client(self) -> openai.AsyncOpenAI:
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
         import openai
 
-        client = openai.AsyncOpenAI(
-            base_url=self._endpoint.url,
-            api_key=self._endpoint.key or NO_KEY,
-            max_retries=self._settings.max_retries,
-            http_client=http_client(openai.DefaultAioHttpClient, self._endpoint),
-        )
-        if not self._is_openai:
-            client.organization = client.project = None  # of the environment, and OpenAI's business alone
-        _ = client.chat.completions.with_streaming_response  # imports what it needs
-        return client
-
-    @property
-    def who(self) -> str:
-        """The model and where it is, for people."""
-        return self._endpoint.who
-
-    @property
-    def _is_openai(self) -> bool:
-        return self._host.endswith((".openai.com", ".openai.azure.com"))
-
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer, as `openai_chat` gives it. `extra`: fields of this request that win over the settings."""
-        if self._client is None:
-            raise LocalProtocolError("OpenAIChat was not entered", hint="use it with `async with`")
-        import openai
-
-        return ask(
-            partial(self._open, self._client, self._body(prompt, extra or {})),
-            _Parser(self._endpoint),
-            self._endpoint,
-            self._settings,
-            source_error=_source_error,
-            sdk_error=openai.OpenAIError,
-        )
-
-    async def models(self) -> list[str]:
-        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
-        if self._client is None:
-            raise LocalProtocolError("OpenAIChat was not entered", hint="use it with `async with`")
-        import openai
-
-        client = self._client
-
-        async def request() -> httpx2.Response:
-            return (await client.models.with_raw_response.list()).http_response
-
-        return await model_names(request(), self._endpoint, source_error=_source_error, sdk_error=openai.OpenAIError)
-
-    async def _open(self, client: openai.AsyncOpenAI, body: dict[str, object], stack: AsyncExitStack) -> httpx2.Response:
-        import openai
-
-        create = client.chat.completions.with_streaming_response.create
+        create = self._sdk.chat.completions.with_streaming_response.create
+        body = self._body(prompt, extra)
         while True:
             fields = dict(body)
             if self._include_usage:
                 # The padding against guessing by length is for the open network; only OpenAI knows the field.
-                padding = {"include_obfuscation": False} if self._is_openai else {}
+                padding = {"include_obfuscation": False} if is_openai(self._endpoint) else {}
                 fields.setdefault("stream_options", {"include_usage": True, **padding})
             request = create(
                 model=cast(str, fields.pop("model")),
                 messages=cast(Any, fields.pop("messages")),
                 stream=True,
-                extra_headers={"Accept-Encoding": "identity"},  # compressors hold tokens back
+                extra_headers=HEADERS,
                 extra_body=fields,
             )
             try:
-                return (await stack.enter_async_context(request)).http_response
+                response = (await stack.enter_async_context(request)).http_response
+                return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 # Some servers refuse fields they do not know. Usage is worth less than an answer.
                 if not self._include_usage or "stream_options" not in exc.response.text:
@@ -147,7 +95,7 @@ class OpenAIChat:
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
         settings = self._settings
         # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
-        limit = "max_completion_tokens" if self._is_openai else "max_tokens"
+        limit = "max_completion_tokens" if is_openai(self._endpoint) else "max_tokens"
         own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
         return {
             "model": self._endpoint.model,
@@ -157,15 +105,6 @@ class OpenAIChat:
             **extra,
             "stream": True,
         }
-
-
-def _source_error(exc: Exception, endpoint: Endpoint) -> SourceError:
-    """What the SDK raised, or what it lets through from below while a response is read."""
-    import openai
-
-    if isinstance(exc, openai.APIStatusError):
-        return refused(endpoint, exc.status_code, exc.body, exc.response.headers)
-    return broken(endpoint, exc)
 
 
 class _Parser:
@@ -188,7 +127,7 @@ class _Parser:
         if event.data.startswith(b"[DONE]"):
             self.complete = True
             return []
-        chunk = json_of(event, self._endpoint)
+        chunk = json_of(event.data, self._endpoint)
         if event.name == "error":
             raise failed(self._endpoint, chunk)
         return self._chunk(chunk) if isinstance(chunk, dict) else []

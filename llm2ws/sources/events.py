@@ -1,0 +1,91 @@
+"""Server-sent events to text and asides: what the APIs of OpenAI and Anthropic have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from ..errors import SourceError
+from .aside import Aside
+from .faults import no_answer
+from .model import Endpoint
+from .sse import MAX_EVENT_BYTES, Decoder, Event
+
+__all__ = ["EventReader", "Parser", "json_of"]
+
+
+class Parser(Protocol):
+    """One answer in one API's events. Its methods raise SourceError when the server says that it failed."""
+
+    complete: bool  # the event came that says so
+
+    def event(self, event: Event) -> list[str | Aside]: ...
+
+    def whole(self, body: object) -> list[str | Aside]:
+        """The same from JSON instead of a stream: the server cannot stream."""
+
+    def end(self) -> Aside:
+        """The stream has ended. Raises SourceError when the answer has not."""
+
+
+class EventReader:
+    """A response of server-sent events, or of JSON as a whole, whatever its header says."""
+
+    def __init__(self, parser: Parser, endpoint: Endpoint) -> None:
+        self.started = False
+        self._parser = parser
+        self._endpoint = endpoint
+        self._decoder = Decoder(endpoint.who)
+        self._sniffed = False
+        self._whole: bytearray | None = None  # where it is no stream
+
+    @property
+    def complete(self) -> bool:
+        return self._parser.complete
+
+    def feed(self, data: bytes) -> Iterator[str | Aside]:
+        if not self._sniffed and (start := data.lstrip()[:1]):
+            self._sniffed = True
+            if start in b"{[<":
+                self._whole = bytearray()
+        if self._whole is not None:
+            self._whole += data
+            if not data or len(self._whole) > MAX_EVENT_BYTES:
+                yield from self._parser.whole(_whole_json(self._whole, self._endpoint))
+            return
+        # What the connection cut off in the middle is no event.
+        events = self._decoder.feed(data) if data else [event for event in self._decoder.finish() if event.data[-1:] in b"}]"]
+        for event in events:
+            self.started = True
+            yield from self._parser.event(event)
+
+    def end(self) -> Aside:
+        return self._parser.end()
+
+
+def _whole_json(body: bytearray, endpoint: Endpoint) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        kind = "a web page" if body.lstrip().startswith(b"<") else "something"
+    raise no_answer(endpoint, kind)
+
+
+def json_of(data: bytes, endpoint: Endpoint) -> object:
+    """What an event or a line holds. Plain objects: typed ones measured no faster, and one wrong field would fail all of it.
+
+    Raises SourceError when it is no JSON, because text may be missing then.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:  # control characters, NaN, bytes that are no UTF-8, half of a surrogate pair
+        text = json.dumps(json.loads(data.decode(errors="replace"), strict=False), ensure_ascii=False)
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except ValueError:
+        pass
+    raise SourceError(f"{endpoint.who}: sent an event that is no JSON", hint="what came before it is spoken", retry=True)
