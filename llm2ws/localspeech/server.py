@@ -30,9 +30,10 @@ from .voices import Voice
 
 __all__ = ["SpeechServer"]
 
-# At DEBUG the library logs headers and messages: keys and text, which belong in no log.
+# At DEBUG the library logs headers and messages: keys and text, which belong in no log. At INFO, that a connection opens and
+# closes: within a daemon that is a line for nobody.
 _log = logging.getLogger(f"{__name__}.websocket")
-_log.setLevel(logging.INFO)
+_log.setLevel(logging.WARNING)
 
 _MAX_PENDING_CHARS = 200_000  # flushed and not yet spoken, a connection: hours of speech, so nobody's honest use
 _CLOSE_S = 1.0  # how long a peer may take to answer a close frame
