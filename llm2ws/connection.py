@@ -61,6 +61,7 @@ class Slot:
         self.listener = listener
         self.live = True
         self._connection = connection
+        self._session = connection.session
         self.ref = ref
 
     def speak(self, text: str) -> None:
@@ -98,10 +99,6 @@ class Slot:
     def connection(self) -> Connection:
         """The one it is on: to be preferred by the next turn of the conversation."""
         return self._connection
-
-    @property
-    def _session(self) -> Session:
-        return self._connection.session
 
 
 class Connection:

@@ -61,6 +61,10 @@ class _Group:
     announced: int = 0  # of `texts`
     start_s: float = 0.0  # in the turn's audio
 
+    @property
+    def said_chars(self) -> int:
+        return self.chars if self.said == len(self.texts) else sum(len(text.text) for text in self.texts[: self.said])
+
 
 class Utterance:
     """Fragments in; texts to send out. Audio in; audio in order out.
@@ -195,7 +199,7 @@ class Utterance:
     def open_chars(self) -> int:
         """Characters sent that no Flush covers yet."""
         group = self._current()
-        return sum(len(text.text) for text in group.texts[: group.said]) if group else 0
+        return 0 if group is None else group.said_chars
 
     @property
     def must_flush(self) -> bool:
@@ -214,7 +218,10 @@ class Utterance:
     @property
     def flushes(self) -> int:
         """Groups flushed and not acknowledged."""
-        return sum(group.flushed and not group.acked for group in self._groups)
+        flushes = 0
+        for group in self._groups:  # no generator: the turn asks several times for each token
+            flushes += group.flushed and not group.acked
+        return flushes
 
     @property
     def between_groups(self) -> bool:
@@ -234,8 +241,9 @@ class Utterance:
     @property
     def all_said(self) -> bool:
         """There is no more text, and all of it has been sent (not necessarily flushed)."""
-        said = all(group.said == len(group.texts) for group in self._groups)  # several may have to be said again
-        return self.finished and not self._backlog and said
+        if not self.finished or self._backlog:
+            return False
+        return all(group.said == len(group.texts) for group in self._groups)  # several may have to be said again
 
     @property
     def complete(self) -> bool:
@@ -248,13 +256,15 @@ class Utterance:
         seconds = 0.0
         for group in self._groups:
             if not group.acked:
-                said = group.chars if group.said == len(group.texts) else sum(len(t.text) for t in group.texts[: group.said])
-                seconds += max(0.0, said * self.seconds_per_char - self._format.seconds(group.received))
+                seconds += max(0.0, group.said_chars * self.seconds_per_char - self._format.seconds(group.received))
         return seconds
 
     def _current(self) -> _Group | None:
         """The group that is being said: the oldest one not flushed."""
-        return next((group for group in self._groups if not group.flushed), None)
+        for group in self._groups:
+            if not group.flushed:
+                return group
+        return None
 
     def _full(self, group: _Group) -> bool:
         """Whether the next text would make it too long. A single text may be longer: it is not cut here."""
