@@ -244,6 +244,7 @@ def speech_server(
     async def serve() -> int:
         from .localspeech.engine import Engine
         from .localspeech.server import SpeechServer
+        from .server import notify
         from .speech.deepgram_server import DEEPGRAM_LIMITS
 
         server = SpeechServer(
@@ -259,10 +260,13 @@ def speech_server(
             frame_ms=frame_ms,
         )
         async with engine, server:
-            note(f"listening on {server.url} ({'with' if key else 'without'} a key)")
+            where = f"listening on {server.url} ({'with' if key else 'without'} a key)"
+            note(where)
+            notify.tell(READY=1)
             try:
-                await asyncio.Event().wait()
+                await notify.feed(lambda: where)
             except asyncio.CancelledError:
+                notify.tell(STOPPING=1)
                 await server.stop(grace_s=_GRACE_S)
                 raise
         return 0
@@ -308,6 +312,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
 
     async def work() -> int:
         from .server.life import serve
+        from .server.notify import passed_sockets
 
         hangups: asyncio.Queue[Callable[[], Settings]] = asyncio.Queue(1)
 
@@ -329,12 +334,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
 
         stop = asyncio.Event()
         serving = asyncio.create_task(
-            serve(
-                settings,
-                shutdown=stop,
-                reloads=reloads(),
-                started=started,
-            )
+            serve(settings, shutdown=stop, reloads=reloads(), started=started, sockets=passed_sockets())
         )
         try:
             await asyncio.shield(serving)

@@ -1,4 +1,4 @@
-"""Logs: one line each on standard error, for people on a terminal, as JSON elsewhere.
+"""Logs: one line each on standard error, for people on a terminal, as entries of systemd's journal, as JSON elsewhere.
 
 Modules log through the standard library. What is written here is llm2ws's own at the level that was asked for, and of other
 libraries warnings only: at DEBUG they write headers with keys, and texts.
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING
+
+from .journal import JournalHandler, is_journal
 
 if TYPE_CHECKING:
     from structlog.types import Processor
@@ -32,19 +34,21 @@ def turn_id(turn: str) -> Iterator[None]:
 
 
 def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] | None = None) -> None:  # noqa: A002 - as in the settings
-    """Write logs to `stream`, standard error by default. `format`: "console", "json", or "auto" for console on a terminal.
+    """Write logs to `stream`, standard error by default. `format`: "console", "json", or "auto": console on a terminal,
+    the journal where standard error is connected to it, else JSON.
 
     May be called again: the last call counts.
     """
     out = sys.stderr if stream is None else stream
     as_json = format == "json" or (format == "auto" and not out.isatty())
-    handler = logging.StreamHandler(out)
+    handler = JournalHandler(out) if format == "auto" and is_journal(out) else logging.StreamHandler(out)
     handler.setLevel(level.upper())  # some loggers have a level of their own
     handler.addFilter(_ours)
     handler.setFormatter(_Lazy(as_json=as_json, colours=out.isatty()))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old.formatter, _Lazy)]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("llm2ws").setLevel(level.upper())

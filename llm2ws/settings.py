@@ -252,9 +252,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="the [speech.<name>] that speaks; empty: the first one, else the embedded endpoint")
     ] = ""
     log: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")] = "warning"
-    log_format: Annotated[Literal["auto", "console", "json"], Meta(description="auto: console on a terminal, else JSON")] = (
-        "auto"
-    )
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Meta(description="auto: console on a terminal, the journal under systemd, else JSON"),
+    ] = "auto"
     text: Text = Text()
     play: Play = Play()
     llm: dict[str, Llm] = {}

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from ..errors import ConfigError, SpeechError
 from ..metrics import Metrics
 from ..service import Service
 from ..settings import Server, Settings
+from ..speech.dialect import is_loopback
+from . import notify
 from .access import Access, split_listen
 from .app import create_app
 from .health import Readiness
@@ -28,6 +33,8 @@ _http_log = logging.getLogger(f"{__name__}.http")
 
 IDLE_S = 75.0  # after which a connection is closed that asks nothing, or never finishes its question
 TOLD_S = 2.0  # for clients to take what they are told at the end
+BACKLOG = 1024  # clients that wait to be accepted
+END_S = 10.0  # for all that comes after draining
 
 
 async def serve(
@@ -36,22 +43,53 @@ async def serve(
     shutdown: asyncio.Event,
     reloads: AsyncIterator[Callable[[], Settings]] | None = None,
     started: Callable[[str], None] = lambda url: None,
+    sockets: Sequence[socket.socket] = (),
 ) -> None:
-    """Serve until `shutdown`; then finish what runs, within `drain_s`. `started` is told the address.
+    """Serve until `shutdown`; then finish what runs, within `drain_s`. `started` is told the address; systemd is told all.
 
-    `reloads`: each gives new settings when it is called; what raises ConfigError changes nothing. Raises ConfigError for
-    settings that cannot be right, SpeechError when the embedded endpoint does not start.
+    `reloads`: each gives new settings when it is called; what raises ConfigError changes nothing. `sockets`: what listens
+    already, instead of `server.listen`. Raises ConfigError for settings that cannot be right, SpeechError when the embedded
+    endpoint does not start.
     """
-    async with running(settings) as daemon:
-        started(daemon.url)
-        reloading = asyncio.create_task(_reload(daemon, reloads)) if reloads is not None else None
-        try:
-            await shutdown.wait()
-        finally:
-            if reloading is not None:
-                reloading.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reloading
+    status = _Status()
+    telling = asyncio.create_task(notify.feed(status.text))
+    try:
+        async with running(settings, sockets) as status.daemon:
+            started(status.daemon.url)
+            notify.tell(READY=1)
+            reloading = asyncio.create_task(_reload(status, reloads, sockets)) if reloads is not None else None
+            try:
+                await shutdown.wait()
+            finally:
+                if reloading is not None:
+                    await _cancelled(reloading)
+            stop_s = status.daemon.settings.server.drain_s + END_S  # systemd's own TimeoutStopSec may be less
+            notify.tell(STOPPING=1, EXTEND_TIMEOUT_USEC=round(stop_s * 1e6))
+    finally:
+        await _cancelled(telling)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()  # raises what it ended with
+
+
+class _Status:
+    """What `systemctl status` shows."""
+
+    def __init__(self) -> None:
+        self.daemon: Daemon | None = None
+        self.wrong = ""  # with the settings that were to be read again
+
+    def text(self) -> str:
+        if self.daemon is None:
+            return "starting"
+        n, answers = self.daemon.running, len(self.daemon.turns)
+        doing = "draining" if self.daemon.draining.is_set() else f"listening on {self.daemon.url}"
+        wrong = f"; settings were not reloaded: {self.wrong}" if self.wrong else ""
+        return f"{doing}; {n} {'conversation' if n == 1 else 'conversations'}, {answers} speaking{wrong}"
 
 
 def _one_line(record: logging.LogRecord) -> bool:
@@ -67,8 +105,11 @@ _http_log.addFilter(_one_line)
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Daemon]:
-    """A daemon that listens, until the block is left: then it drains."""
+async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> AsyncIterator[Daemon]:
+    """A daemon that listens, on `sockets` where there are any, until the block is left: then it drains."""
+    configured, settings = settings.server.listen, _where(settings, sockets)
+    if settings.server.listen != configured:
+        _log.warning("server.listen %s is not used: systemd listens on %s", configured, settings.server.listen)
     host, port = split_listen(settings.server.listen)
     async with AsyncExitStack() as stack:
         access = Access(settings.server)
@@ -88,18 +129,35 @@ async def running(settings: Settings) -> AsyncIterator[Daemon]:
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
+        sites: list[web.BaseSite] = [web.SockSite(runner, each, ssl_context=tls, backlog=BACKLOG) for each in sockets]
+        sites = sites or [web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG)]
         try:
-            await site.start()
+            for site in sites:
+                await site.start()
         except OSError as exc:
             what = "in use" if exc.errno == errno.EADDRINUSE else (exc.strerror or "cannot be listened on").lower()
             raise ConfigError(f"server.listen {settings.server.listen}: {what}", hint="set another address or port") from None
-        daemon.url = _url(host, runner.addresses[0][1], tls)
+        daemon.url = _url(host, runner.addresses[0][1] if not sockets else port, tls)
         try:
             yield daemon
         finally:
-            await site.stop()
+            for site in sites:
+                await site.stop()
             await _drain(daemon)
+
+
+def _where(settings: Settings, sockets: Sequence[socket.socket]) -> Settings:
+    """With the address of the sockets as `server.listen`, of several the one that most can reach: who may ask follows it.
+
+    Raises ConfigError for one that is not TCP: neither clients' addresses nor hosts could be told apart there.
+    """
+    if not sockets:
+        return settings
+    if any(each.family not in (socket.AF_INET, socket.AF_INET6) or each.type != socket.SOCK_STREAM for each in sockets):
+        raise ConfigError("a socket that systemd passed is not TCP", hint="write ListenStream=HOST:PORT in its unit")
+    host, port = min((each.getsockname()[:2] for each in sockets), key=lambda address: is_loopback(address[0]))
+    listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return replace(settings, server=replace(settings.server, listen=listen))
 
 
 def _url(host: str, port: int, tls: ssl.SSLContext | None) -> str:
@@ -132,14 +190,19 @@ async def _drain(daemon: Daemon) -> None:
                 await daemon.until_unused()
 
 
-async def _reload(daemon: Daemon, reloads: AsyncIterator[Callable[[], Settings]]) -> None:
+async def _reload(status: _Status, reloads: AsyncIterator[Callable[[], Settings]], sockets: Sequence[socket.socket]) -> None:
+    assert status.daemon is not None
     async for load in reloads:
+        notify.tell(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
         try:
-            await _exchange(daemon, load())
+            await _exchange(status.daemon, _where(load(), sockets))
         except (ConfigError, SpeechError) as exc:
+            status.wrong = str(exc)
             _log.error("settings were not reloaded, all stays as it was: %s", exc)
         else:
+            status.wrong = ""
             _log.warning("settings were reloaded")
+        notify.tell(READY=1, STATUS=status.text())
 
 
 async def _exchange(daemon: Daemon, settings: Settings) -> None:
