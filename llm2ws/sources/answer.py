@@ -56,7 +56,8 @@ async def ask(
     `open_response` sends it and leaves the response on the stack. Of the exceptions that are `caught` on the way,
     `source_error` says what they mean.
     """
-    first_by = asyncio.get_running_loop().time() + settings.first_token_s
+    loop = asyncio.get_running_loop()
+    first_by = loop.time() + settings.first_token_s
     try:
         async with AsyncExitStack() as stack:
             opened = None
@@ -65,35 +66,14 @@ async def ask(
                     opened = await open_response(stack)
             if opened is None:
                 raise silent(endpoint, None)
-            items = _read_answer(*opened, endpoint, caught, first_by=first_by, stall_s=settings.stall_s)
-            async for item in await stack.enter_async_context(aclosing(items)):
-                yield item
-        return
-    except caught as exc:
-        error = source_error(exc)
-    raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
-
-
-async def _read_answer(
-    reads: AsyncGenerator[bytes, None],
-    reader: Reader,
-    endpoint: Endpoint,
-    caught: tuple[type[Exception], ...],
-    *,
-    first_by: float,
-    stall_s: float,
-) -> AsyncGenerator[str | Aside, None]:
-    """`first_by`: the loop's time by which the answer must have started.
-
-    What a server sends only to keep the connection open does not make its start later, but it ends no answer.
-    """
-    loop = asyncio.get_running_loop()
-    with _Watchdog(loop) as watchdog:
-        async with aclosing(reads):
+            reads, reader = opened
+            await stack.enter_async_context(aclosing(reads))
+            watchdog = stack.enter_context(_Watchdog(loop))
             while not reader.complete:
-                data = await watchdog.read(reads, loop.time() + stall_s if reader.started else first_by)
+                # What is sent only to keep the connection open does not make the start later, but it ends no answer.
+                data = await watchdog.read(reads, loop.time() + settings.stall_s if reader.started else first_by)
                 if data is None:
-                    raise silent(endpoint, stall_s if reader.started else None)
+                    raise silent(endpoint, settings.stall_s if reader.started else None)
                 for item in reader.feed(data):
                     yield item
                 if not data:
@@ -103,6 +83,10 @@ async def _read_answer(
             with suppress(*caught):
                 while await watchdog.read(reads, drain_by):
                     pass
+        return
+    except caught as exc:
+        error = source_error(exc)
+    raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
 
 
 class _Watchdog:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .answer import Opened
 from .aside import Aside
 from .client import one_answer
-from .events import EventReader, json_of
+from .events import EventReader, Paragraphs, json_of
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Prompt, conversation
-from .sdk import HEADERS, NO_KEY, SdkClient
+from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
             extra_body=fields,
         )
         response = (await stack.enter_async_context(request)).http_response
-        return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
+        return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
@@ -108,8 +108,7 @@ class _Parser:
     def __init__(self, endpoint: Endpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
-        self._last = ""  # the last character of the text so far
-        self._break = False  # a block has ended since
+        self._paragraphs = Paragraphs()
         self._tool: object = None  # index of the block that holds a call for us; the server makes calls of its own
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
@@ -126,7 +125,7 @@ class _Parser:
             case "content_block_start":
                 return self._block(body.get("index"), body.get("content_block"))
             case "content_block_stop":
-                self._break = True
+                self._paragraphs.end()
             case "message_start":
                 self._count(_dict(body.get("message")).get("usage"))
             case "message_delta":
@@ -147,7 +146,7 @@ class _Parser:
         items: list[str | Aside] = []
         for index, block in enumerate(content):
             items += self._block(index, block)
-            self._break = True
+            self._paragraphs.end()
         return items
 
     def end(self) -> Aside:
@@ -163,7 +162,7 @@ class _Parser:
         """A block begins, or is there as a whole."""
         match block:
             case {"type": "text", "text": str(text)}:
-                return self._text(text)
+                return self._paragraphs.text(text)
             case {"type": "tool_use", "id": call_id, "name": name, **rest}:
                 self._tool = index
                 call = {"index": index, "id": call_id, "name": name}
@@ -175,19 +174,10 @@ class _Parser:
     def _delta(self, body: dict[str, Any]) -> list[str | Aside]:
         match body.get("delta"):
             case {"type": "text_delta", "text": str(text)}:
-                return self._text(text)
+                return self._paragraphs.text(text)
             case {"type": "input_json_delta", "partial_json": str(part)} if part and body.get("index") == self._tool:
                 return [Aside("tool_call", {"index": body.get("index"), "arguments": part})]
         return []
-
-    def _text(self, text: str) -> list[str | Aside]:
-        if not text:
-            return []
-        # A new block is a new paragraph, unless it goes on with a sentence: text with citations is many blocks.
-        goes_on = self._last.isspace() or text[0].isspace() or text[0] in ",.;:!?)]”’"
-        between: list[str | Aside] = ["\n\n"] if self._break and self._last and not goes_on else []
-        self._last, self._break = text[-1], False
-        return [*between, text]
 
     def _stopped(self, reason: object) -> None:
         if isinstance(reason, str):

@@ -13,7 +13,7 @@ from .events import EventReader, json_of
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Prompt, conversation
-from .sdk import HEADERS, NO_KEY, SdkClient
+from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
             )
             try:
                 response = (await stack.enter_async_context(request)).http_response
-                return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
+                return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 # Some servers refuse fields they do not know. Usage is worth less than an answer.
                 if not self._include_usage or "stream_options" not in exc.response.text:

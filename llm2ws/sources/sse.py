@@ -45,6 +45,8 @@ class Decoder:
 
         Raises SourceError when more than `max_event_bytes` have come and no event was complete: no server fills the memory.
         """
+        if not (self._line or self._data or self._name or self._at_start or self._after_cr) and _is_one_event(data):
+            return [Event("", data[6:-2])]
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -100,3 +102,8 @@ class Decoder:
         self._data.clear()
         self._held = 0
         return event
+
+
+def _is_one_event(data: bytes) -> bool:
+    """Whether this is one line of data and the empty line after it: nearly every read from a model that is writing."""
+    return data.startswith(b"data: ") and data.endswith(b"\n\n") and 6 < data.find(b"\n") == len(data) - 2 and b"\r" not in data
