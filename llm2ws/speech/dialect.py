@@ -60,8 +60,12 @@ class Traits:
     audio_waits_for_flush: bool = True  # text is spoken when flushed, any number of times in a turn; else as it comes
     ends_with_flush_ack: bool = True  # a turn is over when its last Flush is acked; else `Ended` says so
     cancels: bool = True  # there is a message for Cancel; else only closing the connection stops a turn
+    confirms_cancel: bool = True  # a cancelled turn is over when the endpoint says so; else at once, as its audio has its name
+    # The endpoint ends a context by itself when it has given no audio for so long. A Flush ends it before that, and the turn
+    # goes on in another. None: a context lives as long as its turn.
+    context_idle_s: float | None = None
     ping_s: float = 20.0  # WebSocket pings
-    keepalive_s: float | None = None  # an idle connection wants a KeepAlive message this often
+    keepalive_s: float | None = None  # an idle context, or a connection without any, wants a KeepAlive message this often
 
 
 class Dialect(Protocol):

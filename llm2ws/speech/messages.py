@@ -1,8 +1,9 @@
 """What is said to a speech endpoint and what comes back, without any vendor's spelling.
 
 Commands go from Session through a Dialect to the socket; events come the other way. All are plain frozen data.
-`ref` numbers the turns of one Session, from 1. An event whose `ref` is None comes from an endpoint that does not say
-which turn it belongs to; the Session finds out.
+`ref` numbers the turns of one Session, from 1; on the wire, their contexts: some endpoints want several for one turn, and the
+Session knows which. An event whose `ref` is None comes from an endpoint that does not say what it belongs to; the Session
+finds out.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """Keep an idle connection open, where the endpoint wants a message for that."""
+    """Keep an idle context open, or the connection when `ref` is None, where the endpoint wants a message for that."""
+
+    ref: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word as the endpoint spoke it; times in seconds from the start of the turn's audio."""
+    """A word, or a part of one, as the endpoint spoke it; times in seconds, from where `Timed` says."""
 
     text: str
     start_s: float
@@ -114,10 +117,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """When words were spoken, from endpoints that tell."""
+    """When words were spoken, from endpoints that tell.
+
+    `from_here`: times count from the audio that comes next; else from the start of the context's audio.
+    """
 
     words: tuple[Word, ...]
     ref: int | None = None
+    from_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)

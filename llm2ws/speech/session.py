@@ -9,6 +9,8 @@ Rules, in which everything here follows the tables of the dialect (`traits`, `li
 - An End with nothing unflushed sends nothing: there is exactly one final Flush after the last Speak.
 - After Cancel, audio is dropped until the confirmation; at that point every Flush that was on its way is void, and an ack
   that comes for it later, with no audio before it, is stale. So no byte of a cancelled turn reaches the next one.
+- A turn speaks in a context: its own name on the wire. Where contexts lapse (`context_idle_s`), a Flush ends one and the next
+  text begins another; the end of all but the last is an ack.
 - Whatever is awaited has a deadline.
 """
 
@@ -85,8 +87,11 @@ class _Turn:
     state: State = State.OPEN
     unflushed: bool = False  # text was sent that no Flush covers
     in_flight: int = 0  # flushes without an answer
-    begun: bool = False  # the endpoint knows of it
+    begun: bool = False  # text of it was sent
+    context: int | None = None  # what the endpoint calls it now; None: it knows nothing of it
+    complete: bool = False  # the endpoint was told that the context gets no more text
     cancelled_at: float = 0.0
+    sent_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -121,6 +126,7 @@ class Session:
         self._clear_s = clear_s
         self._turns: dict[int, _Turn] = {}  # those not DONE
         self._last_ref = 0
+        self._contexts: dict[int, _Turn] = {}  # those that the endpoint has open
         self._flushes: deque[int] = deque()  # refs of unanswered flushes, oldest first
         self._void = 0  # flushes voided by a Cancelled whose acks may still come
         self._audio_since_ack = False
@@ -144,40 +150,41 @@ class Session:
     def speak(self, ref: int, text: str, now: float) -> None:
         """Send text. It counts against the limits: ask `speak_at` first."""
         turn = self._step(ref, Speak)
-        if not turn.begun:
-            turn.begun = True
-            self._send(Begin(ref), now)
+        context = turn.context or self._begin_context(turn, now)
         turn.unflushed = True
+        turn.sent_at = now
         self._owed_chars += len(text)
         self._governor.spoke(len(text), now)
-        self._send(Speak(ref, text), now)
+        self._send(Speak(context, text), now)
 
     def flush(self, ref: int, now: float) -> None:
         """Have the text since the last Flush spoken. Without such text nothing is sent."""
-        if not self._traits.audio_waits_for_flush:
+        if not self._traits.audio_waits_for_flush and self._traits.context_idle_s is None:
             raise LocalProtocolError("this endpoint speaks text as it comes: there is no Flush within a turn")
         turn = self._step(ref, Flush)
         if turn.unflushed:
-            self._flush(turn, Flush(ref), now)
+            turn.complete = self._traits.context_idle_s is not None
+            self._flush(turn, Flush, now)
 
     def end(self, ref: int, now: float) -> list[Event]:
         """No more text. Gives `Ended` at once when there is nothing left to wait for."""
         turn = self._step(ref, End)
-        if turn.unflushed or (turn.begun and not self._traits.ends_with_flush_ack):
-            self._flush(turn, End(ref), now)
+        if turn.unflushed or (self._ends_by_name(turn) and not turn.complete):
+            turn.complete = True
+            self._flush(turn, End, now)
         return self._settle(turn)
 
     def cancel(self, ref: int, now: float, *, played_ms: int | None = None) -> list[Event]:
         """Stop a turn. Gives `Cancelled` at once when the endpoint has nothing of it left to stop."""
         turn = self._step(ref, Cancel)
-        if not (turn.unflushed or turn.in_flight or (turn.begun and not self._traits.ends_with_flush_ack)):
+        if turn.context is None or not (turn.unflushed or turn.in_flight or self._ends_by_name(turn)):
             return self._finish(turn, Cancelled(ref))
-        turn.cancelled_at = now
+        turn.cancelled_at, turn.complete = now, True
         if self._traits.cancels:
-            self._send(Cancel(ref, played_ms), now)
+            self._send(Cancel(turn.context, played_ms), now)
         else:
             self._retired = True
-        return []
+        return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
 
     def close(self, now: float) -> None:
         """Say goodbye; the endpoint closes. What is still spoken for open turns is dropped by the caller."""
@@ -196,7 +203,7 @@ class Session:
         """A message came. Gives the events that concern turns, each with its `ref`."""
         events: list[Event] = []
         for event in self.dialect.decode(message):
-            events += self._receive(event, now)
+            events += self._receive(self._named(event), now)
         self._rest(now)
         return events
 
@@ -210,21 +217,25 @@ class Session:
     @property
     def next_deadline(self) -> float | None:
         """When `tick` wants to be called, None for never."""
-        times = [turn.cancelled_at + self._clear_s for turn in self._turns.values() if turn.state is State.CLEARING]
+        times = [turn.cancelled_at + self._confirm_s for turn in self._turns.values() if turn.state is State.CLEARING]
         if self._waiting_since is not None:
             times.append(self._waiting_since + self._patience_s)
-        if self._traits.keepalive_s is not None and not self._closed:
-            times.append(self._last_sent + self._traits.keepalive_s)
+        times += [at for _, at in self._keepalives()]
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Event]:
         """Act on what has not come in time."""
-        keepalive_s = self._traits.keepalive_s
-        if keepalive_s is not None and not self._closed and now >= self._last_sent + keepalive_s:
-            self._send(KeepAlive(), now)
+        for context, at in self._keepalives():
+            if now >= at:
+                self._send(KeepAlive(context), now)
+                if context is not None:
+                    self._contexts[context].sent_at = now
         for turn in self._turns.values():
-            if turn.state is State.CLEARING and now >= turn.cancelled_at + self._clear_s:
-                return [Failed(Scope.LINK, "the endpoint did not confirm an interruption in time", retry_s=0.0)]
+            if turn.state is State.CLEARING and now >= turn.cancelled_at + self._confirm_s:
+                if not self._traits.audio_has_ref:
+                    return [Failed(Scope.LINK, "the endpoint did not confirm an interruption in time", retry_s=0.0)]
+                self._retired = True  # its place is lost, and nothing of it reaches the others
+                return self._finish(turn, Cancelled(turn.ref))
         if self._waiting_since is not None and now >= self._waiting_since + self._patience_s:
             what = f"the endpoint has sent nothing for {now - self._waiting_since:.3g} s though text was to be spoken"
             return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
@@ -277,13 +288,56 @@ class Session:
             self._outgoing += messages
             self._last_sent = now
 
-    def _flush(self, turn: _Turn, command: Flush | End, now: float) -> None:
+    def _begin_context(self, turn: _Turn, now: float) -> int:
+        """Give the turn a name on the wire: its own, then others."""
+        if turn.begun:
+            self._last_ref += 1
+        context = turn.context = self._last_ref if turn.begun else turn.ref
+        turn.begun, turn.complete = True, False
+        self._contexts[context] = turn
+        self._send(Begin(context), now)
+        return context
+
+    def _end_context(self, turn: _Turn) -> None:
+        if turn.context is not None:
+            del self._contexts[turn.context]
+            turn.context = None
+
+    def _named(self, event: Event) -> Event:
+        """The event, with its turn's ref in place of the context's."""
+        if isinstance(event, Opened | Warned | Unknown) or event.ref is None:
+            return event
+        turn = self._contexts.get(event.ref)
+        ref = turn.ref if turn else 0  # of no turn
+        return event if ref == event.ref else replace(event, ref=ref)
+
+    def _ends_by_name(self, turn: _Turn) -> bool:
+        """Whether the endpoint will say when the turn's context is over."""
+        return turn.context is not None and not self._traits.ends_with_flush_ack
+
+    def _keepalives(self) -> list[tuple[int | None, float]]:
+        """What is to be kept open, and when: each context that may get more text; the connection when there is none."""
+        keepalive_s = self._traits.keepalive_s
+        if keepalive_s is None or self._closed:
+            return []
+        open_ones = [(context, turn.sent_at) for context, turn in self._contexts.items() if not turn.complete]
+        idle = open_ones if self._contexts else [(None, self._last_sent)]
+        return [(context, at + keepalive_s) for context, at in idle]
+
+    @property
+    def _confirm_s(self) -> float:
+        """How long an interruption may go without its confirmation: longer where nobody else has to wait for it."""
+        return self._silence_s if self._traits.audio_has_ref else self._clear_s
+
+    def _flush(self, turn: _Turn, verb: type[Flush | End], now: float) -> None:
         turn.unflushed = False
-        if self._traits.ends_with_flush_ack or isinstance(command, Flush):
+        if self._traits.ends_with_flush_ack or verb is Flush:
             turn.in_flight += 1
             self._flushes.append(turn.ref)
         self._governor.flushed(now)
-        self._send(command, now)
+        turn.sent_at = now
+        if turn.context is not None:
+            self._send(verb(turn.context), now)
         if self._waiting_since is None:
             self._waiting_since = now
 
@@ -393,6 +447,9 @@ class Session:
         if turn is None:
             return []
         was_clearing = turn.state is State.CLEARING
+        if isinstance(event, Ended) and turn.in_flight and not was_clearing and self._traits.context_idle_s is not None:
+            self._end_context(turn)
+            return self._flush_acked(FlushAcked(turn.ref))
         self._step(turn.ref, type(event))
         if isinstance(event, Cancelled) or was_clearing:
             self._void += turn.in_flight if event.ref is None else 0
@@ -403,12 +460,11 @@ class Session:
         """The end of a turn that ends with its last ack, once that has come."""
         if turn.state is not State.ENDING or turn.unflushed or turn.in_flight:
             return []
-        if turn.begun and not self._traits.ends_with_flush_ack:
-            return []
-        return self._finish(turn, Ended(turn.ref))
+        return [] if self._ends_by_name(turn) else self._finish(turn, Ended(turn.ref))
 
     def _finish(self, turn: _Turn, event: Event) -> list[Event]:
         turn.state = State.DONE
+        self._end_context(turn)
         del self._turns[turn.ref]
         self._flushes = deque(ref for ref in self._flushes if ref != turn.ref)
         if self._waiting_since is not None:
