@@ -90,6 +90,7 @@ class Utterance:
         self.finished = False
         self.said_chars = 0
         self._format = fmt
+        self._bytes_per_second = fmt.bytes_per_second
         self._exact = exact
         self._resume = resume
         self._max_chars = max_chars
@@ -256,7 +257,7 @@ class Utterance:
         seconds = 0.0
         for group in self._groups:
             if not group.acked:
-                seconds += max(0.0, group.said_chars * self.seconds_per_char - self._format.seconds(group.received))
+                seconds += max(0.0, group.said_chars * self.seconds_per_char - group.received / self._bytes_per_second)
         return seconds
 
     def _current(self) -> _Group | None:
@@ -395,7 +396,7 @@ class Utterance:
     @property
     def released_s(self) -> float:
         """Seconds of audio given out so far."""
-        return self._format.seconds(self._released)
+        return self._released / self._bytes_per_second
 
     def _release(self, group: _Group, chunks: list[bytes]) -> list[Released]:
         """Hand out audio of the head group, with each text announced just before the audio in which it begins."""
