@@ -20,7 +20,7 @@ from .audio import AudioFormat, Encoding
 from .config import VENDORS, key_of
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .llms import LlmClient, choose_llm, llm_client, model_settings
-from .settings import Secret, Settings, Speech, Text
+from .settings import Llm, Secret, Settings, Speech, Text
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech import DIALECTS
@@ -210,7 +210,7 @@ class Service:
         self._keys: dict[str, str] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
         self._clients: dict[str, LlmClient] = {}
-        self._relays: dict[str, Relay] = {}
+        self._relays: dict[str, list[Relay]] = {}
         self._local = ("", "")
         self._stack = AsyncExitStack()
         self._pool: Pool | None = None
@@ -240,11 +240,17 @@ class Service:
                 client = self._clients[name] = llm_client(self.settings, llm)
                 await stack.enter_async_context(client)
                 if llm.kind == "openai":
-                    from .sources.relay import Relay
-
-                    self._relays[name] = await stack.enter_async_context(Relay(model_settings(llm)))
+                    self._relays[name] = await self._chain_of_relays(stack, llm)
             self._stack = stack.pop_all()
         return self
+
+    async def _chain_of_relays(self, stack: AsyncExitStack, llm: Llm) -> list[Relay]:
+        """For an LLM, and for those that answer in its place and speak Chat Completions too."""
+        from .sources.relay import Relay
+
+        chain = [llm, *(choose_llm(self.settings, name)[1] for name in llm.failover)]
+        made = [Relay(model_settings(one)) for one in chain if one.kind == "openai"]
+        return [await stack.enter_async_context(relay) for relay in made]
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
@@ -319,12 +325,12 @@ class Service:
         """
         return self._clients[self._llm_name(llm)].answer(prompt, extra=extra)
 
-    def relay(self, llm: str) -> Relay | None:
-        """Where requests for an LLM can be passed on as they are; None where it does not speak Chat Completions.
+    def relays(self, llm: str) -> Sequence[Relay]:
+        """Where requests for an LLM can be passed on as they are, in the order in which they are tried.
 
-        Raises UnknownName.
+        Empty where it does not speak Chat Completions. Raises UnknownName.
         """
-        return self._relays.get(self._llm_name(llm))
+        return self._relays.get(self._llm_name(llm), ())
 
     async def warm(self) -> bool:
         """Open a connection to the default endpoint, if none is open: whether one was opened.

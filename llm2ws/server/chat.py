@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from binascii import b2a_base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -19,7 +19,7 @@ from aiohttp import ClientResponse, web
 from ..audio import AudioFormat, wav_header
 from ..errors import Llm2wsError, SlowConsumerError, SourceError
 from ..sources.aside import Aside
-from ..sources.relay import Relay
+from ..sources.relay import Relay, post_to_first
 from ..sources.sse import Decoder
 from ..sources.text import from_text
 from ..speech.pacing import Pace
@@ -40,15 +40,15 @@ _ERROR_BYTES = 64 * 1024  # of an LLM server's refusal, which is passed on
 async def _completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked, fields = decoded(body, ChatRequest), decoded(body, dict[str, msgspec.Raw])
-    relay = request[SERVICE].relay(asked.model)
+    relays = request[SERVICE].relays(asked.model)
     if not asked.spoken:
-        return await (_pass_on(request, relay, fields) if relay else _written(request, asked, fields))
+        return await (_pass_on(request, relays, fields) if relays else _written(request, asked, fields))
     if asked.audio is None:
         raise Problem(400, "audio: it says which voice and format: send both", param="audio", code="missing_required_parameter")
     request[CLIENT].check_speech()
     for owned in ("modalities", "audio"):
         fields.pop(owned)
-    return await (_stream(request, relay, asked, fields) if asked.stream else _whole(request, relay, asked, fields))
+    return await (_stream if asked.stream else _whole)(request, relays, asked, fields)
 
 
 # --- without speech ---------------------------------------------------------------------------------------------------------
@@ -57,9 +57,9 @@ async def _completions(request: web.Request) -> web.StreamResponse:
 _PASSED_ON = ("Content-Type", "Retry-After", "X-Should-Retry")
 
 
-async def _pass_on(request: web.Request, relay: Relay, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
+async def _pass_on(request: web.Request, relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
     """The answer's bytes as they come."""
-    async with relay.post(fields) as answer:
+    async with post_to_first(relays, fields) as (relay, answer):
         if answer.status != 200:
             return await _refused(relay, answer)
         response = web.StreamResponse(headers={name: answer.headers[name] for name in _PASSED_ON if name in answer.headers})
@@ -307,7 +307,7 @@ def _text_of(content: str | list[msgspec.Raw]) -> str:
 
 
 async def _stream(
-    request: web.Request, relay: Relay | None, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
+    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
     assert asked.audio is not None
     service = request[SERVICE]
@@ -315,8 +315,8 @@ async def _stream(
     conversation = service.conversation(voice=asked.audio.voice, format=FORMAT, pace=Pace.LISTENER)
     async with AsyncExitStack() as stack:
         source: AsyncGenerator[str, None]
-        if relay is not None:
-            upstream = await stack.enter_async_context(relay.post(fields))
+        if relays:
+            relay, upstream = await stack.enter_async_context(post_to_first(relays, fields))
             if upstream.status != 200:
                 return await _refused(relay, upstream)
             if upstream.content_type != "text/event-stream":
@@ -348,7 +348,7 @@ async def _stream(
 
 
 async def _whole(
-    request: web.Request, relay: Relay | None, asked: ChatRequest, fields: dict[str, msgspec.Raw]
+    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
     """The answer, then its speech, in one object."""
     assert asked.audio is not None
@@ -356,8 +356,8 @@ async def _whole(
     name = asked.audio.format
     encode = encoder(name, FORMAT, param="audio.format")
     conversation = service.conversation(voice=asked.audio.voice, format=FORMAT)
-    if relay is not None:
-        async with relay.post(fields) as upstream:
+    if relays:
+        async with post_to_first(relays, fields) as (relay, upstream):
             if upstream.status != 200:
                 return await _refused(relay, upstream)
             body = decoded(await upstream.read(), dict[str, Any])

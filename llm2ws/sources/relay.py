@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +24,12 @@ from .openai import VENDOR
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "post_to_first"]
+
+_log = logging.getLogger("llm2ws.sources")
+
+# What a server says when the same request may succeed elsewhere, beside all errors of its own.
+_ELSEWHERE = (408, 409, 429)
 
 
 class Relay:
@@ -156,3 +162,34 @@ class Relay:
             rest = bytes(fields["messages"]).strip().removeprefix(b"[")
             own["messages"] = msgspec.Raw(b"[" + system + (b"" if rest.strip() == b"]" else b",") + rest)
         return own
+
+
+@asynccontextmanager
+async def post_to_first(
+    relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]
+) -> AsyncIterator[tuple[Relay, aiohttp.ClientResponse]]:
+    """Like `Relay.post`, to the first of `relays` that answers, and which one that is.
+
+    The next one is asked where there is no answer, or one that says that the server cannot now, and never after an answer has
+    begun. The last one's answer is given whatever it is. Raises SourceError when there is none.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _first(stack, relays, fields)
+
+
+async def _first(
+    stack: AsyncExitStack, relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]
+) -> tuple[Relay, aiohttp.ClientResponse]:
+    for relay in relays[:-1]:
+        try:
+            response = await stack.enter_async_context(relay.post(fields))
+        except SourceError as exc:
+            if not exc.retry:
+                raise
+            _log.warning("%s; the next LLM is asked", exc)
+            continue
+        if response.status < 500 and response.status not in _ELSEWHERE:
+            return relay, response
+        response.close()
+        _log.warning("%s: %d; the next LLM is asked", relay.who, response.status)
+    return relays[-1], await stack.enter_async_context(relays[-1].post(fields))

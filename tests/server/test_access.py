@@ -248,7 +248,7 @@ async def test_what_is_not_there(start: Start) -> None:
 
 async def test_a_bug_is_one_line_and_the_daemon_serves_on(start: Start, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     async with start() as daemon:
-        monkeypatch.setattr(daemon.daemon.service, "relay", lambda name: 1 / 0)
+        monkeypatch.setattr(daemon.daemon.service, "relays", lambda name: 1 / 0)
         async with daemon.http.post("/v1/chat/completions", json=BODY) as answer:
             assert answer.status == 500
             assert "log" in (await answer.json())["error"]["message"]

@@ -13,10 +13,14 @@ from typing import Any, Protocol
 
 import openai
 import pytest
+from msgspec.structs import replace
 
+from llm2ws.server import sending
+from llm2ws.settings import Llm, Settings
 from llm2ws.testing import Drop, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Start, chunks, says
-from tests.sources.replay import DATA, SSE, End, Reply, json_reply, stream
+from tests.sources.replay import DATA, SSE, End, Reply, json_reply, replay, stream
+from tests.support import MS
 
 TEXT = "The sky is blue, because air scatters short waves. At sunset it is red! That is all."
 ASK: Any = {"model": "scripted", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
@@ -264,6 +268,45 @@ async def test_an_llm_that_dies_in_mid_answer_has_been_spoken_so_far(start: Star
     assert decode(pcm) == "One sentence is here. And half of"
 
 
+@pytest.mark.parametrize("spoken", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("first", [json_reply(503, {}), Reply(raw=b"", end=End.RESET)], ids=["503", "reset"])
+async def test_another_llm_answers_where_the_first_cannot(start: Start, first: Reply, spoken: bool, streamed: bool) -> None:
+    message = {"role": "assistant", "content": TEXT}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "m-2", "choices": choices}
+    async with replay(says(TEXT) if streamed else json_reply(200, whole)) as other:
+
+        def two(settings: Settings) -> Settings:
+            second = Llm(kind="openai", base_url=f"{other.url}/v1", model="m-2")
+            scripted = replace(
+                settings.llm["scripted"], failover=("parrot", "second")
+            )  # of which the first cannot be relayed to
+            return replace(settings, llm={"scripted": scripted, "second": second, "parrot": Llm(kind="echo")})
+
+        async with start(first, change=two) as daemon, sdk(daemon) as client:
+            asked = SPOKEN if spoken else ASK
+            if streamed:
+                text, transcript, _, _ = await heard(await client.chat.completions.create(**asked, stream=True))
+            else:
+                answer = (await client.chat.completions.create(**asked)).choices[0].message
+                text, transcript = answer.content, answer.audio.transcript if answer.audio else ""
+            assert (text, transcript.strip()) == (TEXT, TEXT if spoken else "")
+        assert [request.body["model"] for request in other.requests] == ["m-2"]
+
+
+@pytest.mark.parametrize("asked", [ASK, SPOKEN], ids=["text", "spoken"])
+async def test_a_client_that_reads_nothing_is_let_go(start: Start, monkeypatch: pytest.MonkeyPatch, asked: Any) -> None:
+    monkeypatch.setattr(sending, "SLOW_CLIENT_S", 300 * MS)
+    chunk = {"choices": [{"index": 0, "delta": {"reasoning": "x" * 100_000}}]}  # which is passed on, and not spoken
+    flood = Reply([b"data: " + json.dumps(chunk).encode() + b"\n\n"] * 200, 200, SSE, End.HOLD)  # 20 MB
+    async with start(flood) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json={**asked, "stream": True}):
+            await daemon.llm.left.wait()
+            await daemon.daemon.until_unused()
+        assert not daemon.daemon.turns
+
+
 async def test_an_llms_own_error_in_mid_answer_is_passed_on(start: Start) -> None:
     failed = Reply([*chunks("One sentence.", end=False), b'data: {"error": {"message": "overloaded", "code": 529}}\n\n'])
     async with start(failed) as daemon, sdk(daemon) as client:
@@ -293,10 +336,6 @@ async def test_an_endpoint_that_is_gone_is_an_error_in_the_stream(start: Start) 
 
 
 async def test_other_llms_are_made_into_chunks(start: Start) -> None:
-    from msgspec.structs import replace
-
-    from llm2ws.settings import Llm
-
     def with_echo(settings: Any) -> Any:
         return replace(settings, llm={**settings.llm, "echo": Llm(kind="echo", tokens_per_s=0)})
 

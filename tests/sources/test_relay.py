@@ -12,7 +12,7 @@ import pytest
 
 from llm2ws.errors import ConfigError, LocalProtocolError, SourceError
 from llm2ws.sources.model import ModelSettings
-from llm2ws.sources.relay import Relay
+from llm2ws.sources.relay import Relay, post_to_first
 from tests.sources.replay import SSE, End, Reply, Server, json_reply, replay, stream
 from tests.support import MS
 
@@ -133,3 +133,46 @@ async def test_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch, variab
     monkeypatch.setenv(variable, "http://127.0.0.1:1")
     async with replay(Reply([b"data: [DONE]\n\n"])) as server:
         assert await answered(server) == (200, b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "goes_on"),
+    [
+        (json_reply(503, {}), 200, True),
+        (json_reply(429, {}), 200, True),
+        (Reply(raw=b"", end=End.RESET), 200, True),
+        (json_reply(400, {}), 400, False),  # it would be refused there too
+        (json_reply(401, {}), 401, False),  # and this is a mistake to be seen
+        (Reply([b"data: 1\n\n"], 200, SSE), 200, False),
+    ],
+    ids=["503", "429", "reset", "400", "401", "200"],
+)
+async def test_the_next_one_is_asked_for_what_may_succeed_there(first: Reply, status: int, goes_on: bool) -> None:
+    async with replay(first) as one, replay(Reply([b"data: 2\n\n"])) as two:
+        relays = [Relay(ModelSettings(base_url=f"{server.url}/v1", model=server.url[-5:])) for server in (one, two)]
+        async with relays[0], relays[1], post_to_first(relays, raw(FIELDS)) as (relay, answer):
+            assert (answer.status, relay is relays[1]) == (status, goes_on)
+        assert [request.body["model"] for request in two.requests] == [two.url[-5:]] * goes_on
+
+
+async def test_the_answer_of_the_last_one_is_given_whatever_it_is() -> None:
+    async with replay(json_reply(503, {})) as one, replay(json_reply(500, {"error": {}})) as two:
+        relays = [Relay(ModelSettings(base_url=f"{server.url}/v1", model="m")) for server in (one, two)]
+        async with relays[0], relays[1], post_to_first(relays, raw(FIELDS)) as (_, answer):
+            assert (answer.status, await answer.read()) == (500, b'{"error": {}}')
+        nowhere = Relay(ModelSettings(base_url="http://127.0.0.1:1/v1", model="m"))
+        async with relays[0], nowhere:
+            with pytest.raises(SourceError, match="nothing listens there"):
+                async with post_to_first([relays[0], nowhere], raw(FIELDS)):
+                    pass
+
+
+async def test_what_fails_while_an_answer_is_read_is_not_asked_again() -> None:
+    async with replay(Reply([b"data: 1\n\n"], 200, SSE, End.CUT)) as one, replay(Reply([b"data: 2\n\n"])) as two:
+        relays = [Relay(ModelSettings(base_url=f"{server.url}/v1", model="m")) for server in (one, two)]
+        async with relays[0], relays[1]:
+            with pytest.raises(SourceError, match="broke"):
+                async with post_to_first(relays, raw(FIELDS)) as (relay, answer), aclosing(relay.reads(answer)) as reads:
+                    async for _ in reads:
+                        pass
+        assert two.requests == []

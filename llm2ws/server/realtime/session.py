@@ -50,9 +50,9 @@ async def _realtime(request: web.Request) -> web.WebSocketResponse:
     if not ws.can_prepare(request):
         raise Problem(400, "this is a WebSocket: connect to it with ws:// or wss://", code="websocket_required")
     service, model = request[SERVICE], request.query.get("model", "") or request[SERVICE].llms[0]
-    relay = service.relay(model)  # a model that is not there is an answer with 404
+    relays = service.relays(model)  # a model that is not there is an answer with 404
     # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
-    is_openai = relay is not None and relay.who.endswith((".openai.com", ".openai.azure.com"))
+    is_openai = bool(relays) and relays[0].who.endswith((".openai.com", ".openai.azure.com"))
     await ws.prepare(request)
     await Session(request, ws, model, "max_completion_tokens" if is_openai else "max_tokens").run()
     return ws
