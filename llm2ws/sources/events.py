@@ -14,7 +14,7 @@ from .faults import no_answer
 from .model import Endpoint
 from .sse import MAX_EVENT_BYTES, Decoder, Event
 
-__all__ = ["EventReader", "Parser", "json_of"]
+__all__ = ["EventReader", "Paragraphs", "Parser", "json_of"]
 
 
 class Parser(Protocol):
@@ -64,6 +64,27 @@ class EventReader:
 
     def end(self) -> Aside:
         return self._parser.end()
+
+
+class Paragraphs:
+    """Text that comes in blocks. Each is a paragraph, unless it goes on with a sentence: text with citations is many blocks."""
+
+    def __init__(self) -> None:
+        self._last = ""  # the last character so far
+        self._ended = False  # a block has, since
+
+    def text(self, text: str) -> list[str | Aside]:
+        """Some of the text, after a paragraph break where one is wanted."""
+        if not text:
+            return []
+        goes_on = self._last.isspace() or text[0].isspace() or text[0] in ",.;:!?)]”’"
+        between: list[str | Aside] = ["\n\n"] if self._ended and self._last and not goes_on else []
+        self._last, self._ended = text[-1], False
+        return [*between, text]
+
+    def end(self) -> None:
+        """A block has ended."""
+        self._ended = True
 
 
 def _whole_json(body: bytearray, endpoint: Endpoint) -> object:

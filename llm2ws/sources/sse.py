@@ -1,4 +1,4 @@
-"""Server-sent events, incrementally: bytes as they come off a connection, events as they are complete.
+"""Server-sent events and lines of JSON, incrementally: bytes as they come off a connection, events as they are complete.
 
 After https://html.spec.whatwg.org/multipage/server-sent-events.html, with what servers of language models need besides.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import SourceError
 
-__all__ = ["Decoder", "Event"]
+__all__ = ["Decoder", "Event", "Lines"]
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -107,3 +107,31 @@ class Decoder:
 def _is_one_event(data: bytes) -> bool:
     """Whether this is one line of data and the empty line after it: nearly every read from a model that is writing."""
     return data.startswith(b"data: ") and data.endswith(b"\n\n") and 6 < data.find(b"\n") == len(data) - 2 and b"\r" not in data
+
+
+class Lines:
+    """The same from lines that hold one JSON value each (newline-delimited JSON): an event without a name for each."""
+
+    def __init__(self, who: str = "the stream", *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._who = who
+        self._max_event_bytes = max_event_bytes
+        self._line: list[bytes] = []
+        self._held = 0
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The lines that these bytes complete. Raises SourceError as `Decoder.feed` does."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._line, lines[0]))
+            self._line.clear()
+            self._held = 0
+        if rest:
+            self._line.append(rest)
+            self._held += len(rest)
+        if self._held > self._max_event_bytes:
+            raise SourceError(f"{self._who}: sent an event of more than {self._max_event_bytes} bytes")
+        return [Event("", line) for line in map(bytes.strip, lines) if line]
+
+    def finish(self) -> list[Event]:
+        """The stream has ended: what is left."""
+        return self.feed(b"\n")

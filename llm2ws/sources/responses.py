@@ -1,0 +1,206 @@
+"""Responses: the newer API of OpenAI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Unpack
+
+from ..errors import ConfigError
+from .answer import Opened
+from .aside import Aside
+from .client import one_answer
+from .events import EventReader, Paragraphs, json_of
+from .faults import ended_early, failed, no_answer
+from .model import Endpoint, ModelOptions, ModelSettings
+from .openai import VENDOR, is_openai, make_sdk
+from .prompt import Message, Prompt, conversation
+from .sdk import HEADERS, SdkClient
+from .sse import Event
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["OpenAIResponses", "openai_responses"]
+
+# Fields as Chat Completions calls them, which is how the daemon's clients ask, and their names here.
+_NAMES = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
+_INCOMPLETE = {"max_output_tokens": "length"}
+
+
+def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
+    """A source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`; `stop` has none.
+
+    Text as it comes, a paragraph break between two messages, then Aside("finish") with `reason` and `usage` as Chat
+    Completions name them; Aside("tool_call") and Aside("refusal") where they come. Reasoning is dropped. Raises ConfigError at
+    once for options that cannot be right, SourceError while it is read.
+    """
+    return one_answer(OpenAIResponses(ModelSettings(**options)), prompt)
+
+
+class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):
+    """Responses."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings, VENDOR)
+        if settings.stop_words:
+            raise ConfigError("stop: OpenAI's Responses know no stop words", hint="leave stop out, or use the kind openai")
+
+    def _make(self) -> tuple[openai.AsyncOpenAI, type[Exception]]:
+        sdk, root = make_sdk(self._endpoint, self._settings)
+        _ = sdk.responses.with_streaming_response  # imports what it needs
+        return sdk, root
+
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+        request = self._sdk.responses.with_streaming_response.create(
+            stream=True, extra_headers=HEADERS, extra_body=self._body(prompt, extra)
+        )
+        response = (await stack.enter_async_context(request)).http_response
+        return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
+
+    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
+        settings = self._settings
+        messages = conversation(prompt, system=settings.system, template=settings.template)
+        system = [
+            str(content) for message in messages if message.get("role") == "system" and (content := message.get("content"))
+        ]
+        own = {
+            "instructions": "\n\n".join(system) or None,
+            "temperature": settings.temperature,
+            "max_output_tokens": settings.max_tokens,
+            # The padding against guessing by length is for the open network; only OpenAI knows the field.
+            "stream_options": {"include_obfuscation": False} if is_openai(self._endpoint) else None,
+        }
+        return {
+            "model": self._endpoint.model,
+            "input": list(_input(messages)),
+            "store": False,  # as with Chat Completions: the conversation is sent each time
+            **{name: value for name, value in own.items() if value is not None},
+            **_translated({**settings.extra, **extra}),
+            "stream": True,
+        }
+
+
+def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
+    """A conversation as input items. Calls and their results, which are messages elsewhere, are items of their own."""
+    for message in messages:
+        match message:
+            case {"role": "system"}:
+                continue
+            case {"role": "tool", "tool_call_id": call_id, "content": output}:
+                yield {"type": "function_call_output", "call_id": call_id, "output": output}
+            case {"role": str(role)}:
+                content = message.get("content")
+                if isinstance(content, list):
+                    kind = "output_text" if role == "assistant" else "input_text"
+                    content = [{**part, "type": kind} if part.get("type") == "text" else part for part in content]
+                if content:
+                    yield {"role": role, "content": content}
+                calls = message.get("tool_calls")
+                for call in calls if isinstance(calls, list) else ():
+                    yield {"type": "function_call", "call_id": call["id"], **call["function"]}
+            case _:
+                yield message  # an item of this API
+
+
+def _translated(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields of a request with the names that they have here; a function is no longer within an object of its own."""
+    given = {_NAMES.get(name, name): value for name, value in fields.items()}
+    if isinstance(tools := given.get("tools"), list):
+        given["tools"] = [_flat(tool) for tool in tools]
+    if "tool_choice" in given:
+        given["tool_choice"] = _flat(given["tool_choice"])
+    return given
+
+
+def _flat(tool: object) -> object:
+    match tool:
+        case {"type": "function", "function": {**function}}:
+            return {"type": "function", **function}
+        case _:
+            return tool
+
+
+class _Parser:
+    """Events of one answer: https://platform.openai.com/docs/api-reference/responses-streaming
+
+    Text is in `response.output_text.delta`. Events of other kinds, reasoning among them, are passed over. Without
+    `response.completed` or `response.incomplete` the answer is not complete.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.complete = False
+        self._endpoint = endpoint
+        self._paragraphs = Paragraphs()
+        self._called = False
+        self._reason = "stop"
+        self._usage: dict[str, int] | None = None
+
+    def event(self, event: Event) -> list[str | Aside]:
+        match json_of(event.data, self._endpoint):
+            case {"type": "response.output_text.delta", "delta": str(text)}:  # nearly all of them
+                return self._paragraphs.text(text)
+            case {"type": "response.output_item.added", "output_index": index, "item": {"type": "function_call"} as item}:
+                return [self._call(index, item)]
+            case {"type": "response.function_call_arguments.delta", "output_index": index, "delta": str(part)} if part:
+                return [Aside("tool_call", {"index": index, "arguments": part})]
+            case {"type": "response.refusal.delta", "delta": str(text)} if text:
+                return [Aside("refusal", {"text": text})]
+            case {"type": "response.output_item.done"}:
+                self._paragraphs.end()
+            case {"type": "response.completed" | "response.incomplete", "response": {**response}}:
+                self._finish(response)
+            case {"type": "response.failed", "response": {**response}}:
+                raise failed(self._endpoint, response)
+            case {"type": "error"} | {"error": {} | str()} as body:
+                raise failed(self._endpoint, body)
+        return []
+
+    def whole(self, body: object) -> list[str | Aside]:
+        match body:
+            case {"status": "failed"} | {"error": {} | str()}:
+                raise failed(self._endpoint, body)
+            case {"output": [*output], **response}:
+                items = [item for index, entry in enumerate(output) for item in self._item(index, entry)]
+                self._finish(response)
+                return items
+        raise no_answer(self._endpoint, "something")
+
+    def end(self) -> Aside:
+        if not self.complete:
+            raise ended_early(self._endpoint)
+        return Aside("finish", {"reason": self._reason, "usage": self._usage})
+
+    def _item(self, index: int, item: object) -> list[str | Aside]:
+        """One that is there as a whole."""
+        items: list[str | Aside] = []
+        match item:
+            case {"type": "message", "content": [*parts]}:
+                for part in parts:
+                    match part:
+                        case {"type": "output_text", "text": str(text)}:
+                            items += self._paragraphs.text(text)
+                        case {"type": "refusal", "refusal": str(text)}:
+                            items.append(Aside("refusal", {"text": text}))
+                self._paragraphs.end()
+            case {"type": "function_call", **call}:
+                items.append(self._call(index, call))
+        return items
+
+    def _call(self, index: object, item: Mapping[Any, Any]) -> Aside:
+        self._called = True
+        known = {"index": index, "id": item.get("call_id"), "name": item.get("name"), "arguments": item.get("arguments")}
+        return Aside("tool_call", {key: value for key, value in known.items() if value not in (None, "")})
+
+    def _finish(self, response: Mapping[Any, Any]) -> None:
+        self.complete = True
+        match response:
+            case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
+                self._reason = _INCOMPLETE.get(reason, reason)
+            case {"status": "incomplete"}:
+                self._reason = "length"
+            case _ if self._called:
+                self._reason = "tool_calls"
+        match response.get("usage"):
+            case {"input_tokens": int(prompt), "output_tokens": int(answer)}:
+                self._usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
