@@ -65,6 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _skipped: dict[str, str] = {}
+_conformance: dict[str, dict[str, tuple[str, str]]] = {}  # case, dialect: what came of it, and why it cannot be otherwise
 
 
 def _allowed(nodeid: str) -> bool:
@@ -74,6 +75,10 @@ def _allowed(nodeid: str) -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and (cell := dict(report.user_properties).get("conformance")):
+        dialect, case = cell
+        why = getattr(report, "wasxfail", "")
+        _conformance.setdefault(case, {})[dialect] = ("cannot", why) if why and report.skipped else (report.outcome, "")
     if report.skipped and not hasattr(report, "wasxfail"):
         _skipped[report.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
@@ -90,6 +95,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _conformance:
+        terminalreporter.section("speech endpoints")
+        dialects = list(dict.fromkeys(dialect for cells in _conformance.values() for dialect in cells))
+        rows = [
+            ("", *dialects),
+            *((case, *(cells.get(d, ("", ""))[0] for d in dialects)) for case, cells in _conformance.items()),
+        ]
+        for row in rows:
+            terminalreporter.write_line("".join(f"{cell:14}" for cell in row).rstrip())
+        for case, cells in _conformance.items():
+            for dialect, (_, why) in cells.items():
+                if why:
+                    terminalreporter.write_line(f"{dialect} cannot {case}: {why}")
     if not _skipped:
         return
     terminalreporter.section("skipped")

@@ -98,7 +98,8 @@ class SpeechServer(ABC, Generic[_M]):
     client at which it ends a connection, None for never.
 
     What goes wrong: `faults`; `drops`, the dropped connections in the order in which they happen; `refusals`, the HTTP statuses
-    with which the next handshakes are answered. What was seen: `log`, `closed_with`; `until` waits for it.
+    with which the next handshakes are answered; `failures`, how many of the next turns end in an error of the vendor's that says
+    to try again. What was seen: `log`, `closed_with`; `until` waits for it.
     """
 
     path = "/"
@@ -116,6 +117,7 @@ class SpeechServer(ABC, Generic[_M]):
         self.faults = Faults()
         self.drops: deque[Drop] = deque()
         self.refusals: deque[int] = deque()
+        self.failures = 0
         self.log: list[Received[_M]] = []
         self.handshakes = 0  # requests, granted or not
         self.connections = 0  # opened, ever
