@@ -1,0 +1,97 @@
+"""Vendors' messages and answers, read leniently: what cannot be read is empty. What dialects say about them is one line.
+
+The tables hold what is the same for every vendor; a dialect adds its own to them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+
+from .messages import Failed, Scope
+
+__all__ = [
+    "CLOSE_CODES",
+    "STATUSES",
+    "Advice",
+    "Verdict",
+    "closing",
+    "one_line",
+    "read_audio",
+    "read_object",
+    "read_text",
+    "refusal",
+]
+
+Advice = tuple[str, float | None]  # what to do, and after how many seconds another try makes sense (None: never)
+Verdict = tuple[str, str, float | None]  # what it means, and the same
+
+STATUSES: dict[int, Advice] = {
+    400: ("look at voice, encoding, sample rate and speed", None),
+    402: ("the account has no credit left", None),
+    403: ("the key may not use this: look at its permissions", None),
+    404: ("there is no speech endpoint at this address: look at url", None),
+    408: ("try again", 1.0),
+    429: ("too many connections at once for this account: try again later", 1.0),
+}
+CLOSE_CODES: dict[int, Verdict] = {
+    1000: ("the endpoint closed the connection", "try again", 0.0),
+    1001: ("the endpoint is going away", "try again", 0.0),
+    1003: ("the endpoint does not take this kind of message", "this is a bug of llm2ws", None),
+    1006: ("the connection broke", "look at the network", 0.0),
+    1008: ("the endpoint refused a message", "", None),
+    1009: ("a message was larger than the endpoint allows", "lower chars_per_speak for it", None),
+    1011: ("the endpoint had an internal error", "try again", 0.0),
+}
+
+
+def read_object(message: str | bytes) -> dict[str, object]:
+    """A JSON object, {} for anything else."""
+    try:
+        data = json.loads(message)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def read_text(data: Mapping[str, object], *names: str) -> str:
+    """The first of these fields that is a string, else ""."""
+    return next((value for name in names if isinstance(value := data.get(name), str)), "")
+
+
+def read_audio(data: Mapping[str, object], name: str) -> bytes | None:
+    """A field that is audio in base64; b"" where it is missing or null, None where it is something else."""
+    value = data.get(name)
+    if value is None:
+        return b""
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def one_line(text: str, key: str) -> str:
+    """A vendor's words, fit for one line of an error or a log, even where they quote our key."""
+    if key:
+        text = text.replace(key, "***")
+    return "".join(c if c.isprintable() else " " for c in text)[:120].strip()
+
+
+def refusal(status: int, said: str, statuses: Mapping[int, Advice]) -> Failed:
+    """A handshake answered with another status than 101. `said`: the vendor's words, one line."""
+    hint, retry_s = statuses.get(status, ("try again", 1.0) if status >= 500 else ("look at url", None))
+    if 200 <= status < 300:
+        hint = "this is no speech endpoint: look at url"
+    what = f"answered HTTP {status}" + (f" ({said})" if said else "")
+    return Failed(Scope.LINK, what, hint, retry_s, status=status)
+
+
+def closing(code: int, reason: str, known: Verdict | None) -> Failed:
+    """A close frame. `reason`: the vendor's words, one line. `known`: what is known of the reason, before the code."""
+    what, hint, retry_s = known or CLOSE_CODES.get(code) or ("the endpoint closed the connection", "try again", 0.0)
+    sign = f"{code} {reason}".strip()
+    return Failed(Scope.LINK, f"{what} ({sign})", hint, retry_s, code=code, reason=reason)
