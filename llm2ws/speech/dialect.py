@@ -29,6 +29,8 @@ class Setup:
     format: AudioFormat
     key: str = field(default="", repr=False)  # "" for none
     speed: float = 1.0
+    model: str = ""  # "" for the dialect's default; of vendors whose voices are not bound to one
+    language: str = ""  # as the vendor writes it, such as de; "" for what the voice or the text says
 
 
 @dataclass(frozen=True, slots=True)
