@@ -76,7 +76,7 @@ def _allowed(nodeid: str) -> bool:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and (cell := dict(report.user_properties).get("conformance")):
-        dialect, case = cell
+        dialect, case = str(cell).split()
         why = getattr(report, "wasxfail", "")
         _conformance.setdefault(case, {})[dialect] = ("cannot", why) if why and report.skipped else (report.outcome, "")
     if report.skipped and not hasattr(report, "wasxfail"):
@@ -97,14 +97,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _conformance:
         terminalreporter.section("speech endpoints")
-        dialects = list(dict.fromkeys(dialect for cells in _conformance.values() for dialect in cells))
-        rows = [
-            ("", *dialects),
-            *((case, *(cells.get(d, ("", ""))[0] for d in dialects)) for case, cells in _conformance.items()),
-        ]
-        for row in rows:
-            terminalreporter.write_line("".join(f"{cell:14}" for cell in row).rstrip())
-        for case, cells in _conformance.items():
+        dialects = sorted({dialect for cells in _conformance.values() for dialect in cells})
+        terminalreporter.write_line(" " * 14 + "".join(f"{dialect:14}" for dialect in dialects).rstrip())
+        for case, cells in sorted(_conformance.items()):
+            line = "".join(f"{cells.get(dialect, ('-', ''))[0]:14}" for dialect in dialects)
+            terminalreporter.write_line(f"{case:14}{line}".rstrip())
+        for case, cells in sorted(_conformance.items()):
             for dialect, (_, why) in cells.items():
                 if why:
                     terminalreporter.write_line(f"{dialect} cannot {case}: {why}")
