@@ -74,6 +74,7 @@ _cache() {
     fail "neither $root nor a cache folder can be written to; set TMPDIR to a folder that can"
 }
 
+# `editable=` installs a copy, which does not need the checkout any more.
 _install() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0
     if ! _proxy_answers; then
@@ -91,7 +92,7 @@ _install() {
         "$python" -m pip --version >/dev/null 2>&1 || "$base" -m venv --clear -- "$venv" || return
         set -- "$python" -m pip install -qq
     fi
-    "$@" --require-hashes -r "$lock" && "$@" --no-deps --no-build-isolation -e "$root"
+    "$@" --require-hashes -r "$lock" && "$@" --no-deps --no-build-isolation ${editable--e} "$root"
 }
 
 # pip and uv would try a dead proxy for minutes.
