@@ -14,9 +14,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from ..audio import AudioFormat, Encoding
-from ..errors import ConfigError
 from ..text.fragments import Policy
-from .dialect import Limits, Request, Setup, Traits, checked_url
+from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from .lenient import CLOSE_CODES, STATUSES, Verdict, closing, one_line, read_object, read_text, refusal
 from .messages import (
     Audio,
@@ -89,10 +88,7 @@ class Deepgram:
 
     def request(self) -> Request:
         setup, fmt = self.setup, self.setup.format
-        rates = SAMPLE_RATES_HZ[fmt.encoding]
-        if fmt.sample_rate_hz not in rates:
-            allowed = ", ".join(map(str, rates))
-            raise ConfigError(f"Deepgram has no {fmt}", hint=f"for {fmt.encoding} give one of {allowed} Hz")
+        check_setup(setup, "Deepgram", SAMPLE_RATES_HZ)
         query: dict[str, str | int | float] = {
             "model": setup.voice or VOICE,
             "encoding": fmt.encoding.value,

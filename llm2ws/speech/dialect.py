@@ -7,17 +7,17 @@ Session's to know; it asks `traits` and `limits` and has no branch on a vendor's
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from ..audio import AudioFormat
+from ..audio import AudioFormat, Encoding
 from ..errors import ConfigError
 from ..text.fragments import Policy
 from .messages import Command, Event, Failed
 
-__all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "checked_url", "is_loopback"]
+__all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "check_setup", "checked_url", "is_loopback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,19 @@ class Dialect(Protocol):
 
     def closed(self, code: int, reason: str) -> Failed:
         """What a close frame means. 1006 where there was none."""
+
+
+def check_setup(
+    setup: Setup, vendor: str, rates_hz: Mapping[Encoding, Sequence[int]], speeds: tuple[float, float] | None = None
+) -> None:
+    """Raises ConfigError for a format or speed that the vendor does not have. `speeds`: from and to; None leaves it to the vendor."""
+    fmt = setup.format
+    rates = rates_hz.get(fmt.encoding, ())
+    if fmt.sample_rate_hz not in rates:
+        allowed = f"{', '.join(map(str, rates))} Hz" if rates else "another encoding"
+        raise ConfigError(f"{vendor} has no {fmt}", hint=f"for {fmt.encoding} give one of {allowed}")
+    if speeds is not None and not speeds[0] <= setup.speed <= speeds[1]:
+        raise ConfigError(f"{vendor} has no speed {setup.speed:g}", hint=f"give {speeds[0]:g} to {speeds[1]:g}")
 
 
 def is_loopback(host: str | None) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from .messages import Failed, Scope
+from .messages import Failed, Scope, Word
 
 __all__ = [
     "CLOSE_CODES",
@@ -20,9 +20,12 @@ __all__ = [
     "closing",
     "one_line",
     "read_audio",
+    "read_numbers",
     "read_object",
     "read_text",
     "refusal",
+    "verdict_on",
+    "words_of",
 ]
 
 Advice = tuple[str, float | None]  # what to do, and after how many seconds another try makes sense (None: never)
@@ -72,6 +75,36 @@ def read_audio(data: Mapping[str, object], name: str) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:
+    """The first of these fields that is a list of numbers, else []."""
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+            return [float(item) for item in value]
+    return []
+
+
+def words_of(chars: Iterable[tuple[str, float, float]]) -> tuple[Word, ...]:
+    """Words from characters and their times, from and to, in seconds. The last one may go on in the next message."""
+    words: list[Word] = []
+    apart = True
+    for char, start_s, end_s in chars:
+        if char.isspace():
+            apart = True
+        elif apart:
+            words.append(Word(char, start_s, end_s))
+            apart = False
+        else:
+            words[-1] = Word(words[-1].text + char, words[-1].start_s, end_s)
+    return tuple(words)
+
+
+def verdict_on(said: str, verdicts: Mapping[str, Verdict]) -> Verdict | None:
+    """What is known of the first of these phrases that a vendor's words hold."""
+    said = said.lower()
+    return next((verdict for phrase, verdict in verdicts.items() if phrase in said), None)
 
 
 def one_line(text: str, key: str) -> str:
