@@ -1,4 +1,4 @@
-"""Whether what is set can work: settings as understood, and each LLM, speech endpoint and loudspeaker tried.
+"""Whether what is set can work: settings as understood; each LLM, speech endpoint, loudspeaker, and the daemon's address tried.
 
 Nothing is asked for that costs money: of an LLM its list of models, of a speech endpoint a connection.
 """
@@ -6,15 +6,18 @@ Nothing is asked for that costs money: of an LLM its list of models, of a speech
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
+import socket
 from collections.abc import Awaitable, Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import ConnectFailed, Llm2wsError, SourceError
+from .errors import ConfigError, ConnectFailed, Llm2wsError, SourceError
+from .speech.dialect import is_loopback
 
 if TYPE_CHECKING:
     from .config import Loaded
@@ -64,7 +67,7 @@ async def check(settings: Settings) -> list[Checked]:
             *(tasks.create_task(_tried("speech", name, _speech(settings, name))) for name in endpoints),
             tasks.create_task(_tried("sound", settings.play.device or "any", _sound(settings))),
         ]
-    return [*(task.result() for task in tried), *_extras()]
+    return [*(task.result() for task in tried), *_server(settings), *_extras()]
 
 
 async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]]) -> Checked:
@@ -133,6 +136,42 @@ async def _sound(settings: Settings) -> tuple[State, str, str]:
         await asyncio.to_thread(Path(player.saved_to).unlink)
     hint = "use -o FILE" if find_spec("miniaudio") else "pip install 'llm2ws[play]', or use -o FILE"
     return State.WARNING, "nothing here can play sound", hint
+
+
+def _server(settings: Settings) -> Iterator[Checked]:
+    """What the daemon would begin with. Nothing is served, and the address is free again afterwards."""
+    from .server.access import Access, split_listen
+    from .server.certificates import server_tls
+
+    server = settings.server
+    try:
+        Access(server)
+        tls = server_tls(server)
+        host, port = split_listen(server.listen)
+    except ConfigError as exc:
+        yield Checked("server", server.listen, State.FAILED, exc.what, exc.hint, exc)
+        return
+    who = f"with {len(server.keys)} client keys" if server.keys else "without client keys"
+    yield _listening(host, port, f"{'https' if tls else 'http'}, {who}")
+    if not is_loopback(host) and not tls:
+        hint = "set tls_cert_file, or put a proxy with a certificate in front"
+        yield Checked("server", server.listen, State.WARNING, "without TLS: keys and texts can be read on their way", hint)
+    if host in ("0.0.0.0", "::") and not server.hosts:  # noqa: S104 - compared, not bound
+        what = "only programs of this machine are answered: others ask for a host that is not in server.hosts"
+        yield Checked("server", server.listen, State.WARNING, what, "set hosts to the names and addresses that they use")
+
+
+def _listening(host: str, port: int, detail: str) -> Checked:
+    listen = f"{host}:{port}"
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            hint = "set server.listen to another port, if it is not the daemon that runs there"
+            return Checked("server", listen, State.WARNING, f"{detail}; the address is in use", hint)
+        error = ConfigError(f"cannot be listened on: {exc.strerror}", hint="set server.listen to an address of this machine")
+        return Checked("server", listen, State.FAILED, error.what, error.hint, error)
+    return Checked("server", listen, State.OK, detail)
 
 
 def _extras() -> Iterator[Checked]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from llm2ws import check as module
+from llm2ws.config import load
 from llm2ws.errors import SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
@@ -178,3 +180,38 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     (tried,) = (one for one in found if one.kind == "llm")
     assert tried.state == module.State.FAILED
     assert "no answer within" in tried.detail
+
+
+@pytest.mark.parametrize(
+    ("server", "code", "state", "words"),
+    [
+        ("", 0, "ok", "http, without client keys"),
+        ("listen = '0.0.0.0:0'", 2, "failed", "without a key"),
+        ("listen = '192.0.2.1:0'\ninsecure = true", 2, "failed", "cannot be listened on"),
+        ("listen = '8765'", 2, "failed", "not an address"),
+        ("tls_cert_file = 'none.pem'", 2, "failed", "none.pem"),
+        ("hosts = ['https://voice.example.com']", 2, "failed", "not the name of a host"),
+        ("[[server.keys]]\nname = 'a'\nkey = 'short'", 2, "failed", "less than 16 characters"),
+        ("[[server.keys]]\nname = 'a'\nkey_file = 'none'", 2, "failed", "none"),
+        ("[[server.keys]]\nname = 'a'\nkey = 'long-enough-a-key'", 0, "ok", "with 1 client keys"),
+        ("listen = '0.0.0.0:0'\ninsecure = true", 0, "warning", "server.hosts"),
+        ("listen = '0.0.0.0:0'\ninsecure = true\nhosts = ['voice.example.com']", 0, "warning", "without TLS"),
+    ],
+)
+async def test_the_daemons_settings(tmp_path: Path, server: str, code: int, state: str, words: str) -> None:
+    listen = "" if "listen" in server else "listen = '127.0.0.1:0'"
+    (tmp_path / "s.toml").write_text(f"[server]\n{listen}\n{server}\n")
+    loaded = load(config=str(tmp_path / "s.toml"))
+    found = list(module._server(loaded.settings))
+    assert state in [one.state for one in found]
+    assert words in " ".join(f"{one.detail} {one.hint}" for one in found)
+    assert next((2 for one in found if one.error), 0) == code
+
+
+async def test_an_address_that_is_in_use_may_be_the_daemons_own(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = await check(tmp_path, {"LLM2WS_SERVER__LISTEN": listen}, "--json")
+    assert done.code == 0
+    found = checks(done)["server", listen]
+    assert (found["state"], "in use" in found["detail"]) == ("warning", True)

@@ -75,7 +75,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "report": ("errors", "speech", "sources", "sinks", "turn"),
     "say": (*_SERVICE, "log", "llms", "service", "report"),
     "chat": (*_SERVICE, "log", "llms", "service", "report", "say"),
-    "check": (*_SERVICE, "llms", "service", "report"),
+    "check": (*_SERVICE, "llms", "service", "server", "report"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

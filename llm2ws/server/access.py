@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class Access:
 
     def __init__(self, server: Server, previous: Access | None = None) -> None:
         host, _ = split_listen(server.listen)
+        _check_names(server)
         self._hosts = frozenset(name.lower() for name in server.hosts)
         self._listens_at = host
         self._origins = frozenset(origin.rstrip("/").lower() for origin in server.origins)
@@ -228,6 +230,20 @@ def split_listen(listen: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"server.listen {listen!r}: not an address", hint="write HOST:PORT, such as 127.0.0.1:8765")
     return host.strip("[]"), int(port)
+
+
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?/?")
+
+
+def _check_names(server: Server) -> None:
+    """A host or an origin that no request can have is a mistake. Raises ConfigError."""
+    for host in server.hosts:
+        if not _HOST.fullmatch(host):
+            raise ConfigError(f"server.hosts {host!r}: not the name of a host", hint="write it as voice.example.com")
+    for origin in server.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"server.origins {origin!r}: not an origin", hint="write it as https://app.example.com")
 
 
 def _client(name: str, limits: ClientLimits, known: dict[str, Client]) -> Client:

@@ -18,11 +18,12 @@ from msgspec.structs import replace
 from ..errors import ConfigError, SpeechError
 from ..metrics import Metrics
 from ..service import Service
-from ..settings import Server, Settings
+from ..settings import Settings
 from ..speech.dialect import is_loopback
 from . import notify
 from .access import Access, split_listen
 from .app import create_app
+from .certificates import load_certificate, server_tls
 from .health import Readiness
 from .state import Daemon
 
@@ -113,7 +114,7 @@ async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> 
     host, port = split_listen(settings.server.listen)
     async with AsyncExitStack() as stack:
         access = Access(settings.server)
-        tls = _tls(settings.server)
+        tls = server_tls(settings.server)
         daemon = Daemon(settings, Service(settings), access, Metrics(), Readiness(), tls)
         await daemon.service.__aenter__()
         stack.push_async_callback(daemon.close)
@@ -214,29 +215,9 @@ async def _exchange(daemon: Daemon, settings: Settings) -> None:
         raise ConfigError("server.tls_cert_file: TLS cannot begin or end while it runs", hint="restart")
     access = Access(settings.server, daemon.access)
     if daemon.tls is not None:
-        _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.server)  # a bad one is not half loaded
+        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.server)  # a bad one is not half loaded
     service = Service(settings)
     await service.__aenter__()
     if daemon.tls is not None:
-        _load_certificate(daemon.tls, settings.server)
+        load_certificate(daemon.tls, settings.server)
     daemon.exchange(settings, service, access)
-
-
-def _tls(server: Server) -> ssl.SSLContext | None:
-    if not server.tls_cert_file:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load_certificate(context, server)
-    return context
-
-
-def _load_certificate(context: ssl.SSLContext, server: Server) -> None:
-    """New handshakes are answered with it. Raises ConfigError when the files cannot be read, or do not fit."""
-    try:
-        context.load_cert_chain(server.tls_cert_file, server.tls_key_file or None, password=lambda: "")
-    except (OSError, ssl.SSLError) as exc:
-        why = (exc.strerror or "cannot be read") if not isinstance(exc, ssl.SSLError) else "no PEM certificate with its key"
-        raise ConfigError(
-            f"server.tls_cert_file {server.tls_cert_file}: {why}", hint="look at it and at tls_key_file"
-        ) from None

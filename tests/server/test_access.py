@@ -41,6 +41,12 @@ def with_keys(*keys: str, **limits: float) -> Server:
         (Server(listen="8765"), "not an address"),
         (Server(listen="127.0.0.1:x"), "not an address"),
         (Server(listen="127.0.0.1:70000"), "not an address"),
+        (Server(hosts=("https://voice.example.com",)), "not the name of a host"),
+        (Server(hosts=("voice.example.com:443",)), "not the name of a host"),
+        (Server(hosts=("",)), "not the name of a host"),
+        (Server(origins=("app.example.com",)), "not an origin"),
+        (Server(origins=("https://app.example.com/page",)), "not an origin"),
+        (Server(origins=("*",)), "not an origin"),
         (Server(keys=(Key(name="a", key=Secret("short")),)), f"less than {KEY_CHARS} characters"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20)), Key(name="a", key=Secret("l" * 20)))), "two have one name"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"conversations": 0}),)), "a"),
@@ -53,7 +59,7 @@ def test_settings_under_which_strangers_could_ask(server: Server, why: str) -> N
 
 def test_insecure_has_to_be_said() -> None:
     Access(Server(listen="0.0.0.0:0", insecure=True))
-    Access(Server(listen="[::1]:0"))
+    Access(Server(listen="[::1]:0", hosts=("::1", "192.0.2.1", "voice_1.example.com"), origins=("https://[::1]:8000/",)))
     assert split_listen("[::1]:80") == ("::1", 80)
 
 
