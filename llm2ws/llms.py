@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -12,35 +12,14 @@ from .config import key_of
 from .errors import ConfigError
 from .settings import Llm, Settings
 from .sources.aside import Aside
+from .sources.failover import Failover, LlmClient
 from .sources.prompt import Prompt, conversation
 from .sources.text import echo
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .sources.model import ModelSettings
 
 __all__ = ["KINDS", "LlmClient", "answer", "choose_llm", "llm_client", "model_settings"]
-
-
-class LlmClient(Protocol):
-    """What answers, kept open for many answers."""
-
-    @property
-    def who(self) -> str:
-        """The model and where it is, for people."""
-
-    async def __aenter__(self) -> object: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer. `extra`: fields of this request that win over the settings."""
-
-    async def models(self) -> list[str]:
-        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
 
 
 class _Echo:
@@ -117,8 +96,6 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
 
 def llm_client(settings: Settings, llm: Llm) -> LlmClient:
     """What answers, not entered yet, with those that answer in its place. Raises ConfigError when one of them is not known."""
-    from .sources.failover import Failover
-
     others = [choose_llm(settings, name)[1] for name in llm.failover]
     client = KINDS[llm.kind](llm)
     return Failover([client, *(KINDS[other.kind](other) for other in others)]) if others else client

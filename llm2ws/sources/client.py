@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from ..errors import LocalProtocolError, SourceError
 from .answer import Opened, ask
@@ -18,6 +19,10 @@ from .model import ModelSettings, Vendor, resolve
 from .prompt import Prompt
 
 __all__ = ["Client", "one_answer"]
+
+RETRY_S = 0.5  # before a request is sent for the second time; then twice as long
+
+T = TypeVar("T")
 
 
 class Client(ABC):
@@ -64,8 +69,8 @@ class Client(ABC):
             source_error=self._source_error,
         )
 
-    async def models(self) -> list[str]:
-        """The names of the models that the server has. Raises SourceError when it cannot be asked."""
+    async def models(self) -> list[str] | None:
+        """The names of the models that the server has; None: it has no list. Raises SourceError when it cannot be asked."""
         self._check_opened()
         try:
             return await self._models()
@@ -78,6 +83,20 @@ class Client(ABC):
     def _check_opened(self) -> None:
         if self._opened is None:
             raise LocalProtocolError(f"{type(self).__name__} was not entered", hint="use it with `async with`")
+
+    async def _tried(self, send: Callable[[], Awaitable[T]]) -> T:
+        """What `send` gives, which is called again as often as the settings allow: what the SDKs do by themselves."""
+        for attempt in range(self._settings.max_retries):
+            try:
+                return await send()
+            except SourceError as exc:
+                if not exc.retry:
+                    raise
+            except self._caught as exc:
+                if not self._source_error(exc).retry:
+                    raise
+            await asyncio.sleep(RETRY_S * 2**attempt * random.uniform(0.5, 1.0))
+        return await send()
 
     @abstractmethod
     def _load(self) -> tuple[type[Exception], ...]:
@@ -92,8 +111,8 @@ class Client(ABC):
         """Send a request, and leave its response on the stack."""
 
     @abstractmethod
-    async def _models(self) -> list[str]:
-        """The names in the server's list. ValueError, KeyError and TypeError are for a list that is none."""
+    async def _models(self) -> list[str] | None:
+        """The names in the server's list; None: it has none. ValueError, KeyError and TypeError are for a list that is none."""
 
     @abstractmethod
     def _source_error(self, exc: Exception) -> SourceError:

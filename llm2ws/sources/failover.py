@@ -12,14 +12,17 @@ from ..errors import SourceError
 from .aside import Aside
 from .prompt import Prompt
 
-__all__ = ["Failover"]
+__all__ = ["Failover", "LlmClient"]
 
 _log = logging.getLogger("llm2ws.sources")
 
 
-class _Client(Protocol):
+class LlmClient(Protocol):
+    """What answers, kept open for many answers."""
+
     @property
-    def who(self) -> str: ...
+    def who(self) -> str:
+        """The model and where it is, for people."""
 
     async def __aenter__(self) -> object: ...
 
@@ -27,9 +30,11 @@ class _Client(Protocol):
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]: ...
+    def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
+        """One answer. `extra`: fields of this request that win over the settings."""
 
-    async def models(self) -> list[str]: ...
+    async def models(self) -> list[str] | None:
+        """The names of the models that the server has; None: it has no list. Raises SourceError when it cannot be asked."""
 
 
 class Failover:
@@ -39,7 +44,7 @@ class Failover:
     or tool call nothing is asked again: two halves of two answers are no answer.
     """
 
-    def __init__(self, clients: Sequence[_Client]) -> None:
+    def __init__(self, clients: Sequence[LlmClient]) -> None:
         self._clients = list(clients)
         self._stack = AsyncExitStack()
 
@@ -56,7 +61,7 @@ class Failover:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         await self._stack.aclose()
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[str] | None:
         return await self._clients[0].models()
 
     async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:

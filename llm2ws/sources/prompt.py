@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Message", "Prompt", "check_template", "conversation"]
+__all__ = ["Message", "Prompt", "Request", "check_template", "conversation"]
 
 # One message of a conversation, such as {"role": "user", "content": "Hello"}; passed on as it is.
 Message = Mapping[str, object]
@@ -43,3 +45,70 @@ def conversation(prompt: Prompt, *, system: str | None = None, template: str | N
     if system:
         messages.insert(0, {"role": "system", "content": system})
     return messages
+
+
+class Request:
+    """What a server of no known API is sent: JSON in which a text such as "{prompt}" stands for a value.
+
+    Values are put in as values and never pasted into text: what a user says cannot change the request. What has no value is
+    left out with its key. `given`: names whose values the settings hold. Raises ConfigError for what is no JSON object, for
+    names that are not known, and where something has no place.
+    """
+
+    NAMES = ("max_tokens", "messages", "model", "prompt", "stop", "system", "temperature")
+
+    def __init__(self, text: str, given: Collection[str] = ()) -> None:
+        try:
+            self._body = json.loads(text)
+        except ValueError as exc:
+            raise ConfigError(f"request is no JSON: {exc}", hint=_SUCH_AS) from None
+        if not isinstance(self._body, dict):
+            raise ConfigError("request is no JSON object", hint=_SUCH_AS)
+        self._used = set(_names(self._body))
+        if unknown := sorted(self._used - set(self.NAMES)):
+            known = ", ".join(f"{{{name}}}" for name in self.NAMES)
+            raise ConfigError(f"request: {{{unknown[0]}}} stands for nothing", hint=f"use one of {known}")
+        if not self._used & {"messages", "prompt"}:
+            raise ConfigError("request has no place for the question", hint='write "{prompt}" or "{messages}" there')
+        for name in given:
+            if name not in self._used and not (name == "system" and "messages" in self._used):
+                raise ConfigError(f"{name} is set, and request has no place for it", hint=f'write "{{{name}}}" there')
+
+    def filled(self, messages: Sequence[Message], values: Mapping[str, object]) -> dict[str, object]:
+        """The request for a conversation. `values`: what the other names stand for, None to leave them out."""
+        question = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
+        system = [str(message.get("content")) for message in messages if message.get("role") == "system"]
+        if "system" in self._used:  # it is not said a second time
+            messages = [message for message in messages if message.get("role") != "system"]
+        given = {**values, "messages": list(messages), "prompt": question or "", "system": "\n\n".join(system) or None}
+        filled: dict[str, object] = _filled(self._body, given)
+        return filled
+
+
+_SUCH_AS = """such as '{"prompt": "{prompt}"}'"""
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def _names(value: object) -> list[str]:
+    match value:
+        case str() if place := _PLACE.fullmatch(value):
+            return [place[1]]
+        case dict():
+            return [name for inner in value.values() for name in _names(inner)]
+        case list():
+            return [name for inner in value for name in _names(inner)]
+        case _:
+            return []
+
+
+def _filled(value: Any, given: Mapping[str, object]) -> Any:
+    match value:
+        case str() if place := _PLACE.fullmatch(value):
+            return given.get(place[1])
+        case dict():
+            filled = ((key, _filled(inner, given)) for key, inner in value.items())
+            return {key: inner for key, inner in filled if inner is not None or value[key] is None}
+        case list():
+            return [_filled(inner, given) for inner in value]
+        case _:
+            return value

@@ -18,7 +18,7 @@ import msgspec
 
 from ..errors import LocalProtocolError, SourceError
 from .faults import broken, silent
-from .model import CONNECT_S, IDLE_S, ModelSettings, resolve
+from .model import ModelSettings, http_session, resolve
 from .openai import VENDOR
 
 if TYPE_CHECKING:
@@ -44,18 +44,8 @@ class Relay:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        import aiohttp
-
-        endpoint = self._endpoint
-        key = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
-        self._session = aiohttp.ClientSession(
-            # Compressors hold tokens back.
-            headers={**key, "Content-Type": "application/json", "Accept-Encoding": "identity"},
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ssl=endpoint.tls or True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-            trust_env=not endpoint.loopback,  # the proxies of the environment
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        key = self._endpoint.key
+        self._session = http_session(self._endpoint, {"Authorization": f"Bearer {key}"} if key else {})
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,0 +1,214 @@
+"""Any server that answers a POST with text as it comes: server-sent events, lines of JSON, or the text itself."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import ConfigError, SourceError
+from .answer import Opened
+from .aside import Aside
+from .client import Client
+from .deltas import Deltas
+from .events import json_of
+from .faults import broken, ended_early, failed, no_answer, refused
+from .model import Endpoint, ModelSettings, Vendor, http_session
+from .prompt import Prompt, Request, conversation
+from .sse import Decoder, Event, Lines
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["FRAMINGS", "HttpStream", "Shape"]
+
+VENDOR = Vendor("the server", "http://127.0.0.1:8000/chat", "", "api_key", "", service=False)
+REQUEST = json.dumps({name: f"{{{name}}}" for name in ("model", "messages", "temperature", "max_tokens")} | {"stream": True})
+MAX_REFUSAL_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a server of no known API wants and sends.
+
+    Paths are keys with full stops between them, a number for an element of a list: "choices.0.delta.content".
+    """
+
+    framing: str = "sse"  # one of FRAMINGS
+    request: str = ""  # JSON for `Request`; "": as most take it
+    text_path: str = ""  # where the text is in an event or line; "": that itself is the text
+    end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
+    error_path: str = "error"  # what is there when the server fails
+    cumulative: bool = False  # each text repeats what came before
+    headers: Sequence[tuple[str, str]] = ()
+    key_header: str = "Authorization"  # there it is "Bearer KEY", in others the key alone
+
+
+class HttpStream(Client):
+    """A server that answers a POST with a stream."""
+
+    def __init__(self, settings: ModelSettings, shape: Shape) -> None:
+        if not settings.base_url:
+            raise ConfigError("no address is set", hint=f"set base_url, such as {VENDOR.url}")
+        super().__init__(settings, VENDOR)
+        if shape.framing == "ndjson" and not shape.text_path:
+            raise ConfigError("text_path is not set", hint="say where the text is in a line, such as message.content")
+        self._shape = shape
+        named = {"system": settings.system, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        given = [name for name, value in named.items() if value is not None] + ["stop"] * bool(settings.stop_words)
+        self._request = Request(shape.request or REQUEST, given)
+
+    def _load(self) -> tuple[type[Exception], ...]:
+        import aiohttp
+
+        return (aiohttp.ClientError, OSError)
+
+    async def _connect(self, stack: AsyncExitStack) -> None:
+        headers = dict(self._shape.headers)
+        if key := self._endpoint.key:
+            headers[self._shape.key_header] = f"Bearer {key}" if self._shape.key_header == "Authorization" else key
+        self._session = await stack.enter_async_context(http_session(self._endpoint, headers))
+
+    def _source_error(self, exc: Exception) -> SourceError:
+        return broken(self._endpoint, exc)
+
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+        settings, shape = self._settings, self._shape
+        body = self._request.filled(
+            conversation(prompt, system=settings.system, template=settings.template),
+            {
+                "model": self._endpoint.model or None,
+                "temperature": extra.get("temperature", settings.temperature),
+                "max_tokens": extra.get("max_tokens", settings.max_tokens),
+                "stop": settings.stop_words or None,
+            },
+        )
+        response = await self._tried(partial(self._sent, "POST", json.dumps(body).encode()))
+        stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
+        if response.content_type == "text/html":
+            raise no_answer(self._endpoint, "a web page")
+        return Opened(_reads(response), _Reader(FRAMINGS[shape.framing](self._endpoint.who), shape, self._endpoint))
+
+    async def _models(self) -> list[str] | None:
+        """There is no list. Whether somebody is there is known from any answer."""
+        response = await self._sent("HEAD", b"")
+        response.release()
+        return None
+
+    async def _sent(self, method: str, body: bytes) -> aiohttp.ClientResponse:
+        """The response, for a POST one of success. Raises SourceError for others."""
+        response = await self._session.request(method, self._endpoint.url, data=body, allow_redirects=False)
+        if response.status < 300 or (method == "HEAD" and response.status in (400, 405, 422, 501)):
+            return response
+        said = await response.content.read(MAX_REFUSAL_BYTES)
+        response.close()
+        raise refused(self._endpoint, response.status, _json_or_text(said), response.headers)
+
+
+def _json_or_text(said: bytes) -> object:
+    """What a server says of an error."""
+    try:
+        return json.loads(said)
+    except ValueError:
+        return said.decode(errors="replace")
+
+
+async def _reads(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    while data := await response.content.readany():
+        yield data
+
+
+class _Splitter(Protocol):
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def finish(self) -> list[Event]: ...
+
+
+class _Text:
+    """The body is the text: each read is a piece of it."""
+
+    def __init__(self, who: str) -> None:
+        pass
+
+    def feed(self, data: bytes) -> list[Event]:
+        return [Event("", data)]
+
+    def finish(self) -> list[Event]:
+        return []
+
+
+# How pieces are told apart in a body.
+FRAMINGS: dict[str, Callable[[str], _Splitter]] = {"sse": Decoder, "ndjson": Lines, "text": _Text}
+
+
+class _Reader:
+    """One answer of a server, in the shape that the settings say."""
+
+    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint) -> None:
+        self.started = False
+        self.complete = False
+        self._splitter = splitter
+        self._shape = shape
+        self._endpoint = endpoint
+        self._deltas = Deltas(endpoint.who, cumulative=shape.cumulative)
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._reason = "stop"
+
+    def feed(self, data: bytes) -> Iterator[str | Aside]:
+        # What the connection cut off in the middle is no JSON.
+        rest = [event for event in ([] if data else self._splitter.finish()) if self._is_whole(event)]
+        for event in self._splitter.feed(data) if data else rest:
+            self.started = True
+            if self._is_end(event):
+                self.complete = True
+            elif text := self._text(event):
+                yield text
+            if self.complete:
+                return
+
+    def end(self) -> Aside:
+        if not self.started:
+            raise no_answer(self._endpoint, "something")
+        if self._shape.end and not self.complete:
+            raise ended_early(self._endpoint)
+        return Aside("finish", {"reason": self._reason, "usage": None})
+
+    def _is_end(self, event: Event) -> bool:
+        end = self._shape.end
+        return event.data == b"[DONE]" or (bool(end) and (event.name == end or event.data == end.encode()))
+
+    def _is_whole(self, event: Event) -> bool:
+        return not self._shape.text_path or event.data[-1:] in b"}]"
+
+    def _text(self, event: Event) -> str:
+        """What is new in it. Raises SourceError where it says that the server failed."""
+        shape = self._shape
+        if event.name == "error":
+            raise failed(self._endpoint, _json_or_text(event.data))
+        if not shape.text_path:
+            return self._deltas.feed(self._decoder.decode(event.data))
+        body = json_of(event.data, self._endpoint)
+        if at(body, shape.error_path):
+            raise failed(self._endpoint, body)
+        if shape.end and (ended := at(body, shape.end)):
+            self.complete = True
+            self._reason = ended if isinstance(ended, str) else "stop"
+        text = at(body, shape.text_path)
+        return self._deltas.feed(text) if isinstance(text, str) else ""
+
+
+def at(value: object, path: str) -> object:
+    """What stands at a path, None where nothing does."""
+    for part in path.split("."):
+        match value:
+            case dict():
+                value = value.get(part)
+            case list() if part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            case _:
+                return None
+    return value
