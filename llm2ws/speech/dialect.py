@@ -66,6 +66,7 @@ class Traits:
     # The endpoint ends a context by itself when it has given no audio for so long. A Flush ends it before that, and the turn
     # goes on in another. None: a context lives as long as its turn.
     context_idle_s: float | None = None
+    played_since_opened: bool = False  # Cancel tells what was heard since the connection was opened, more each time
     ping_s: float = 20.0  # WebSocket pings
     keepalive_s: float | None = None  # an idle context, or a connection without any, wants a KeepAlive message this often
 
@@ -110,7 +111,7 @@ class Dialect(Protocol):
 def check_setup(
     setup: Setup, vendor: str, rates_hz: Mapping[Encoding, Sequence[int]], speeds: tuple[float, float] | None = None
 ) -> None:
-    """Raises ConfigError for a format or speed that the vendor does not have. `speeds`: from and to; None leaves it to the vendor."""
+    """Raises ConfigError for a format or speed that the vendor does not have. `speeds`: from and to; None for any."""
     fmt = setup.format
     rates = rates_hz.get(fmt.encoding, ())
     if fmt.sample_rate_hz not in rates:

@@ -48,12 +48,13 @@ from .messages import (
     Word,
 )
 
-__all__ = ["SAMPLE_RATES_HZ", "ElevenLabs"]
+__all__ = ["SAMPLE_RATES_HZ", "VOICE", "VOICES", "ElevenLabs"]
 
 URL = "wss://api.elevenlabs.io"
 PATH = "/v1/text-to-speech/{}/multi-stream-input"
 VOICE = "JBFqnCBsd6RMkjVDRZzb"
 MODEL = "eleven_flash_v2_5"
+VOICES: dict[str, str] = {}  # of OpenAI's names: any of them is the usual voice
 SPEEDS = (0.7, 1.2)
 INACTIVITY_S = 180  # the most that it takes: a model may pause for longer than the usual 20 s
 
@@ -152,7 +153,7 @@ class ElevenLabs:
             return [self._failed(data, ref)]
         audio = read_audio(data, "audio")
         if audio is None:
-            return [Unknown("audio that is not base64")]
+            return [Unknown("audio, not in base64")]
         events: list[Event] = []
         if words := _words(data.get("alignment")) or _words(data.get("normalizedAlignment")):
             events.append(Timed(words, ref, from_here=True))
@@ -177,8 +178,7 @@ class ElevenLabs:
         slug = self._clean(read_text(data, "error"))
         what, hint, retry_s = verdict_on(slug, _VERDICTS) or ("the endpoint failed", "", None)
         scope = Scope.CONTEXT if ref else Scope.LINK
-        said = f"{what} ({slug})"
-        return Failed(scope, said, hint, retry_s, reason=slug, ref=ref or None)
+        return Failed(scope, f"{what} ({slug})", hint, retry_s, reason=slug, ref=ref or None)
 
     def _clean(self, text: str) -> str:
         return one_line(text, self.setup.key)
