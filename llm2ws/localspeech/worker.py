@@ -335,6 +335,9 @@ def read_frames(live: dict[int, Utterance], slices: queue.SimpleQueue[int]) -> N
 
 def main() -> None:
     wheel, *folders = sys.argv[1:]
+    # Where memory may not be both written and executed (systemd's MemoryDenyWriteExecute), libffi writes its first callback
+    # into a file in memory: before files are forbidden. Later ones find room beside it.
+    first = Callback(lambda *_: 0)
     set_limits()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not land among the frames
@@ -354,6 +357,7 @@ def main() -> None:
     import soxr  # noqa: F401
 
     speaker = Speaker(library, rate_hz, live, out)
+    del first
     while True:
         if utterance := live.get(slices.get()):
             allow_cpu(SLICE_CPU_S)
