@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import assert_never
@@ -56,10 +56,12 @@ class _Ended(Exception):
 class _Part:
     """What came up to a Flush. `chars`: of text, and one for the Flush, or Flushes of nothing would queue without bound.
 
-    `flushed`: the client is owed a Flushed.
+    `waiting`: text that came before its turn; once that has begun, text goes to the `inlet`. `flushed`: the client is owed a
+    Flushed.
     """
 
-    inlet: Inlet
+    waiting: list[str] = field(default_factory=list)
+    inlet: Inlet | None = None
     chars: int = 0
     flushed: bool = False
 
@@ -143,11 +145,13 @@ class _Client:
         if self._open is None:
             self._open = self._add()
         self._count(self._open, len(text))
-        await self._open.inlet.put(text)
+        if self._open.inlet is None:
+            self._open.waiting.append(text)
+        else:
+            await self._open.inlet.put(text)
 
     def _add(self) -> _Part:
-        # The inlet has room for all that may be pending, so the reader never waits for it: a Clear is always seen.
-        part = _Part(Inlet(self._max_chars))
+        part = _Part()
         self._parts.put_nowait(part)
         self._count(part, 1)
         return part
@@ -168,7 +172,10 @@ class _Client:
             part = self._add()
         if part is not None:
             part.flushed = flushed
-            part.inlet.end()
+            if part.inlet is None:
+                part.waiting = ["".join(part.waiting)]  # a fast client has many parts waiting
+            else:
+                part.inlet.end()
         self._leave()
 
     async def _clear(self) -> None:
@@ -199,15 +206,21 @@ class _Client:
     async def _speak(self) -> None:
         while (part := await self._parts.get()) is not None:
             if part.chars > 1:
-                await self._say(part.inlet)
+                await self._say(part)
             self._pending_chars -= part.chars
             if part.flushed:
                 await self._send(deepgram.flushed(self._n_flushed))
                 self._n_flushed += 1
         raise _Ended(self._end, "the daemon stops: connect again" if self._end is _GOING_AWAY else "")
 
-    async def _say(self, inlet: Inlet) -> None:
+    async def _say(self, part: _Part) -> None:
         """A turn, from its first text to its last audio."""
+        # The inlet has room for all that may be pending, so the reader never waits for it: a Clear is always seen.
+        inlet = part.inlet = Inlet(self._max_chars)
+        await inlet.put("".join(part.waiting))
+        part.waiting.clear()
+        if part is not self._open:
+            inlet.end()
         try:
             async with (
                 speaking(self._request, self._conversation, inlet, face="speak") as one,
