@@ -57,7 +57,7 @@ async def serve(
     try:
         async with running(settings, sockets) as status.daemon:
             started(status.daemon.url)
-            notify.tell(READY=1)
+            notify.tell(READY=1, STATUS=status.text())
             reloading = asyncio.create_task(_reload(status, reloads, sockets)) if reloads is not None else None
             try:
                 await shutdown.wait()
