@@ -89,7 +89,8 @@ class Take:
         """Take audio: whole samples."""
         self.envelope.feed(data)
         self.data += data
-        if self.keep_s is not None and len(self.data) > 2 * (keep := self.format.bytes_for(self.keep_s)):
+        # Not at each read, and not much later: there is one of these in each of hundreds of conversations.
+        if self.keep_s is not None and len(self.data) > 1.25 * (keep := self.format.bytes_for(self.keep_s)):
             del self.data[:-keep]
 
 
