@@ -360,7 +360,7 @@ async def _whole(
         async with post_to_first(relays, fields) as (relay, upstream):
             if upstream.status != 200:
                 return await _refused(relay, upstream)
-            body = decoded(await upstream.read(), dict[str, Any])
+            body = await _object_of(relay, upstream)
     else:
         writer = Writer(asked.model)
         async with aclosing(ask(service, asked, fields)) as items:
@@ -393,6 +393,15 @@ async def _whole(
         }
     timing = ", ".join(f"{step.removesuffix('_s')};dur={seconds * 1000:.0f}" for step, seconds in one.waterfall.items())
     return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers={"Server-Timing": timing})
+
+
+async def _object_of(relay: Relay, answer: ClientResponse) -> dict[str, Any]:
+    async with aclosing(relay.reads(answer)) as reads:
+        data = b"".join([part async for part in reads])
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise SourceError(f"{relay.who}: answered with what is no JSON", hint="look at its base_url") from None
 
 
 # --- which models -----------------------------------------------------------------------------------------------------------

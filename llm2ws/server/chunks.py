@@ -27,7 +27,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """What the daemon reads of a request. All else is the LLM's business."""
 
     model: str
-    messages: Annotated[list[msgspec.Raw], Meta(min_length=1)]
+    messages: Annotated[list[dict[str, msgspec.Raw]], Meta(min_length=1)]
     stream: bool | None = None
     modalities: list[str] | None = None
     audio: ChatAudio | None = None
@@ -110,8 +110,7 @@ def ask(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw])
         if name not in _PARAMETERS and name not in _WITHOUT_EFFECT:
             raise Problem(400, f"{name}: the model {asked.model} is not asked with it here: leave it out", param=name)
     extra = {_PARAMETERS[name]: msgspec.json.decode(value) for name, value in fields.items() if name in _PARAMETERS}
-    messages = [decoded(bytes(message), dict[str, Any]) for message in asked.messages]
-    return service.answer(asked.model, messages, extra=extra)
+    return service.answer(asked.model, decoded(fields["messages"], list[dict[str, Any]]), extra=extra)
 
 
 def completion(writer: Writer) -> dict[str, Any]:

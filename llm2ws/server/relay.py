@@ -139,4 +139,8 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     return events.response
 
 
-FACE = Face([web.post("/chat", _chat)], bodies={"/chat": RelayRequest})
+# And this, of the fields together.
+_EITHER = [
+    {"required": [name], "properties": {name: {"type": kind}}} for name, kind in (("prompt", "string"), ("messages", "array"))
+]
+FACE = Face([web.post("/chat", _chat)], bodies={"/chat": Annotated[RelayRequest, Meta(extra_json_schema={"oneOf": _EITHER})]})

@@ -47,7 +47,7 @@ class SpeechRequest(msgspec.Struct, frozen=True):
     input: Annotated[str, Meta(min_length=1)]
     model: str | None = None
     voice: str | VoiceId | None = None
-    response_format: str | None = None
+    response_format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})] | None = None
     speed: Speed | None = None
     stream_format: Literal["audio", "sse"] | None = None
     instructions: str | None = None  # without effect

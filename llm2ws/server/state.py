@@ -98,13 +98,13 @@ def deepgram_error(problem: Problem, request_id: str) -> web.Response:
 class Face(NamedTuple):
     """One protocol: its routes, the form of its errors, and whether it is served without a client key.
 
-    `bodies`: what is read from a POST, by path, for the OpenAPI document.
+    `bodies`: the type of what is read from a POST, by path, for the OpenAPI document.
     """
 
     routes: Sequence[web.RouteDef]
     error: Callable[[Problem, str], web.Response] = openai_error
     public: bool = False
-    bodies: Mapping[str, type] = {}
+    bodies: Mapping[str, object] = {}
 
 
 class Daemon:

@@ -134,6 +134,22 @@ async def test_not_streamed(start: Start) -> None:
         assert decode(file.readframes(file.getnframes())) == TEXT
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply([b"<html>"], headers={"Content-Type": "text/html"}), "operator"),
+        (Reply([b"[]"]), "operator"),
+        (Reply([b'{"choices": []}']), "gave no answer"),
+        (Reply([b'{"id": "1", "cho'], end=End.CUT), "try again"),
+    ],
+    ids=["HTML", "list", "nothing", "half"],
+)
+async def test_not_streamed_and_no_answer(start: Start, reply: Reply, words: str) -> None:
+    async with start(reply) as daemon, sdk(daemon) as client:
+        with pytest.raises(openai.InternalServerError, match=words):
+            await client.chat.completions.create(**SPOKEN)
+
+
 def test_the_blocking_sdk(start: Start) -> None:
     async def ask() -> str:
         async with start(TEXT) as daemon:
