@@ -6,17 +6,18 @@ From the vendor's asyncapi document and pages of 2025-07 to 2026-07; where they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from ..audio import AudioFormat, Encoding
 from ..text.fragments import Policy
+from . import lenient
 from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from .lenient import CLOSE_CODES, STATUSES, Verdict, closing, one_line, read_object, read_text, refusal
+from .lenient import CLOSE_CODES, Verdict, closing, one_line, read_object, read_text, refusal
 from .messages import (
     Audio,
     Begin,
@@ -37,10 +38,36 @@ from .messages import (
     Warned,
 )
 
-__all__ = ["SAMPLE_RATES_HZ", "Deepgram"]
+__all__ = [
+    "CLOSE_REASONS",
+    "SAMPLE_RATES_HZ",
+    "URL",
+    "VOICE",
+    "VOICES",
+    "Deepgram",
+    "deepgram_refused",
+    "deepgram_request",
+]
 
 URL = "wss://api.deepgram.com/v1/speak"
 VOICE = "aura-2-thalia-en"
+
+# For OpenAI's names of voices, which many clients offer no choice beyond.
+VOICES = {
+    "alloy": "aura-2-andromeda-en",
+    "ash": "aura-2-arcas-en",
+    "ballad": "aura-2-draco-en",
+    "cedar": "aura-2-apollo-en",
+    "coral": "aura-2-helena-en",
+    "echo": "aura-2-orion-en",
+    "fable": "aura-2-pandora-en",
+    "marin": "aura-2-thalia-en",
+    "nova": "aura-2-luna-en",
+    "onyx": "aura-2-zeus-en",
+    "sage": "aura-2-cora-en",
+    "shimmer": "aura-2-asteria-en",
+    "verse": "aura-2-aries-en",
+}
 
 SAMPLE_RATES_HZ = {
     Encoding.LINEAR16: (8_000, 16_000, 24_000, 32_000, 48_000),
@@ -50,8 +77,8 @@ SAMPLE_RATES_HZ = {
 
 _FLUSH, _CLEAR, _CLOSE = ('{"type":"Flush"}', '{"type":"Clear"}', '{"type":"Close"}')
 
-# reason of the close frame: what it means, what to do, whether (and after how many seconds) another try makes sense.
-_CLOSE_REASONS: dict[str, Verdict] = {
+# By the reason in the close frame.
+CLOSE_REASONS: dict[str, Verdict] = {
     "MESSAGE-0000": CLOSE_CODES[1003],
     "DATA-0000": ("the endpoint did not understand a message", "this is a bug of llm2ws", None),
     "DATA-0001": ("more characters in a minute than the endpoint allows", "lower chars_per_window for it", 60.0),
@@ -62,7 +89,7 @@ _CLOSE_REASONS: dict[str, Verdict] = {
     "NET-0002": ("the endpoint could not send to us", "look at the network", 0.0),
     "NET-0003": ("the connection had reached the age that the endpoint allows", "try again", 0.0),
 }
-_STATUSES = STATUSES | {401: ("the key is wrong or missing: set DEEPGRAM_API_KEY or api_key", None)}
+STATUSES = lenient.STATUSES | {401: ("the key is wrong or missing: set DEEPGRAM_API_KEY or api_key", None)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +114,7 @@ class Deepgram:
         return self.setup.format
 
     def request(self) -> Request:
-        setup, fmt = self.setup, self.setup.format
-        check_setup(setup, "Deepgram", SAMPLE_RATES_HZ)
-        query: dict[str, str | int | float] = {
-            "model": setup.voice or VOICE,
-            "encoding": fmt.encoding.value,
-            "sample_rate": fmt.sample_rate_hz,
-        }
-        if setup.speed != 1.0:
-            query["speed"] = setup.speed
-        url = checked_url(setup.url or URL, key=setup.key, path="/v1/speak")
-        headers = {"Authorization": f"Token {setup.key}"} if setup.key else {}
-        return Request(f"{url}{'&' if '?' in url else '?'}{urlencode(query)}", headers)
+        return deepgram_request(self.setup, URL, VOICE, SAMPLE_RATES_HZ)
 
     def encode(self, command: Command) -> list[str | bytes]:
         match command:
@@ -138,13 +154,34 @@ class Deepgram:
                 return [Unknown(self._clean(str(kind))[:40])]
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
-        answer = read_object(body)
-        # aiohttp gives no body, so the reason is looked for in both places.
-        words = (read_text(answer, "err_code", "error_code"), read_text(answer, "err_msg") or headers.get("dg-error", ""))
-        return refusal(status, self._clean(": ".join(filter(None, words))), _STATUSES)
+        return deepgram_refused(self.setup, status, headers, body)
 
     def closed(self, code: int, reason: str) -> Failed:
-        return closing(code, self._clean(reason), _CLOSE_REASONS.get(reason.split(":")[0].strip()))
+        return closing(code, self._clean(reason), CLOSE_REASONS.get(reason.split(":")[0].strip()))
 
     def _clean(self, text: str) -> str:
         return one_line(text, self.setup.key)
+
+
+def deepgram_request(setup: Setup, url: str, voice: str, rates: Mapping[Encoding, Sequence[int]]) -> Request:
+    """The handshake of both versions, at `url` and with `voice` where the Setup names none. Raises ConfigError."""
+    fmt = setup.format
+    check_setup(setup, "Deepgram", rates)
+    query: dict[str, str | int | float] = {
+        "model": setup.voice or voice,
+        "encoding": fmt.encoding.value,
+        "sample_rate": fmt.sample_rate_hz,
+    }
+    if setup.speed != 1.0:
+        query["speed"] = setup.speed
+    url = checked_url(setup.url or url, key=setup.key, path=urlsplit(url).path)
+    headers = {"Authorization": f"Token {setup.key}"} if setup.key else {}
+    return Request(f"{url}{'&' if '?' in url else '?'}{urlencode(query)}", headers)
+
+
+def deepgram_refused(setup: Setup, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
+    """What a handshake answered with another status than 101 means, in both versions."""
+    answer = read_object(body)
+    # aiohttp gives no body, so the reason is looked for in both places.
+    words = (read_text(answer, "err_code", "error_code"), read_text(answer, "err_msg") or headers.get("dg-error", ""))
+    return refusal(status, one_line(": ".join(filter(None, words)), setup.key), STATUSES)

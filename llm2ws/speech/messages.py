@@ -15,6 +15,7 @@ __all__ = [
     "Audio",
     "Begin",
     "Cancel",
+    "CancelRefused",
     "Cancelled",
     "Close",
     "Command",
@@ -69,7 +70,8 @@ class End:
 class Cancel:
     """Stop the turn. Audio that still arrives for it must be dropped.
 
-    `played_ms`: how much of the turn's audio has been heard; None when that is not known.
+    `played_ms`: how much of the turn's audio has been heard; None when that is not known. Where the endpoint counts from the
+    opening of the connection (`Traits.played_since_opened`), so does this.
     """
 
     ref: int
@@ -150,10 +152,21 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The endpoint has stopped a turn; nothing more comes for it. `text_spoken`: what it says was heard, or None."""
+    """The endpoint has stopped a turn; nothing more comes for it.
+
+    `text_spoken`: what it says was heard, None where it does not say. `played_ms`: where its audio now stands, likewise.
+    """
 
     ref: int | None = None
     text_spoken: str | None = None
+    played_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRefused:
+    """The Cancel was not carried out: the turn goes on. Cancelling again may help once audio has come."""
+
+    ref: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +209,4 @@ class Unknown:
     kind: str
 
 
-Event = Opened | Audio | Timed | FlushAcked | FlushRefused | Ended | Cancelled | Warned | Failed | Unknown
+Event = Opened | Audio | Timed | FlushAcked | FlushRefused | Ended | Cancelled | CancelRefused | Warned | Failed | Unknown

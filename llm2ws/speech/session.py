@@ -29,6 +29,7 @@ from .messages import (
     Begin,
     Cancel,
     Cancelled,
+    CancelRefused,
     Close,
     Command,
     End,
@@ -92,6 +93,8 @@ class _Turn:
     complete: bool = False  # the endpoint was told that the context gets no more text
     cancelled_at: float = 0.0
     sent_at: float = 0.0
+    audio_bytes: int = 0  # received
+    cancel_again: bool = False  # when audio comes: the endpoint would not do it before
 
 
 @dataclass(slots=True)
@@ -130,6 +133,8 @@ class Session:
         self._flushes: deque[int] = deque()  # refs of unanswered flushes, oldest first
         self._void = 0  # flushes voided by a Cancelled whose acks may still come
         self._audio_since_ack = False
+        self._position_ms = 0  # in all audio of the connection, where that of the next turn begins
+        self._cancelled_ms = 0  # where the last interruption was
         self._outgoing: list[str | bytes] = []
         self._waiting_since: float | None = None  # for the endpoint's next sign of life
         self._owed_chars = 0  # sent since the endpoint last owed nothing
@@ -181,7 +186,7 @@ class Session:
             return self._finish(turn, Cancelled(ref))
         turn.cancelled_at, turn.complete = now, True
         if self._traits.cancels:
-            self._send(Cancel(turn.context, played_ms), now)
+            self._send(Cancel(turn.context, self._position(turn, played_ms)), now)
         else:
             self._retired = True
         return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
@@ -363,13 +368,16 @@ class Session:
     def _receive(self, event: Event, now: float) -> list[Event]:
         match event:
             case Audio():
-                return self._audio(event)
+                return self._audio(event, now)
             case FlushAcked():
                 return self._flush_acked(event)
             case FlushRefused():
                 return self._flush_refused(event, now)
             case Ended() | Cancelled():
                 return self._over(event)
+            case CancelRefused():
+                self._cancel_refused(event, now)
+                return []
             case Timed(ref=ref):
                 turn = self._of(ref)
                 return [replace(event, ref=turn.ref)] if turn and turn.state is not State.CLEARING else []
@@ -395,14 +403,18 @@ class Session:
             return self._turns.get(ref)
         return next(iter(self._turns.values()), None)
 
-    def _audio(self, event: Audio) -> list[Event]:
+    def _audio(self, event: Audio, now: float) -> list[Event]:
         turn = self._of(event.ref)
         # A turn whose text has not been sent has no audio: it is a cancelled one's, and came after its Cleared.
         if turn is None or not turn.begun:
             self.counts.stray_audio += 1
             return []
+        turn.audio_bytes += len(event.data)
         if turn.state is State.CLEARING:
             self.counts.dropped_bytes += len(event.data)
+            if turn.cancel_again and turn.context is not None:
+                turn.cancel_again = False
+                self._send(Cancel(turn.context), now)
             return []
         self._audio_since_ack = True
         return [event if event.ref is not None else Audio(event.data, turn.ref)]
@@ -451,10 +463,33 @@ class Session:
             self._end_context(turn)
             return self._flush_acked(FlushAcked(turn.ref))
         self._step(turn.ref, type(event))
+        self._position_ms += self._audio_ms(turn)
+        if isinstance(event, Cancelled) and event.played_ms is not None:
+            self._position_ms = self._cancelled_ms = event.played_ms
         if isinstance(event, Cancelled) or was_clearing:
             self._void += turn.in_flight if event.ref is None else 0
-            return self._finish(turn, Cancelled(turn.ref, getattr(event, "text_spoken", None)))
+            return self._finish(turn, replace(event, ref=turn.ref) if isinstance(event, Cancelled) else Cancelled(turn.ref))
         return self._finish(turn, Ended(turn.ref))
+
+    def _cancel_refused(self, event: CancelRefused, now: float) -> None:
+        """Some have nothing to cancel before there is audio. So that there will be some, the turn is ended."""
+        turn = self._of(event.ref)
+        if turn is None or turn.state is not State.CLEARING:
+            return
+        turn.cancel_again = True
+        if turn.unflushed:
+            self._flush(turn, End, now)
+
+    def _position(self, turn: _Turn, played_ms: int | None) -> int | None:
+        """How much was heard, as the endpoint counts it; None where it would not take that."""
+        if played_ms is None or not self._traits.played_since_opened:
+            return played_ms
+        # A turn that has come from another connection may have been heard for longer than it has been spoken here.
+        position_ms = self._position_ms + min(played_ms, self._audio_ms(turn))
+        return position_ms if position_ms > self._cancelled_ms else None
+
+    def _audio_ms(self, turn: _Turn) -> int:
+        return round(1_000 * self.dialect.format.seconds(turn.audio_bytes))
 
     def _settle(self, turn: _Turn) -> list[Event]:
         """The end of a turn that ends with its last ack, once that has come."""

@@ -22,7 +22,9 @@ from typing import Generic, NamedTuple, Self, TypeVar, assert_never
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import Event
 
 from ..audio import AudioFormat
 from ..speech import deepgram_server as wire
@@ -98,8 +100,8 @@ class SpeechServer(ABC, Generic[_M]):
     client at which it ends a connection, None for never.
 
     What goes wrong: `faults`; `drops`, the dropped connections in the order in which they happen; `refusals`, the HTTP statuses
-    with which the next handshakes are answered; `failures`, how many of the next turns end in an error of the vendor's that says
-    to try again. What was seen: `log`, `closed_with`; `until` waits for it.
+    with which the next handshakes are answered; `failures`, how many of the next turns end in a passing error of the vendor's.
+    What was seen: `log`, `closed_with`; `until` waits for it.
     """
 
     path = "/"
@@ -126,6 +128,7 @@ class SpeechServer(ABC, Generic[_M]):
         self.closed_with: list[wire.Violation] = []  # why it closed connections
         self.life_s: float | None = None
         self.idle_s: float | None = None
+        self.ping_is_life = False  # a ping counts as a message of the client
         self.coding = coding
         self.pace = pace
         self.key = key
@@ -165,6 +168,7 @@ class SpeechServer(ABC, Generic[_M]):
             process_request=self._admit,
             ping_interval=None,
             close_timeout=0.5,
+            create_connection=_Noticing,
             logger=_log,
         )
         return self
@@ -242,6 +246,17 @@ class SpeechServer(ABC, Generic[_M]):
         except Exception as exc:
             self._bug = exc  # of the server: raised when it ends, so that no test passes over it
             raise
+
+
+class _Noticing(ServerConnection):
+    """Knows when the client has pinged."""
+
+    pinged_at = -math.inf
+
+    def process_event(self, event: Event) -> None:
+        if isinstance(event, Frame) and event.opcode is Opcode.PING:
+            self.pinged_at = self.loop.time()
+        super().process_event(event)
 
 
 class Link(ABC, Generic[_M]):
@@ -352,9 +367,15 @@ class Link(ABC, Generic[_M]):
     async def _watch(self) -> None:
         if (idle_s := self._base.idle_s) is None:
             return
-        while (left_s := self._heard_at + idle_s - self.now()) > 0:
+        while (left_s := self._sign_of_life_at + idle_s - self.now()) > 0:
             await self._base.pause(left_s)
         await self.idle()
+
+    @property
+    def _sign_of_life_at(self) -> float:
+        if self._base.ping_is_life and isinstance(self.ws, _Noticing):
+            return max(self._heard_at, self.ws.pinged_at)
+        return self._heard_at
 
     async def _dropped(self, audio: bytes = b"", *, sending: bool = False) -> bool:
         """Drop the connection if that is due; `audio` is what would have come next."""

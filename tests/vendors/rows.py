@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from llm2ws.testing import FaultySpeech
 from llm2ws.testing.server import SpeechServer
+from tests.vendors.deepgram_v2 import DeepgramV2Server
 
 __all__ = ["ROWS", "Row"]
 
@@ -24,4 +25,5 @@ class Row(NamedTuple):
 
 ROWS = [
     Row("deepgram", FaultySpeech, {"error": "the vendor has no message that fails a turn: it closes the connection"}),
+    Row("deepgram-v2", DeepgramV2Server),
 ]
