@@ -6,25 +6,73 @@ languages count together, but for abbreviations that are ordinary words elsewher
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
+from functools import cache, cached_property
+from typing import Final
 
-__all__ = ["Words", "words_of"]
+__all__ = ["AFTER_TIMES", "Words", "words_of"]
 
 
-class Words(NamedTuple):
-    """What one language, or all of them together, contributes."""
+class Words:
+    """What one language contributes, or with None all of them together. A set is built when it is first asked for."""
 
-    never: frozenset[str]  # no sentence ends here: "Dr.", "e.g."
-    before_number: frozenset[str]  # no sentence ends here if a number follows: "No. 5", "p. 12"
-    may_end: frozenset[str]  # a sentence ends here only if the next word is one that begins sentences: "Inc.", "U.S."
-    ends: frozenset[str]  # a sentence ends here if a capital follows: "etc.", "p.m."
-    starters: frozenset[str]  # words that begin sentences far more often than they are part of a name
-    conjunctions: frozenset[str]  # begin a clause: a speaker may breathe before these
-    coordinators: frozenset[str]  # join clauses, but nouns more often
-    function_words: frozenset[str]  # belong to what follows them: nobody breathes behind one
-    after_times: frozenset[str]  # what may follow "p.m." within its sentence: days, time zones
-    ordinal_nouns: frozenset[str]  # a number with a full stop before one of these is an ordinal: "3. Juli"
+    def __init__(self, language: str | None) -> None:
+        self._language = language
+
+    @cached_property
+    def abbreviations(self) -> frozenset[str]:
+        """All that end in a full stop; a word that is none of these, and looks like none, ends its sentence there."""
+        tables = (_NEVER, _BEFORE_NUMBER, _MAY_END, _ENDS)
+        return frozenset().union(*(_words(table, self._language, "en") for table in tables))
+
+    @cached_property
+    def never(self) -> frozenset[str]:
+        """No sentence ends here: "Dr.", "e.g."."""
+        own = _words(_NEVER, self._language)
+        if self._language == "en":
+            return own
+        return own - _COMMON if self._language is None else own | (_words(_NEVER, "en") - _COMMON)
+
+    @cached_property
+    def before_number(self) -> frozenset[str]:
+        """No sentence ends here if a number follows: "No. 5", "p. 12"."""
+        return _words(_BEFORE_NUMBER, self._language, "en")
+
+    @cached_property
+    def may_end(self) -> frozenset[str]:
+        """A sentence ends here only if the next word is one that begins sentences: "Inc.", "U.S."."""
+        words = _words(_MAY_END, self._language, "en")
+        return words - self.never if self._language is None else words
+
+    @cached_property
+    def ends(self) -> frozenset[str]:
+        """A sentence ends here if a capital follows: "etc.", "p.m."."""
+        words = _words(_ENDS, self._language, "en")
+        return words - self.never - self.may_end if self._language is None else words
+
+    @cached_property
+    def starters(self) -> frozenset[str]:
+        """Begin sentences far more often than they are part of a name."""
+        return _words(_STARTERS, self._language)
+
+    @cached_property
+    def conjunctions(self) -> frozenset[str]:
+        """Begin a clause: a speaker may breathe before these."""
+        return _words(_CONJUNCTIONS, self._language)
+
+    @cached_property
+    def coordinators(self) -> frozenset[str]:
+        """Join clauses, but nouns more often."""
+        return _words(_COORDINATORS, self._language)
+
+    @cached_property
+    def function_words(self) -> frozenset[str]:
+        """Belong to what follows them: nobody breathes behind one."""
+        return self.starters | _words(_FUNCTION_WORDS, self._language)
+
+    @cached_property
+    def ordinal_nouns(self) -> frozenset[str]:
+        """A number with a full stop before one of these is an ordinal: "3. Juli"."""
+        return _words(_ORDINALS, self._language)
 
 
 _NEVER = {
@@ -382,13 +430,15 @@ _ORDINALS = {
     "pl": "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia",
 }
 
-_AFTER_TIMES = frozenset(
+# What may follow "p.m." within its sentence: days, time zones.
+AFTER_TIMES: Final = frozenset(
     "est edt pst pdt cst cdt mst mdt et pt ct mt gmt utc cet cest bst ist eastern pacific central mountain zulu "
     "monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun".split()
 )
 # Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(
-    "est pan col far ar ten cap cor sen des bl ex ed gem so do di mi sa fr on no al is in am et ca age or".split()
+    "age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
+    "por sa sen so ten о".split()
 )
 
 
@@ -411,32 +461,11 @@ def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
 @cache
 def words_of(language: str | None) -> Words:
     """The words of a language ("de", "pt-BR"); None: of all of them together, without those that mean something else elsewhere."""
-    if language is not None:
-        language = language.replace("_", "-").split("-")[0].lower()
-        if language in _ENGLISH_WITHIN:
-            return words_of("en")
-        if language not in _STARTERS and language not in _NEVER:
-            return words_of(None)
-    starters = _words(_STARTERS, language)
-    never = _words(_NEVER, language)
     if language is None:
-        never -= _COMMON | starters
-    elif language != "en":
-        never |= _words(_NEVER, "en") - _COMMON - starters
-    may_end = _words(_MAY_END, language, "en")
-    ends = _words(_ENDS, language, "en")
-    if language is None:
-        may_end -= never
-        ends -= never | may_end
-    return Words(
-        never=never,
-        before_number=_words(_BEFORE_NUMBER, language, "en"),
-        may_end=may_end,
-        ends=ends,
-        starters=starters,
-        conjunctions=_words(_CONJUNCTIONS, language),
-        coordinators=_words(_COORDINATORS, language),
-        function_words=starters | _words(_FUNCTION_WORDS, language),
-        after_times=_AFTER_TIMES,
-        ordinal_nouns=_words(_ORDINALS, language),
-    )
+        return Words(None)
+    code = language.replace("_", "-").split("-")[0].lower()
+    if code in _ENGLISH_WITHIN:
+        code = "en"
+    elif code not in _STARTERS and code not in _NEVER:
+        return words_of(None)
+    return Words(code) if code == language else words_of(code)

@@ -62,16 +62,17 @@ _ARMENIAN: Final = "\u0561-\u0587"
 # After a letter of Greek a semicolon is the question mark; after one of Armenian a colon is often typed for the full stop.
 _ENDS_THERE: Final = {";": re.compile(f"[{_GREEK}]"), ":": re.compile(f"[{_ARMENIAN}]")}
 
-# The next place worth a thought: a stop, what opens a tag; or, before white space or a closing quote, what may end a sentence
-# only there: Thai and emoji, the stops of one script, the number of a list item. One character class first, so that the
-# search is a plain scan.
-_ANYWHERE: Final = f"{STOPS}{SURE}\n<\\\\"
+# The next place worth a thought: a stop, but for one right before a letter or digit of ASCII, as in 3.5 or a file name; what
+# opens a tag; or, before white space or a closing quote, what may end a sentence only there: Thai and emoji, the stops of one
+# script, the number of a list item. One character class first, so that the search is a plain scan.
+_ANYWHERE: Final = f"{SURE}\n<\\\\"
+_STOP: Final = f"(?<=[{STOPS}])(?![a-zA-Z0-9])"
 _THERE: Final = f"(?<=[{_THAI}{EMOJI}])|(?<=[{_GREEK}];)|(?<=[{_ARMENIAN}]:)|(?<=\\s[0-9a-z]\\))|(?<=[0-9][0-9]\\))"
 _BEFORE_SPACE: Final = f";:){_THAI}{EMOJI}"
 PLAIN: Final = frozenset(STOPS + SURE + "\n<\\")
-CANDIDATE: Final = re.compile(f'[{_ANYWHERE}{_BEFORE_SPACE}](?:(?<=[{_ANYWHERE}])|(?=[ »”"])(?:{_THERE}))')
+CANDIDATE: Final = re.compile(f'[{STOPS}{_ANYWHERE}{_BEFORE_SPACE}](?:{_STOP}|(?<=[{_ANYWHERE}])|(?=[ »”"])(?:{_THERE}))')
 CANDIDATE_FIRST: Final = re.compile(
-    f'[{_ANYWHERE}{_BEFORE_SPACE}{CLAUSE}\\s](?:(?<=[{_ANYWHERE}{CLAUSE}\\s])|(?=[ »”"])(?:{_THERE}))'
+    f'[{STOPS}{_ANYWHERE}{_BEFORE_SPACE}{CLAUSE}\\s](?:{_STOP}|(?<=[{_ANYWHERE}{CLAUSE}\\s])|(?=[ »”"])(?:{_THERE}))'
 )
 NEWLINE: Final = re.compile("\n")
 # For the policy WORD: before white space; after CJK punctuation.

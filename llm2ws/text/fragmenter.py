@@ -23,6 +23,7 @@ from .boundaries import (
     Verdict,
     View,
     cut,
+    go_on,
     is_stop_of_script,
 )
 from .clauses import best_place, columns_end, judge_clause, judge_mark, last_clause_end
@@ -38,6 +39,7 @@ _CLAUSE_CHARS = frozenset(CLAUSE)
 _STOPS = frozenset(STOPS + SURE)
 _CODE = Line(closed=True, item=False, fence="")
 _RELEASE_FLOOR = 12  # characters
+_new = tuple.__new__  # half the time of Fragment(...)
 _GRACE = 8  # an eighth of the longest first fragment: so far behind it a clause may still end
 
 
@@ -131,17 +133,16 @@ class Fragmenter:
 
     def finish(self) -> list[Fragment]:
         """The rest, at the end of the turn. Then ready for another turn, whose fragments count from 0 again."""
-        size = len(self._text.rstrip())
-        rest = len(self._text)
-        fragments: list[Fragment] = []
+        text = self._text
+        size = len(text.rstrip())
+        cuts: list[Verdict] = []
         if self._sentences and size:
             self._text += "\n"  # so that whatever waits for more is decided
-            cuts = [verdict for verdict in self._cuts(rest) if verdict.at < size]
-            self._text = self._text[:-1]
-            fragments = self._take(cuts)
-            rest = len(self._text)
-        if rest:
-            fragments += self._take([cut(rest, "the text ended", Boundary.END)])
+            cuts = [verdict for verdict in self._cuts(len(text)) if verdict.at < size]
+            self._text = text
+        if text:
+            cuts.append(cut(len(text), "the text ended", Boundary.END))
+        fragments = self._take(cuts)
         self._reset()
         return fragments
 
@@ -195,39 +196,44 @@ class Fragmenter:
             if self._clause_first:
                 longest = min(columns_end(text, start, self._first_max), limit)
                 limit = min(longest + self._first_max // _GRACE, limit)
-            end = min(len(text), limit)
-            at, verdict = self._search(text, start, at, end)
+            end = min(limit, len(text))
+            at, verdict = self._search(text, start, at, min(end, size), end)
             if verdict is not None and verdict.boundary is not None:
-                at = max(at + 1, verdict.at)
-                self._fresh = verdict.boundary is Boundary.SENTENCE
+                at += 1
             elif size > limit:
-                sure = verdict is not None and hold_of(self._view(start, end), at, verdict).hold in (Hold.SURE, Hold.CAPITAL)
-                place = verdict.at if verdict is not None and sure else 0
-                if place <= start:
-                    place = best_place(text, start, longest, self._words)
-                verdict = cut(place, "the longest allowed", Boundary.LENGTH)
-                at = max(at, place)
-                self._fresh = False
+                verdict = self._cut_longest(start, at, verdict, longest, end)
             else:
                 self._scan, self._waiting = at, verdict
                 self._idle = self._sentences and verdict is None and not self._clause_first
                 return cuts
             cuts.append(verdict)
             start = verdict.at
-            self._keep_kind(start)
+            if at < start:
+                at = start
+            self._fresh = verdict.boundary is Boundary.SENTENCE
             self._clause_first = False
+            self._keep_kind(start)
 
-    def _search(self, text: str, start: int, at: int, end: int) -> tuple[int, Verdict | None]:
-        """The next candidate that is not a NO, and its verdict; or where to go on, and None."""
+    def _cut_longest(self, start: int, at: int, waiting: Verdict | None, longest: int, end: int) -> Verdict:
+        """Where to cut what has become too long, though a candidate may be waiting `at` a place."""
+        place = start
+        if waiting is not None and hold_of(self._view(start, end), at, waiting).hold in (Hold.SURE, Hold.CAPITAL):
+            place = waiting.at
+        if place <= start:
+            place = best_place(self._text, start, longest, self._words)
+        return cut(place, "the longest allowed", Boundary.LENGTH)
+
+    def _search(self, text: str, start: int, at: int, stop: int, end: int) -> tuple[int, Verdict | None]:
+        """The next candidate before `stop` that is not a NO, and its verdict; or where to go on, and None."""
         if not self._sentences:
             return self._search_word(text, start, at, end)
         while True:
             pattern = CANDIDATE_FIRST if self._clause_first and not self._fence else self._pattern
-            found = pattern.search(text, at, end)
+            found = pattern.search(text, at, stop)
             if found is None:
                 return max(at, end - 1), None  # the last character may be one that counts only before white space
             at = found.start()
-            verdict = self._judge(start, at, end)
+            verdict = self._judge(text, start, at, end)
             if verdict.hold is not None or verdict.boundary is not None:
                 return at, verdict
             at = verdict.at
@@ -242,26 +248,25 @@ class Fragmenter:
 
     def _view(self, start: int, end: int) -> View:
         origin = self._line if self._line >= start else start if self._fresh else -1
-        return View(self._text, start, end, origin, self._words)
+        return _new(View, (self._text, start, end, origin, self._words))
 
-    def _judge(self, start: int, at: int, end: int) -> Verdict:
-        view = self._view(start, end)
-        char = view.text[at]
+    def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
+        view, char = self._view(start, end), text[at]
         if char == "\n":
             return self._judge_line(view, at)
         verdict = None
         if self._clause_first:
             if char in "?!….":
                 verdict = judge_mark(view, at, self._first_min)
-            elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(view.text, at)):
+            elif char.isspace() or (char in _CLAUSE_CHARS and not is_stop_of_script(text, at)):
                 verdict = judge_clause(view, at, self._first_min)
         if verdict is None:
             verdict = judge(view, at)
         if verdict.boundary is not None:
-            if SPEAKABLE.search(view.text, start, verdict.at) is None:
-                return Verdict(max(verdict.at, at + 1))
-            if view.text.count("`", max(start, self._line), verdict.at) % 2:
-                return Verdict(at + 1)  # inside inline code
+            if (at == start or not text[at - 1].isalnum()) and SPEAKABLE.search(text, start, verdict.at) is None:
+                return go_on(max(verdict.at, at + 1))
+            if "`" in text and text.count("`", max(start, self._line), verdict.at) % 2:
+                return go_on(at + 1)  # inside inline code
         return verdict
 
     def _keep_kind(self, place: int) -> None:
@@ -288,14 +293,13 @@ class Fragmenter:
         text, sent, runs, begin, n, last = self._text, self._sent, self._runs, 0, 0, len(self._runs) - 1
         fragments: list[Fragment] = []
         for place, boundary, _, why in cuts:
-            assert boundary is not None
             while n < last and runs[n + 1].at <= sent + begin:
                 n += 1
             start = runs[n].source_start(sent + begin)
             while n < last and runs[n + 1].at < sent + place:
                 n += 1
             end = runs[n].source_end(sent + place)
-            fragments.append(Fragment(self._index, text[begin:place], start, end, boundary, why))
+            fragments.append(_new(Fragment, (self._index, text[begin:place], start, end, boundary, why)))
             self._index += 1
             begin = place
         self._text = text[begin:]
@@ -303,7 +307,8 @@ class Fragmenter:
         self._scan -= begin
         self._line -= begin
         if self._waiting is not None:
-            self._waiting = self._waiting._replace(at=self._waiting.at - begin)
+            at, _, hold, why = self._waiting
+            self._waiting = _new(Verdict, (at - begin, None, hold, why))
         if n:
             del runs[:n]
         if not self._text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NamedTuple
 
+from .abbreviations import AFTER_TIMES, Words
 from .boundaries import (
     CLOSERS,
     DETACHED,
@@ -80,8 +81,11 @@ class _Stop(NamedTuple):
 
 def judge(view: View, at: int) -> Verdict:
     """A stop at `at`; or what begins a tag, ends a number of a list, or comes before white space that may be a stop."""
-    text, start, end, _, _ = view
+    text, start, end, _, words = view
     char = text[at]
+    word = at + 2 < end and text[at + 1] == " " and text[at + 2].isalnum()  # follows: the usual case
+    if word and text[at + 2].isupper() and (char in "!?" or (char == "." and _is_ordinary_word(text, start, at, words))):
+        return cut(at + 1, "a full stop before a capital")
     if char in "<\\":
         return _protected(view, at)
     if char == ")":
@@ -92,11 +96,10 @@ def judge(view: View, at: int) -> Verdict:
         return _after_thai(view, at + 1) if "\u0e00" <= char <= "\u0eff" else _after_emoji(view, at + 1)
     if char == "." and at > start and _ARMENIAN.match(text, at - 1):
         return go_on(at + 1)  # in Armenian it stands where others write a colon
-    tail = match_end(TAIL, text, at + 1, end)
+    tail = at + 1 if word else match_end(TAIL, text, at + 1, end)
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
-    word = following == " " and tail + 1 < end and text[tail + 1].isalnum()  # what follows most often
     if following == "[" and FOOTNOTE.match(text, tail, end):
         return wait(tail, why="a footnote mark is open")
     if not word and following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
@@ -112,6 +115,8 @@ def judge(view: View, at: int) -> Verdict:
         return item
     if word:
         return _after_space(view, _Stop(at, tail, tail + 1, tail))
+    if following == "\n":
+        return go_on(tail)  # the end of the line decides
     gap = match_end(_EMOJI_GAP, text, tail, end)
     line = text.find("\n", tail, gap)
     if line >= 0:
@@ -140,6 +145,15 @@ def hold_of(view: View, at: int, verdict: Verdict) -> Held:
     ):
         return Held(Hold.DOUBT, "may be a number, an initial or an abbreviation")
     return Held(verdict.hold or Hold.NOTHING, verdict.why)
+
+
+def _is_ordinary_word(text: str, start: int, at: int, words: Words) -> bool:
+    """Whether a plain word that is no abbreviation ends at `at`. For most words; `_kind` knows what the others are."""
+    written = text[(text.rfind(" ", start, at) + 1 or start) : at]
+    if len(written) < 3 or not written.isalpha() or "\u0561" <= written[-1] <= "\u0587" or not written.strip("ivxIVX"):
+        return False  # an initial, "z. B."; a number, an address; Armenian; the Roman number of an item
+    word = written.lower()
+    return word not in words.abbreviations and not word.endswith("str") and _VOWEL.search(word) is not None
 
 
 def _after_sure(view: View, at: int, tail: int) -> Verdict:
@@ -200,7 +214,7 @@ def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
     word = found[0].lower().replace("’", "'")
     match kind:
         case "ends":  # "3 p.m. EST", "8 a.m. Monday"
-            ends = word not in view.words.after_times
+            ends = word not in AFTER_TIMES
         case "ellipsis":  # "Well... I think": the pronoun is no sign of a new sentence
             ends = found[0] != "I"
         case "number-follows":  # "vol. IV", but "the number. I know"
@@ -259,6 +273,8 @@ def _kind(view: View, at: int) -> _Kind:
         word = "".join(spaced[1].lower().split()) + word
     if word.isdigit():
         return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
+    if len(word) > 1 and word not in words.abbreviations and not _looks_short(written, word):
+        return "sure"
     before = text[max(start, begin - 9) : begin]
     after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
