@@ -52,7 +52,9 @@ def test_every_stop_is_punctuation() -> None:
     assert len(set(STOPS + SURE)) >= len(STOPS + SURE) - 1  # the danda is in both of its blocks
 
 
-@pytest.mark.parametrize("text", ["plain words", "a, b: c; d", "3,5 f(x)", "Größe", "Привет мир"])
+@pytest.mark.parametrize(
+    "text", ["plain words", "a, b: c; d", "3,5 f(x)", "3.5", "main.c", "?a=b", "v1.2.3", "Größe", "Привет мир"]
+)
 def test_ordinary_text_has_no_candidates(text: str) -> None:
     assert [found for found in CANDIDATE.finditer(text) if found[0] not in ":;"] == []
 
