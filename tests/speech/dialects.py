@@ -1,4 +1,4 @@
-"""Two dialects beside Deepgram v1, as small as can be: a vendor is encode, decode and data, and nothing else."""
+"""A dialect as small as can be: a vendor is encode, decode and data, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from llm2ws.speech.messages import (
     Audio,
     Begin,
     Cancel,
-    Cancelled,
     Close,
     Command,
     End,
@@ -23,17 +22,15 @@ from llm2ws.speech.messages import (
     Flush,
     FlushAcked,
     KeepAlive,
-    Opened,
     Scope,
     Speak,
     Timed,
     Unknown,
-    Warned,
     Word,
 )
 from llm2ws.text.fragments import Policy
 
-__all__ = ["Contexts", "Flux"]
+__all__ = ["Contexts"]
 
 
 class _Plain:
@@ -48,51 +45,6 @@ class _Plain:
 
     def closed(self, code: int, reason: str) -> Failed:
         return Failed(Scope.LINK, "closed", code=code, reason=reason)
-
-
-class Flux(_Plain):
-    """Deepgram Speak v2: tokens as they come, one Flush at the end of a turn, Interrupt; `Flushed` is no end."""
-
-    name = "flux"
-    policy = Policy.TOKEN
-    traits = Traits(audio_waits_for_flush=False, ends_with_flush_ack=False)
-
-    def encode(self, command: Command) -> list[str | bytes]:
-        match command:
-            case Speak(text=text):
-                return [json.dumps({"type": "Speak", "text": text})]
-            case End():
-                return ['{"type": "Flush"}']
-            case Cancel(played_ms=None):
-                return ['{"type": "Interrupt"}']
-            case Cancel(played_ms=ms):
-                return [json.dumps({"type": "Interrupt", "playback_offset": {"type": "time_ms", "value": ms}})]
-            case Close():
-                return ['{"type": "Close"}']
-            case Begin() | Flush() | KeepAlive():
-                return []
-            case _:
-                assert_never(command)
-
-    def decode(self, message: str | bytes) -> list[Event]:
-        if isinstance(message, bytes):
-            return [Audio(message)]
-        data = json.loads(message)
-        match data["type"]:
-            case "Connected":
-                return [Opened(data["request_id"])]
-            case "SpeechStarted" | "Flushed":
-                return []
-            case "SpeechMetadata":
-                return [Ended()]
-            case "SpeechInterrupted":
-                return [Cancelled(text_spoken=data.get("text_spoken"))]
-            case "Warning":
-                return [Warned(data["code"], data["description"])]
-            case "Error":
-                return [Failed(Scope.LINK, data["code"], retry_s=0.0)]
-            case kind:
-                return [Unknown(kind)]
 
 
 class Contexts(_Plain):

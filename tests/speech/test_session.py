@@ -8,15 +8,16 @@ import pytest
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError
 from llm2ws.speech.deepgram import Deepgram
+from llm2ws.speech.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialect import Dialect, Limits, Setup, Traits
 from llm2ws.speech.messages import Cancelled, Event, Failed, Scope
 from llm2ws.speech.session import Session
-from tests.speech.dialects import Contexts, Flux
+from tests.speech.dialects import Contexts
 from tests.support import ROOT
 
 DIALECTS: dict[str, Dialect] = {
     "deepgram": Deepgram(Setup("", "", AudioFormat())),
-    "flux": Flux(),
+    "deepgram-v2": DeepgramV2(Setup("", "", AudioFormat())),
     "contexts": Contexts(),
 }
 CASES = [
@@ -91,10 +92,10 @@ def test_what_is_not_allowed_is_refused_by_name() -> None:
 
 
 def test_an_endpoint_that_cannot_cancel_gets_no_message_and_no_new_turn() -> None:
-    class Deaf(Flux):
+    class Deaf(DeepgramV2):
         traits = Traits(audio_waits_for_flush=False, ends_with_flush_ack=False, cancels=False)
 
-    session = Session(Deaf(), now=0.0)
+    session = Session(Deaf(Setup("", "", AudioFormat())), now=0.0)
     ref = session.begin(0.0)
     session.speak(ref, "One. ", 0.0)
     session.outgoing()
