@@ -33,8 +33,15 @@ EXTRAS = {
     "play": ("miniaudio",),
     "mp3": ("lameenc",),
     "fast": ("uvloop",),
+    "triton": ("tritonclient", "grpc"),
 }
-_FOR = {"local": "the embedded speech endpoint", "play": "sound", "mp3": "MP3", "fast": "a faster event loop"}
+_FOR = {
+    "local": "the embedded speech endpoint",
+    "play": "sound",
+    "mp3": "MP3",
+    "fast": "a faster event loop",
+    "triton": "models behind Triton",
+}
 
 
 class State(StrEnum):
@@ -96,7 +103,7 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     took = f"{client.who}: answers in {asyncio.get_running_loop().time() - since:.2f} s"
     # Servers name what they have in their own ways (with a maker, a tag, a date), and some take any name.
     model = client.who.partition(" at ")[0]
-    if any(model.rpartition("/")[2].partition(":")[0] in listed for listed in names):
+    if names is None or any(model.rpartition("/")[2].partition(":")[0] in listed for listed in names):
         return State.OK, took, ""
     has = f"it has {', '.join(names[:5])}" if names else "it has none: load or pull one"
     return State.WARNING, f"{took}, and does not list that model", f"if it does not answer, set model: {has}"

@@ -259,7 +259,7 @@ def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) 
             assert isinstance(inner, dict)
             entry = inner
         assert isinstance(entry, dict)
-        for key in ("api_key", "api_key_file"):
+        for key in ("api_key", "api_key_file", "headers"):
             where = origins.get((*path[:-1], key), ".env")
             if key in entry and (where != ".env" or key == "api_key_file"):
                 del entry[key]

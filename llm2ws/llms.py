@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from .sources.text import echo
 
 if TYPE_CHECKING:
     from .sources.model import ModelSettings
+    from .sources.stream import Shape
 
 __all__ = ["KINDS", "LlmClient", "answer", "choose_llm", "llm_client", "model_settings"]
 
@@ -56,8 +58,38 @@ def _anthropic(llm: Llm) -> LlmClient:
     return AnthropicMessages(model_settings(llm))
 
 
+def _responses(llm: Llm) -> LlmClient:
+    from .sources.responses import OpenAIResponses
+
+    return OpenAIResponses(model_settings(llm))
+
+
+def _stream(llm: Llm) -> LlmClient:
+    from .sources.stream import HttpStream
+
+    return HttpStream(model_settings(llm), _shape(llm))
+
+
+def _triton(llm: Llm) -> LlmClient:
+    from .sources.triton import TritonModel
+
+    return TritonModel(model_settings(llm), _shape(llm))
+
+
 # What can answer a prompt: a line for each kind.
-KINDS: dict[str, Callable[[Llm], LlmClient]] = {"anthropic": _anthropic, "echo": _Echo, "openai": _openai}
+KINDS: dict[str, Callable[[Llm], LlmClient]] = {
+    "anthropic": _anthropic,
+    "echo": _Echo,
+    "ndjson": _stream,
+    "openai": _openai,
+    "responses": _responses,
+    "sse": _stream,
+    "text": _stream,
+    "triton": _triton,
+}
+
+# Of which entry the vendor's variables are, for kinds that are not called like their vendor.
+_VENDORS = {"responses": "openai"}
 
 
 def model_settings(llm: Llm) -> ModelSettings:
@@ -80,6 +112,28 @@ def model_settings(llm: Llm) -> ModelSettings:
     )
 
 
+def _shape(llm: Llm) -> Shape:
+    """What a server of no known API wants and sends. Raises ConfigError for a header that is none."""
+    from .sources.stream import FRAMINGS, Shape
+
+    headers = []
+    for number, header in enumerate(llm.headers, 1):
+        name, colon, value = header.reveal().partition(":")
+        if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII) or not value.isprintable():
+            raise ConfigError(f"headers: the {number}. is no header", hint='write each as "Name: value"')
+        headers.append((name, value.strip()))
+    return Shape(
+        framing=llm.kind if llm.kind in FRAMINGS else "sse",
+        request=llm.request,
+        text_path=llm.text_path,
+        end=llm.end,
+        error_path=llm.error_path,
+        cumulative=llm.cumulative,
+        headers=headers,
+        key_header=llm.key_header,
+    )
+
+
 def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
 
@@ -91,6 +145,8 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     if kind not in KINDS:
         known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
+    if (vendor := settings.llm.get(_VENDORS.get(kind, ""))) and not (llm.base_url or llm.api_key or llm.api_key_file):
+        llm = replace(llm, base_url=vendor.base_url, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
     return name, replace(llm, kind=kind)
 
 

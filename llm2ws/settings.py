@@ -110,8 +110,16 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
 class Llm(msgspec.Struct, frozen=True, kw_only=True):
     """What answers."""
 
-    kind: Annotated[str, Meta(description="openai, anthropic, or echo: the prompt itself; empty: its own name")] = ""
-    base_url: Annotated[str, Meta(description="http:// or https:// address of the API; empty: the vendor's own")] = ""
+    kind: Annotated[
+        str,
+        Meta(
+            description="openai, responses, anthropic, sse, ndjson, text, triton, or echo: the prompt itself; empty: its own name"
+        ),
+    ] = ""
+    base_url: Annotated[
+        str,
+        Meta(description="http:// or https:// address of the API, of sse, ndjson and text all of it; empty: the vendor's own"),
+    ] = ""
     model: Annotated[str, Meta(description="as the server calls it; empty: a small one of the vendor's")] = ""
     api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
     api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
@@ -131,6 +139,36 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     failover: Annotated[
         tuple[str, ...], Meta(description="names of those that answer instead when it fails before its first word")
     ] = ()
+    request: Annotated[
+        str,
+        Meta(
+            description="JSON that sse, ndjson, text and triton are sent; "
+            + '"{prompt}", "{messages}", "{system}", "{model}", "{temperature}", "{max_tokens}", "{stop}" stand for values; '
+            + "empty: as most take it, of triton what the model wants"
+        ),
+    ] = ""
+    text_path: Annotated[
+        str,
+        Meta(
+            description="where sse and ndjson have the text, as choices.0.delta.content; of triton the output; empty: all of it"
+        ),
+    ] = ""
+    end: Annotated[
+        str,
+        Meta(
+            description="of sse and ndjson, what only their end has: an event's name, all its data, or a path; empty: nothing"
+        ),
+    ] = ""
+    error_path: Annotated[str, Meta(description="of sse and ndjson, where they say that they failed")] = "error"
+    cumulative: Annotated[
+        bool | None, Meta(description="each text repeats those before it; unset: no, of triton it is told apart")
+    ] = None
+    headers: Annotated[
+        tuple[Secret, ...], Meta(description="that sse, ndjson, text and triton are sent besides, each as Name: value")
+    ] = ()
+    key_header: Annotated[str, Meta(description="where those are given the key: there as Bearer, in others alone")] = (
+        "Authorization"
+    )
     tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
 
 

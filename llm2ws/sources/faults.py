@@ -19,7 +19,7 @@ from .model import Endpoint
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["broken", "ended_early", "failed", "no_answer", "of_sdk", "refused", "silent", "transport_errors"]
+__all__ = ["broken", "ended_early", "failed", "no_answer", "of_grpc", "of_sdk", "refused", "silent", "transport_errors"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,15 @@ _CAUSES: list[tuple[re.Pattern[str], _Status]] = [
     (re.compile(r"rate.?limit", re.IGNORECASE), _STATUS[429]),
 ]
 
+# What may be wrong with a connection.
+_NETWORK = "check base_url, and the network"
+_NO_ADDRESS = _Status("there is no such address", _NETWORK, retry=True)
+_CERTIFICATE = _Status("its certificate is not trusted", "set ca_file to the authority's PEM file")
+_TLS = _Status("TLS failed", "check whether base_url is https:// or http://")
+_NOBODY = _Status("nothing listens there", "start the server, or check base_url", retry=True)
+_UNREACHABLE = _Status("it cannot be reached", _NETWORK, retry=True)
+_BROKE = _Status("the connection broke", "try again, or look into the server's log", retry=True)
+
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{2,60}")
 
 
@@ -97,6 +106,44 @@ def of_sdk(exc: Exception, endpoint: Endpoint) -> SourceError:
         response: httpx2.Response = exc.response  # type: ignore[attr-defined]
         return refused(endpoint, status, getattr(exc, "body", None), response.headers)
     return broken(endpoint, exc)
+
+
+# What ends a call of gRPC, and the HTTP status that means the same.
+_GRPC = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "DEADLINE_EXCEEDED": 408,
+    "RESOURCE_EXHAUSTED": 429,
+}
+# What gRPC says of a connection, which is all that there is to tell one from the other.
+_GRPC_LINKS: list[tuple[re.Pattern[str], _Status]] = [
+    (re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed"), _CERTIFICATE),
+    (re.compile(r"SSL|TLS|handshake", re.IGNORECASE), _TLS),
+    (re.compile(r"DNS resolution|name resolution", re.IGNORECASE), _NO_ADDRESS),
+    (re.compile(r"Connection refused"), _NOBODY),
+    (re.compile(r"failed to connect", re.IGNORECASE), _UNREACHABLE),
+]
+
+
+def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
+    """What a call of gRPC ended with."""
+    code = getattr(getattr(exc, "code", lambda: None)(), "name", "")
+    details = getattr(exc, "details", lambda: "")() or ""
+    shown = details.replace(endpoint.key, "***") if endpoint.key else details
+    _log.debug("%s: %s: %s", endpoint.who, code or type(exc).__name__, shown)
+    if code == "UNIMPLEMENTED":
+        known = _Status("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
+    elif code in _GRPC:
+        known = _cause(details) or _STATUS[_GRPC[code]]
+    elif code == "UNAVAILABLE":
+        known = next((status for pattern, status in _GRPC_LINKS if pattern.search(details)), _BROKE)
+    else:
+        known = (_cause(details) or _SERVER_ERROR) if code in ("INTERNAL", "UNKNOWN") else _BROKE
+    named = f"{code}, " if code and known is not _BROKE else ""
+    hint = known.hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
+    return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, retry=known.retry)
 
 
 def failed(endpoint: Endpoint, body: object) -> SourceError:
@@ -135,17 +182,16 @@ def broken(endpoint: Endpoint, exc: Exception) -> SourceError:
 
     chain = _chain(exc)
     _log.debug("%s: %s", endpoint.who, " from ".join(type(one).__name__ for one in chain))
-    network = "check base_url, and the network"
     reasons: list[tuple[type[BaseException], _Status]] = [
         (aiohttp.ClientProxyConnectionError, _Status("the proxy cannot be reached", "check HTTPS_PROXY", retry=True)),
         (aiohttp.ClientHttpProxyError, _Status("the proxy refused", "check HTTPS_PROXY")),
-        (socket.gaierror, _Status("there is no such address", network, retry=True)),
-        (ssl.SSLCertVerificationError, _Status("its certificate is not trusted", "set ca_file to the authority's PEM file")),
-        (ssl.SSLError, _Status("TLS failed", "check whether base_url is https:// or http://")),
-        (ConnectionRefusedError, _Status("nothing listens there", "start the server, or check base_url", retry=True)),
-        (TimeoutError, _Status("no connection in time", network, retry=True)),
-        (aiohttp.ClientConnectorError, _Status("it cannot be reached", network, retry=True)),
-        (Exception, _Status("the connection broke", "try again, or look into the server's log", retry=True)),
+        (socket.gaierror, _NO_ADDRESS),
+        (ssl.SSLCertVerificationError, _CERTIFICATE),
+        (ssl.SSLError, _TLS),
+        (ConnectionRefusedError, _NOBODY),
+        (TimeoutError, _Status("no connection in time", _NETWORK, retry=True)),
+        (aiohttp.ClientConnectorError, _UNREACHABLE),
+        (Exception, _BROKE),
     ]
     reason = next(reason for kind, reason in reasons if any(isinstance(one, kind) for one in chain))
     return SourceError(f"{endpoint.who}: {reason.what}", hint=reason.hint, retry=reason.retry)

@@ -64,6 +64,19 @@ class ModelSettings:
         """`stop` as a list, though it was given as one word."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop)
 
+    @property
+    def given(self) -> dict[str, object]:
+        """What a request has to say besides the question: settings that are set, by their names."""
+        # A template has the system prompt in the question.
+        system = None if self.template and "{system}" in self.template else self.system
+        named = {
+            "max_tokens": self.max_tokens,
+            "stop": self.stop_words or None,
+            "system": system,
+            "temperature": self.temperature,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
 
 class Vendor(NamedTuple):
     """Who made the API, and what stands for its settings when they are not given."""

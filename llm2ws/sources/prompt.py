@@ -72,7 +72,8 @@ class Request:
             raise ConfigError("request has no place for the question", hint='write "{prompt}" or "{messages}" there')
         for name in given:
             if name not in self._used and not (name == "system" and "messages" in self._used):
-                raise ConfigError(f"{name} is set, and request has no place for it", hint=f'write "{{{name}}}" there')
+                hint = f'write "{{{name}}}" there' + (", or {system} into template" if name == "system" else "")
+                raise ConfigError(f"{name} is set, and request has no place for it", hint=hint)
 
     def filled(self, messages: Sequence[Message], values: Mapping[str, object]) -> dict[str, object]:
         """The request for a conversation. `values`: what the other names stand for, None to leave them out."""

@@ -15,7 +15,7 @@ from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings
 from .openai import VENDOR, is_openai, make_sdk
 from .prompt import Message, Prompt, conversation
-from .sdk import HEADERS, SdkClient
+from .sdk import HEADERS, SdkClient, reads_of
 from .sse import Event
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):
             stream=True, extra_headers=HEADERS, extra_body=self._body(prompt, extra)
         )
         response = (await stack.enter_async_context(request)).http_response
-        return Opened(response.aiter_bytes(), EventReader(_Parser(self._endpoint), self._endpoint))
+        return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
         settings = self._settings

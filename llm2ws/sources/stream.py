@@ -43,9 +43,14 @@ class Shape:
     text_path: str = ""  # where the text is in an event or line; "": that itself is the text
     end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
     error_path: str = "error"  # what is there when the server fails
-    cumulative: bool = False  # each text repeats what came before
+    cumulative: bool | None = None  # each text repeats what came before; None: Triton's are told apart, others do not
     headers: Sequence[tuple[str, str]] = ()
     key_header: str = "Authorization"  # there it is "Bearer KEY", in others the key alone
+
+    def headers_with(self, key: str) -> dict[str, str]:
+        """All headers. `key`: "" for none."""
+        value = f"Bearer {key}" if self.key_header.lower() == "authorization" else key
+        return dict(self.headers) | ({self.key_header: value} if key else {})
 
 
 class HttpStream(Client):
@@ -58,9 +63,7 @@ class HttpStream(Client):
         if shape.framing == "ndjson" and not shape.text_path:
             raise ConfigError("text_path is not set", hint="say where the text is in a line, such as message.content")
         self._shape = shape
-        named = {"system": settings.system, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
-        given = [name for name, value in named.items() if value is not None] + ["stop"] * bool(settings.stop_words)
-        self._request = Request(shape.request or REQUEST, given)
+        self._request = Request(shape.request or REQUEST, settings.given)
 
     def _load(self) -> tuple[type[Exception], ...]:
         import aiohttp
@@ -68,9 +71,7 @@ class HttpStream(Client):
         return (aiohttp.ClientError, OSError)
 
     async def _connect(self, stack: AsyncExitStack) -> None:
-        headers = dict(self._shape.headers)
-        if key := self._endpoint.key:
-            headers[self._shape.key_header] = f"Bearer {key}" if self._shape.key_header == "Authorization" else key
+        headers = self._shape.headers_with(self._endpoint.key)
         self._session = await stack.enter_async_context(http_session(self._endpoint, headers))
 
     def _source_error(self, exc: Exception) -> SourceError:
@@ -78,15 +79,8 @@ class HttpStream(Client):
 
     async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
         settings, shape = self._settings, self._shape
-        body = self._request.filled(
-            conversation(prompt, system=settings.system, template=settings.template),
-            {
-                "model": self._endpoint.model or None,
-                "temperature": extra.get("temperature", settings.temperature),
-                "max_tokens": extra.get("max_tokens", settings.max_tokens),
-                "stop": settings.stop_words or None,
-            },
-        )
+        messages = conversation(prompt, system=settings.system, template=settings.template)
+        body = self._request.filled(messages, {"model": self._endpoint.model or None, **settings.given, **extra})
         response = await self._tried(partial(self._sent, "POST", json.dumps(body).encode()))
         stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
         if response.content_type == "text/html":
@@ -154,7 +148,7 @@ class _Reader:
         self._splitter = splitter
         self._shape = shape
         self._endpoint = endpoint
-        self._deltas = Deltas(endpoint.who, cumulative=shape.cumulative)
+        self._deltas = Deltas(endpoint.who, cumulative=bool(shape.cumulative))
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._reason = "stop"
 

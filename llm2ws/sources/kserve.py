@@ -1,0 +1,101 @@
+"""Which tensors a model behind KServe v2 has, and what each is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ..errors import ConfigError, SourceError
+from .model import Endpoint, ModelSettings
+from .prompt import Request
+from .tensors import packed, shape_of
+
+__all__ = ["Model", "described", "put"]
+
+PROMPTS = ("text_input", "prompt", "text", "input")  # usual names for the input that takes the question
+TEXTS = ("text_output", "text", "output")  # and for the output that has the answer
+
+# Inputs that models of the vLLM and TensorRT-LLM backends may have, and what they are given.
+INPUTS: dict[str, object] = {
+    "stream": True,
+    "streaming": True,
+    "exclude_input_in_output": True,
+    "return_finish_reason": True,
+    "max_tokens": "{max_tokens}",
+    "sampling_param_max_tokens": "{max_tokens}",
+    "temperature": "{temperature}",
+    "sampling_param_temperature": "{temperature}",
+    "stop_words": "{stop}",
+    "sampling_param_stop": "{stop}",
+    "sampling_parameters": {"max_tokens": "{max_tokens}", "temperature": "{temperature}", "stop": "{stop}"},
+}
+
+
+class Model(NamedTuple):
+    """What is known of a model."""
+
+    inputs: Mapping[str, Any]  # the metadata of each
+    required: frozenset[str]
+    request: Request  # a value for each input
+    text: str  # the output with the answer
+
+
+def described(
+    metadata: Any,
+    config: Any,
+    request: Request | None,
+    text: str,
+    settings: ModelSettings,
+    endpoint: Endpoint,
+) -> Model:
+    """A model by its ModelMetadataResponse and its ModelConfig (None where the server gives none).
+
+    `request` None, `text` "": to be found here. Raises SourceError when they are not.
+    """
+    inputs = {tensor.name: tensor for tensor in metadata.inputs}
+    optional = {tensor.name for tensor in config.input if tensor.optional} if config else set(inputs)
+    if request is None:
+        question = _chosen("input", PROMPTS, metadata.inputs, "request", endpoint)
+        given = {name: value for name, value in INPUTS.items() if name in inputs}
+        with _told_of(endpoint):
+            request = Request(json.dumps({question: "{prompt}"} | given), settings.given)
+    text = text or _chosen("output", TEXTS, metadata.outputs, "text_path", endpoint)
+    return Model(inputs, frozenset(inputs.keys() - optional), request, text)
+
+
+def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: str, endpoint: Endpoint) -> str:
+    """The input for the question, or the output with the answer: of a usual name, else the only one that holds text."""
+    names: list[str] = [tensor.name for tensor in tensors if tensor.datatype == "BYTES"]
+    for name in usual:
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    has = f"one of {', '.join(names)}" if names else "none that holds text"
+    raise SourceError(f"{endpoint.who}: which {kind} is the text is not known, it has {has}", hint=f"set {setting}")
+
+
+def put(model: Model, values: Mapping[str, object], request: Any, endpoint: Endpoint) -> None:
+    """Values into a ModelInferRequest. Raises SourceError for what the model has no input for, or misses, or cannot take."""
+    if unknown := values.keys() - model.inputs.keys():
+        hint = f"write request for what it has: {', '.join(model.inputs)}"
+        raise SourceError(f"{endpoint.who}: it has no input {min(unknown)}", hint=hint)
+    if missing := model.required - values.keys():
+        hint = "set max_tokens" if "max_tokens" in min(missing) else "give it a value in request"
+        raise SourceError(f"{endpoint.who}: it wants the input {min(missing)}", hint=hint)
+    for name, value in values.items():
+        tensor = model.inputs[name]
+        request.inputs.add(name=name, datatype=tensor.datatype, shape=shape_of(tensor.shape, value))
+        with _told_of(endpoint):
+            request.raw_input_contents.append(packed(name, tensor.datatype, value))
+
+
+@contextmanager
+def _told_of(endpoint: Endpoint) -> Iterator[None]:
+    """Settings that a model cannot take are known to be wrong only when it is asked."""
+    try:
+        yield
+    except ConfigError as exc:
+        raise SourceError(f"{endpoint.who}: {exc.what}", hint=exc.hint) from None

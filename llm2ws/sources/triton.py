@@ -1,0 +1,203 @@
+"""Models behind KServe v2 over gRPC: NVIDIA Triton, and servers that stand on it such as Numenta's NuPIC.
+
+A model that writes while it thinks is "decoupled": one request, any number of responses, each with some of the text in a tensor
+of BYTES. Which tensors a model has is in its metadata:
+https://github.com/triton-inference-server/server/blob/main/docs/user_guide/decoupled_models.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import ConfigError, SourceError
+from .answer import Opened
+from .aside import Aside
+from .client import Client
+from .deltas import Deltas
+from .faults import failed, no_answer, of_grpc
+from .kserve import Model, described, put
+from .model import Endpoint, ModelSettings, Vendor
+from .prompt import Prompt, Request, conversation
+from .stream import Shape
+from .tensors import texts_in
+
+__all__ = ["TritonModel"]
+
+VENDOR = Vendor("Triton", "http://localhost:8001", "", "api_key", "", service=False)
+PORT = 8001
+SERVICE = "/inference.GRPCInferenceService/"
+
+
+class TritonModel(Client):
+    """A decoupled model behind KServe v2 over gRPC.
+
+    Of `shape`, `request` holds a value for each input, `text_path` names the output; "": they are found in the model's
+    metadata. `cumulative` None: told apart. Needs the extra `triton`.
+    """
+
+    def __init__(self, settings: ModelSettings, shape: Shape) -> None:
+        if any(find_spec(module) is None for module in ("tritonclient", "grpc")):
+            raise ConfigError("Triton's protocol is not installed", hint="pip install 'llm2ws[triton]'")
+        super().__init__(settings, VENDOR)
+        if not self._endpoint.model:
+            raise ConfigError("no model is set for Triton", hint="set model to the name of one that it has")
+        self._shape = shape
+        self._request = Request(shape.request, settings.given) if shape.request else None
+        self._known: Model | None = None
+        self._metadata = [(name.lower(), value) for name, value in shape.headers_with(self._endpoint.key).items()]
+        try:
+            self._ca = Path(settings.ca_file).read_bytes() if settings.ca_file else None
+        except OSError as exc:
+            raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror}") from exc
+
+    def _load(self) -> tuple[type[Exception], ...]:
+        import grpc
+        from google.protobuf.message import DecodeError
+        from tritonclient.grpc import service_pb2
+
+        self._wire = service_pb2
+        self._rpc_error = grpc.aio.AioRpcError
+        return (grpc.aio.AioRpcError, DecodeError)
+
+    async def _connect(self, stack: AsyncExitStack) -> None:
+        import grpc
+
+        parts = urlsplit(self._endpoint.url)
+        target = parts.netloc if parts.port else f"{parts.netloc}:{PORT}"
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", int(not self._endpoint.loopback))]
+        if parts.scheme == "https":
+            channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(self._ca), options)
+        else:
+            channel = grpc.aio.insecure_channel(target, options)
+        self._channel = await stack.enter_async_context(channel)
+
+    def _source_error(self, exc: Exception) -> SourceError:
+        return of_grpc(exc, self._endpoint)
+
+    async def _models(self) -> list[str] | None:
+        await self._model()
+        return await self._listed()
+
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+        settings = self._settings
+        model = await self._tried(self._model)
+        messages = conversation(prompt, system=settings.system, template=settings.template)
+        values = model.request.filled(messages, {"model": self._endpoint.model, **settings.given, **extra})
+        infer = self._channel.stream_stream(
+            f"{SERVICE}ModelStreamInfer", request_serializer=self._wire.ModelInferRequest.SerializeToString
+        )
+        request = self._wire.ModelInferRequest(model_name=self._endpoint.model)
+        put(model, values, request, self._endpoint)
+        call = infer([request], metadata=self._metadata)  # after the one, the call is half closed, and ends with the answer
+        stack.callback(call.cancel)
+        deltas = Deltas(self._endpoint.who, cumulative=self._shape.cumulative)
+        return Opened(_reads(call), _Reader(self._wire.ModelStreamInferResponse, model.text, deltas, self._endpoint))
+
+    async def _call(self, method: str, **fields: object) -> Any:
+        """A call that has one answer."""
+        request, response = (getattr(self._wire, f"{method}{kind}") for kind in ("Request", "Response"))
+        call = self._channel.unary_unary(
+            SERVICE + method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+        )
+        return await call(request(**fields), metadata=self._metadata)
+
+    async def _listed(self) -> list[str] | None:
+        """The models that the server has loaded; None: it does not say."""
+        try:
+            index = await self._call("RepositoryIndex")
+        except self._rpc_error as exc:
+            if exc.code().name != "UNIMPLEMENTED":  # it is an extension of Triton's
+                raise
+            return None
+        return [model.name for model in index.models if model.state in ("", "READY")]
+
+    async def _model(self) -> Model:
+        """What is known of the model: it is asked for once. Raises SourceError for one that cannot be used."""
+        if self._known is None:
+            self._known = await self._described()
+        return self._known
+
+    async def _described(self) -> Model:
+        who, name = self._endpoint.who, self._endpoint.model
+        try:
+            metadata = await self._call("ModelMetadata", name=name)
+        except self._rpc_error as exc:
+            # Triton says that a model is not there with NOT_FOUND, INVALID_ARGUMENT or UNAVAILABLE.
+            if exc.code().name == "UNAUTHENTICATED" or not (listed := await self._listed()) or name in listed:
+                raise
+            raise SourceError(f"{who}: it has no such model", hint=f"it has {', '.join(listed[:5])}") from None
+        try:
+            config = (await self._call("ModelConfig", name=name)).config
+        except self._rpc_error as exc:
+            if exc.code().name != "UNIMPLEMENTED":  # the same
+                raise
+            config = None
+        # An ensemble streams when one of its models does, whatever it says of itself.
+        if config and not config.model_transaction_policy.decoupled and not config.HasField("ensemble_scheduling"):
+            streaming = [one for one in await self._listed() or () if one.startswith(name) and "stream" in one[len(name) :]]
+            hint = f"set model to {streaming[0]}" if streaming else "set model to a decoupled one"
+            raise SourceError(f"{who}: it does not stream", hint=hint)
+        return described(metadata, config, self._request, self._shape.text_path, self._settings, self._endpoint)
+
+
+async def _reads(call: Any) -> AsyncGenerator[bytes, None]:
+    async for message in call:
+        if message:  # b"" would be the end
+            yield message
+
+
+class _Reader:
+    """One answer. The status of the call, which gRPC raises, is its end."""
+
+    def __init__(self, message: Any, output: str, deltas: Deltas, endpoint: Endpoint) -> None:
+        self.started = False
+        self.complete = False
+        self._parse = message.FromString
+        self._output = output
+        self._deltas = deltas
+        self._endpoint = endpoint
+        self._reason = "stop"
+
+    def feed(self, data: bytes) -> Iterator[str | Aside]:
+        if data:
+            message = self._parse(data)
+            if message.error_message:
+                yield from self._rest()
+                raise failed(self._endpoint, message.error_message)
+            response = message.infer_response
+            self.started = True
+            # Triton's mark for the last one, where it is asked to set it. It may be all that there is.
+            self.complete = response.parameters["triton_final_response"].bool_param
+            texts = _outputs(response)
+            if (reason := texts.get("finish_reason", "None")) != "None":  # vLLM's is Python's, until there is one
+                self._reason = reason
+            if text := self._deltas.feed(texts.get(self._output, "")):
+                yield text
+        if self.complete or not data:
+            yield from self._rest()
+
+    def _rest(self) -> Iterator[str]:
+        if rest := self._deltas.finish():
+            yield rest
+
+    def end(self) -> Aside:
+        if not self.started:
+            raise no_answer(self._endpoint, "nothing")
+        return Aside("finish", {"reason": self._reason, "usage": None})
+
+
+def _outputs(response: Any) -> dict[str, str]:
+    """The first text in each output that holds text."""
+    raw = response.raw_output_contents
+    found = {}
+    for index, output in enumerate(response.outputs):
+        if output.datatype == "BYTES":
+            listed = [one.decode(errors="replace") for one in output.contents.bytes_contents]
+            texts = texts_in(raw[index]) if index < len(raw) else listed
+            found[output.name] = texts[0] if texts else ""
+    return found
