@@ -33,15 +33,8 @@ EXTRAS = {
     "play": ("miniaudio",),
     "mp3": ("lameenc",),
     "fast": ("uvloop",),
-    "triton": ("tritonclient", "grpc"),
 }
-_FOR = {
-    "local": "the embedded speech endpoint",
-    "play": "sound",
-    "mp3": "MP3",
-    "fast": "a faster event loop",
-    "triton": "models behind Triton",
-}
+_FOR = {"local": "the embedded speech endpoint", "play": "sound", "mp3": "MP3", "fast": "a faster event loop"}
 
 
 class State(StrEnum):

@@ -113,7 +113,7 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     kind: Annotated[
         str,
         Meta(
-            description="openai, responses, anthropic, sse, ndjson, text, triton, or echo: the prompt itself; empty: its own name"
+            description="openai, responses, anthropic, sse, ndjson, text, triton, or echo (the prompt itself); empty: its name"
         ),
     ] = ""
     base_url: Annotated[
@@ -141,11 +141,7 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     request: Annotated[
         str,
-        Meta(
-            description="JSON that sse, ndjson, text and triton are sent; "
-            + '"{prompt}", "{messages}", "{system}", "{model}", "{temperature}", "{max_tokens}", "{stop}" stand for values; '
-            + "empty: as most take it, of triton what the model wants"
-        ),
+        Meta(description='JSON for sse, ndjson, text, triton: "{prompt}", "{messages}" and other settings stand for values'),
     ] = ""
     text_path: Annotated[
         str,
