@@ -36,7 +36,7 @@ def _on_path(*names: str) -> bool:
 # What only runs with --all: a marker, and whether this machine has what its tests need.
 NEEDS: dict[str, Callable[[], bool]] = {
     "browser": lambda: _on_path("chromium", "chromium-headless-shell"),
-    "docker": lambda: _on_path("docker") and Path("/var/run/docker.sock").exists(),
+    "docker": lambda: _on_path("docker") and bool(os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()),
     "install": lambda: True,
     "node": lambda: _on_path("node"),
     "root": lambda: os.geteuid() == 0,

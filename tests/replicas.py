@@ -29,7 +29,7 @@ async def speak(http: aiohttp.ClientSession, text: str = "Hello there.") -> int:
 async def call(http: aiohttp.ClientSession, words: int) -> AsyncIterator[Callable[[], Coroutine[None, None, tuple[str, str]]]]:
     """An answer of so many words, of which the first has come. Gives what reads the rest: its outcome, and the error's code."""
     body = {"prompt": " ".join(f"Word number {n}." for n in range(words // 3)), "llm": "echo"}
-    async with http.post("/chat?audio=1", json=body) as response:
+    async with http.post("/chat", json=body) as response:
         assert response.status == 200
         await response.content.readline()
 
@@ -93,7 +93,7 @@ async def assert_idle_clients_come_back(url: str, kill: Callable[[], Coroutine[N
 async def assert_a_drained_one_loses_no_call(url: str, drain: Callable[[], Coroutine[None, None, None]]) -> None:
     """Calls in progress are heard to their end, on all replicas; and nobody who comes meanwhile is turned away."""
     async with aiohttp.ClientSession(url) as http, AsyncExitStack() as stack:
-        calls = [await stack.enter_async_context(call(http, 90)) for _ in range(6)]
+        calls = [await stack.enter_async_context(call(http, 60)) for _ in range(6)]
         statuses = []
         async with asyncio.TaskGroup() as tasks:
             running = {tasks.create_task(drain()), *(rests := [tasks.create_task(rest()) for rest in calls])}
