@@ -31,9 +31,14 @@ NOT_SETTINGS = ("LLM2WS_CONFIG", "LLM2WS_DEBUG", "LLM2WS_TEST_")
 VENDORS: dict[str, tuple[str, ...]] = {
     "ANTHROPIC_API_KEY": ("llm", "anthropic", "api_key"),
     "DEEPGRAM_API_KEY": ("speech", "deepgram", "api_key"),
+    "ELEVENLABS_API_KEY": ("speech", "elevenlabs", "api_key"),
+    "CARTESIA_API_KEY": ("speech", "cartesia", "api_key"),
     "OPENAI_API_KEY": ("llm", "openai", "api_key"),
     "OPENAI_BASE_URL": ("llm", "openai", "base_url"),
 }
+
+# Names that mean something by themselves, and that no variable can be called.
+HYPHENATED = ("deepgram-v2",)
 
 Path_ = tuple[str, ...]
 
@@ -137,7 +142,7 @@ def _variables(environ: Mapping[str, str], origin: str, names: set[str]) -> list
     vendors = {path: environ[name] for name, path in VENDORS.items() if environ.get(name)}
     own: dict[Path_, object] = {}
     called: dict[Path_, str] = {path: name for name, path in VENDORS.items()}
-    spelt = {name.lower().replace("-", "_"): name for name in names}
+    spelt = {name.lower().replace("-", "_"): name for name in (*HYPHENATED, *names)}
     for name, value in environ.items():
         if name.startswith(PREFIX) and not name.startswith(NOT_SETTINGS) and value:
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))

@@ -177,7 +177,7 @@ class Pool:
         return self._quota.used(name)
 
     def ping_s(self, name: str) -> float:
-        """How long the endpoint of that name takes to answer a ping: the least of its open connections; NaN before the first."""
+        """How long the endpoint of that name takes to answer a ping: the least of its connections; NaN before the first."""
         pings = [
             connection.ping_s
             for endpoint, shelf in self._shelves.items()

@@ -23,7 +23,7 @@ from .llms import LlmClient, choose_llm, llm_client, model_settings
 from .settings import Llm, Secret, Settings, Speech, Text
 from .sources.aside import Aside
 from .sources.prompt import Prompt
-from .speech import DIALECTS
+from .speech import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from .speech.dialect import Limits, Setup
 from .speech.pacing import Pace
 from .text.fragments import Policy
@@ -53,22 +53,6 @@ __all__ = [
 LOCAL = "local"  # the name of the embedded endpoint
 _LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
 
-# OpenAI's names of voices, which many clients offer no choice beyond. The embedded endpoint knows these names as well.
-_OPENAI_VOICES = {
-    "alloy": "aura-2-andromeda-en",
-    "ash": "aura-2-arcas-en",
-    "ballad": "aura-2-draco-en",
-    "cedar": "aura-2-apollo-en",
-    "coral": "aura-2-helena-en",
-    "echo": "aura-2-orion-en",
-    "fable": "aura-2-pandora-en",
-    "marin": "aura-2-thalia-en",
-    "nova": "aura-2-luna-en",
-    "onyx": "aura-2-zeus-en",
-    "sage": "aura-2-cora-en",
-    "shimmer": "aura-2-asteria-en",
-    "verse": "aura-2-aries-en",
-}
 _VOICE_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")
 
 
@@ -89,11 +73,11 @@ async def connect(
 ) -> AsyncIterator[Conversation]:
     """A conversation with a speech endpoint: `async with connect("deepgram") as speech`.
 
-    `endpoint`: the name of a vendor ("deepgram"), "local" for the embedded one, or a ws:// or wss:// URL; "" is Deepgram when
-    DEEPGRAM_API_KEY is set, else the embedded one. `api_key`: None takes the vendor's variable of the environment when the
-    endpoint is a vendor's own address; a URL of yours is given no key that you do not name. `dialect` is what a URL speaks,
-    Deepgram's when "". `ca_file`: a PEM file with a private authority. `pace`: who takes the audio. `silence_s`: how long the
-    endpoint may be silent while it owes audio. Settings files are not read.
+    `endpoint`: the name of a dialect ("deepgram", "deepgram-v2", "elevenlabs", "cartesia"), "local" for the embedded one, or a
+    ws:// or wss:// URL; "" is the first vendor whose key is in the environment, else the embedded one. `api_key`: None takes
+    the vendor's variable of the environment when the endpoint is a vendor's own address; a URL of yours is given no key that
+    you do not name. `dialect` is what a URL speaks, Deepgram's when "". `ca_file`: a PEM file with a private authority. `pace`:
+    who takes the audio. `silence_s`: how long the endpoint may be silent while it owes audio. Settings files are not read.
 
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
@@ -105,7 +89,7 @@ async def connect(
     name, entry = choose_speech(Settings(speech=keys), endpoint)
     entry = replace(
         entry,
-        dialect=dialect or entry.dialect,
+        dialect=_known(dialect) if dialect else entry.dialect,
         voice=voice,
         speed=speed,
         encoding=format.encoding.value,
@@ -133,13 +117,18 @@ def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
         raise ConfigError(f"speech endpoint {name!r} is not known", hint=f"give one of {known}, or a ws:// or wss:// URL")
     entry = entry or Speech()
     dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
-    if dialect not in (*DIALECTS, LOCAL):
-        known = ", ".join([*DIALECTS, LOCAL])
-        raise ConfigError(f"speech.{name}.dialect: {dialect!r} is not known", hint=f"give one of {known}")
-    vendor = settings.speech.get(dialect)
+    vendor = settings.speech.get(ACCOUNTS.get(_known(dialect, f"speech.{name}."), dialect))
     if vendor and not (entry.url or entry.api_key or entry.api_key_file):
         entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
     return name, replace(entry, dialect=dialect)
+
+
+def _known(dialect: str, of: str = "") -> str:
+    """A dialect that there is. Raises ConfigError."""
+    if dialect not in (*DIALECTS, LOCAL):
+        known = ", ".join([*DIALECTS, LOCAL])
+        raise ConfigError(f"{of}dialect: {dialect!r} is not known", hint=f"give one of {known}")
+    return dialect
 
 
 def audio_format(entry: Speech) -> AudioFormat:
@@ -220,7 +209,8 @@ class Service:
             for name, entry in self._entries.items():
                 self._keys[name] = key_of(entry)
                 if entry.dialect != LOCAL and not entry.url and not self._keys[name]:
-                    variable = next((of for of, path in VENDORS.items() if path[1] == entry.dialect), "api_key_file")
+                    account = ACCOUNTS.get(entry.dialect, entry.dialect)
+                    variable = next(of for of, path in VENDORS.items() if path[:2] == ("speech", account))
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
                 self._local = await stack.enter_async_context(local_endpoint())
@@ -266,7 +256,7 @@ class Service:
         """Names that may be asked for: those of the settings, then OpenAI's. An endpoint may have more."""
         own = [entry.voice for entry in self._entries.values() if entry.voice]
         listed = [name for entry in self._entries.values() for name in entry.voices if "*" not in name]
-        return list(dict.fromkeys([*self.settings.voices, *own, *listed, *_OPENAI_VOICES]))
+        return list(dict.fromkeys([*self.settings.voices, *own, *listed, *OPENAI_VOICES["deepgram"]]))
 
     @property
     def speech(self) -> list[str]:
@@ -362,8 +352,9 @@ class Service:
         entry = self._entry(speech)
         if voice in ("", entry.voice):
             return speech, ""
-        if voice in _OPENAI_VOICES:
-            return speech, _OPENAI_VOICES[voice]
+        if voice in OPENAI_VOICES["deepgram"]:
+            # The embedded endpoint, too, knows the names of Deepgram's voices.
+            return speech, OPENAI_VOICES["deepgram" if entry.dialect == LOCAL else entry.dialect].get(voice, "")
         allowed = not entry.voices or any(fnmatchcase(voice, pattern) for pattern in entry.voices)
         if not allowed or not _VOICE_NAME.fullmatch(voice):
             raise UnknownName(f"there is no voice {_shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
@@ -384,7 +375,8 @@ class Service:
         local = entry.dialect == LOCAL
         url, key = self._local if local else (entry.url, self._keys[name])
         voice = voice or entry.voice or ("en-us" if local else "")
-        dialect = DIALECTS["deepgram" if local else entry.dialect](Setup(url, voice, fmt, key, entry.speed * speed))
+        setup = Setup(url, voice, fmt, key, entry.speed * speed, entry.model, entry.language)
+        dialect = DIALECTS["deepgram" if local else entry.dialect](setup)
         given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
         return Endpoint(
             dialect,

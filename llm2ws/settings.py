@@ -71,10 +71,12 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     """A speech endpoint."""
 
     dialect: Annotated[
-        str, Meta(description="what it speaks: deepgram, or local for the embedded endpoint; empty: its own name, or deepgram")
+        str, Meta(description="deepgram, deepgram-v2, elevenlabs, cartesia or local; empty: its own name, or deepgram")
     ] = ""
     url: Annotated[str, Meta(description="ws:// or wss:// address; empty: the vendor's own")] = ""
     voice: Annotated[str, Meta(description="the voice, in the endpoint's words; empty: its usual one")] = ""
+    model: Annotated[str, Meta(description="for vendors whose voices have several, such as eleven_flash_v2_5")] = ""
+    language: Annotated[str, Meta(description="as the vendor writes it, such as de; empty: what voice or text say")] = ""
     voices: Annotated[
         tuple[str, ...], Meta(description="others that clients of the daemon may ask for, as aura-2-*; empty: all it has")
     ] = ()

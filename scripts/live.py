@@ -21,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from msgspec.structs import replace
 
-from llm2ws.config import load
+from llm2ws.config import VENDORS, load
 from llm2ws.errors import ConfigError, Llm2wsError
 from llm2ws.llms import choose_llm
 from llm2ws.service import LOCAL, Service, choose_speech
 from llm2ws.settings import Settings
 from llm2ws.sources.aside import Aside
+from llm2ws.speech import ACCOUNTS
 from llm2ws.speech.pacing import Pace
 from llm2ws.turn import Audio, Done, Notice
 
@@ -104,8 +105,12 @@ def main() -> int:
         settings = load(config=parser.parse_args().config, folder=".").settings
         llms = [name for name in settings.llm if choose_llm(settings, name)[1].kind != "echo"]
         endpoints = [name for name in settings.speech if choose_speech(settings, name)[1].dialect != LOCAL]
+        endpoints += [
+            dialect for dialect, account in ACCOUNTS.items() if account in endpoints and not settings.speech[account].url
+        ]
+        keys = [name for name in VENDORS if name.endswith("_KEY")]
         if not llms and not endpoints:
-            raise ConfigError("there is nothing to try", hint="set OPENAI_API_KEY, ANTHROPIC_API_KEY or DEEPGRAM_API_KEY")
+            raise ConfigError("there is nothing to try", hint=f"set one of {', '.join(keys)}")
         limited = {name: replace(settings.llm[name], max_tokens=MAX_TOKENS) for name in llms}
         rows = asyncio.run(tried(replace(settings, llm={**settings.llm, **limited}), llms or ["echo"], endpoints or [LOCAL]))
     except Llm2wsError as exc:
