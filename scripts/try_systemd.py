@@ -20,7 +20,7 @@ SETTINGS = Path("/etc/llm2ws/llm2ws.toml")
 KEYS = Path("/etc/llm2ws/keys")
 OWN = Path("/run/try")  # what the tests put down for the service to read
 FIRST, SECOND = "first-client-key-0123456789", "second-client-key-0123456789"
-TEXT = "The sky looks blue since the air scatters short waves more than long ones. " * 6
+TEXT = "The sky looks blue since the air scatters short waves more than long ones. " * 3
 DAY_S = 86_400
 YES = True
 
@@ -136,6 +136,7 @@ def drop_in(text: str, unit: str = "llm2ws.service") -> Iterator[None]:
         yield
     finally:
         file.unlink()
+        file.parent.rmdir()
         systemctl("daemon-reload")
         systemctl("restart", unit)
 
@@ -178,7 +179,7 @@ def it_installs() -> None:
 
 
 def it_is_installed_again_and_edited_settings_are_kept() -> None:
-    pid, edited = show("MainPID"), SETTINGS.read_text().replace("drain_s = 30.0", "drain_s = 29.0")
+    pid, edited = show("MainPID"), SETTINGS.read_text().replace("# drain_s = 30.0", "drain_s = 29.0")
     SETTINGS.write_text(edited)
     expect("it says so", "nothing has changed" in sh(INSTALL))
     expect("the process", show("MainPID"), pid)
@@ -213,7 +214,7 @@ def the_journal_has_fields() -> None:
 
 def a_blocked_loop_is_ended_and_comes_back() -> None:
     (OWN / "sitecustomize.py").write_text(BLOCK)
-    with drop_in(f"[Service]\nEnvironment=PYTHONPATH={OWN}\nWatchdogSec=2s\n"):
+    with drop_in(f"[Service]\nEnvironment=PYTHONPATH={OWN}\nWatchdogSec=4s\n"):
         pid = show("MainPID")
         systemctl("kill", "--kill-who=main", "--signal=USR1", "llm2ws.service")
         until("it was started again", lambda: show("NRestarts") == "1" and show("ActiveState") == "active")
@@ -223,16 +224,15 @@ def a_blocked_loop_is_ended_and_comes_back() -> None:
         speaks()
         # Fed by a loop that is not blocked, it lives for much longer than the watchdog's time.
         pid = show("MainPID")
-        time.sleep(5)
+        time.sleep(6)
         expect("the same process", (show("MainPID"), show("NRestarts")), (pid, "1"))
 
 
 def stopping_lets_a_turn_finish() -> None:
     listener = Listener().listening()
-    began = time.monotonic()
     systemctl("stop", "llm2ws.service")
+    expect("it was stopped in the middle", "in progress: they have" in log("-n", "10"))
     listener.heard_all()
-    expect("it took the time of the turn", time.monotonic() - began > 1)
     expect("the end", (show("Result"), show("ExecMainStatus"), show("ActiveState")), ("success", "0", "inactive"))
     systemctl("start", "llm2ws.service")
 
@@ -303,7 +303,7 @@ def the_clock_is_set_back_a_day() -> None:
     def off_s() -> float:
         return parsedate_to_datetime(ask("GET", "/healthz")[2]).timestamp() - time.time()
 
-    with drop_in(f"[Service]\n{lines}WatchdogSec=2s\n"):
+    with drop_in(f"[Service]\n{lines}WatchdogSec=4s\n"):
         pid = show("MainPID")
         expect("the clock is right", abs(off_s()) < 5)
         listener = Listener().listening()
@@ -311,7 +311,7 @@ def the_clock_is_set_back_a_day() -> None:
         until("the clock is a day behind", lambda: abs(off_s() + DAY_S) < 5)
         listener.heard_all()
         speaks()
-        time.sleep(3)
+        time.sleep(6)
         expect("the same process", (show("MainPID"), show("NRestarts"), ready()), (pid, "0", True))
         clock.write_text("+0\n")
         until("the clock is right again", lambda: abs(off_s()) < 5)
@@ -341,6 +341,9 @@ def installed_again_it_has_them_and_purged_nothing_is_left(before: set[str]) -> 
     expect("the settings", "drain_s = 29.0" in SETTINGS.read_text())
     expect("the key", (KEYS / "deepgram").read_text(), "kept\n")
     speaks()
+    edited = Path("/etc/systemd/system/llm2ws.service.d/override.conf")  # of `systemctl edit`
+    edited.parent.mkdir()
+    edited.write_text("[Service]\nNice=-5\n")
     sh(INSTALL, "--purge")
     expect("what is left", files() - before, set())
 
