@@ -232,13 +232,13 @@ class Connection:
         self._closing = True
 
     async def aclose(self) -> None:
-        """Say Close, give the endpoint `DRAIN_S` to close, then close without it. `run` returns."""
+        """Say Close, give the endpoint `DRAIN_S` to close if it knows that word, then close without it. `run` returns."""
         if self.ended is None:
             self._closing = True
-            self.session.close(self.now())
+            drain_s = DRAIN_S if self.session.close(self.now()) else 0.0
             self.touch()
             try:
-                async with asyncio.timeout(DRAIN_S):
+                async with asyncio.timeout(drain_s):
                     await self._over.wait()
             except TimeoutError:
                 # Behind a peer that does not read, even the close frame finds no room.

@@ -191,11 +191,15 @@ class Session:
             self._retired = True
         return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
 
-    def close(self, now: float) -> None:
-        """Say goodbye; the endpoint closes. What is still spoken for open turns is dropped by the caller."""
+    def close(self, now: float) -> bool:
+        """Say goodbye: True when the endpoint closes then, False when it knows no such message.
+
+        What is still spoken for open turns is dropped by the caller.
+        """
         if not self._closed:
             self._closed = True
             self._send(Close(), now)
+        return bool(self.dialect.encode(Close()))
 
     def outgoing(self) -> list[str | bytes]:
         """The messages to send now, in order. They are given once."""
