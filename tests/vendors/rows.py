@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from llm2ws.testing import FaultySpeech
 from llm2ws.testing.server import SpeechServer
+from tests.vendors.cartesia import CartesiaServer
 from tests.vendors.deepgram_v2 import DeepgramV2Server
+from tests.vendors.elevenlabs import ElevenLabsServer
 
 __all__ = ["ROWS", "Row"]
 
@@ -26,4 +28,6 @@ class Row(NamedTuple):
 ROWS = [
     Row("deepgram", FaultySpeech, {"error": "the vendor has no message that fails a turn: it closes the connection"}),
     Row("deepgram-v2", DeepgramV2Server),
+    Row("elevenlabs", ElevenLabsServer),
+    Row("cartesia", CartesiaServer),
 ]
