@@ -41,6 +41,9 @@ _OPENER = re.compile(f"[{OPENERS}]")
 _LAST_WORD = re.compile(r"[^\W\d_]+(?=\s+\Z)")
 _WORDS = re.compile(r"(?<=\s)[^\W\d_]+(?=\s)")
 _MARK = re.compile(r"[^\w\s\x00-\x7f]")  # the vowel signs of an Indian script, a typographic quotation mark
+_DASHES: Final = "-–—"
+_STAMP_ENDS: Final = "0123456789Mm"
+_BREATH_MARKS: Final = _DASHES + _STAMP_ENDS
 # A date and a time of day, as at the head of a mail or a line of a log.
 _STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4},? (?:at )?\d{1,2}:\d\d(?::\d\d)?(?: ?[AaPp][Mm])?\Z")
 # A full stop that has not ended a sentence may be that of an abbreviation: only behind a longer word, or of an ellipsis.
@@ -87,11 +90,13 @@ def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
 def _judge_breath(view: View, at: int, floor: int) -> Verdict:
     """White space: after a dash; after a date and time; and where no punctuation came in time, before a conjunction."""
     text, start, end, _, words = view
+    if 2 * (at - start) < floor * _CONJUNCTION and text[at - 1] not in _BREATH_MARKS:
+        return go_on(at + 1)  # too early for a conjunction, even if all characters are wide
     spoken = SPEAKABLE.search(text, start, at)
     columns = 0 if spoken is None else width(text, spoken.start(), at)
-    if columns >= floor and text[at - 1] in "-–—" and text[at - 2].isspace():
+    if columns >= floor and text[at - 1] in _DASHES and text[at - 2].isspace():
         return cut(at, "a dash", Boundary.CLAUSE)
-    if columns >= floor and text[at - 1] in "0123456789Mm" and _STAMP.search(text, max(start, at - 32), at):
+    if columns >= floor and text[at - 1] in _STAMP_ENDS and _STAMP.search(text, max(start, at - 32), at):
         return _after_stamp(view, at)
     if columns < floor * _CONJUNCTION:
         return go_on(at + 1)

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from .constructs import ACTS
 from .fragments import Held, Hold, Piece
-from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, URL, Construct
+from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL, Construct
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
 from .state import NOTHING, Literal, More, State
@@ -35,8 +35,17 @@ _BEHIND: Final = 2  # characters that stay in the buffer for looking back
 class _Mode(NamedTuple):
     """What is markup in prose, or in a code span, or in a formula."""
 
-    trigger: re.Pattern[str]  # finds the next place that is not plain text
+    spots: re.Pattern[str]  # where a trigger may begin: one class of characters, so that words are a plain scan
+    trigger: re.Pattern[str]  # what is not plain text
     constructs: Mapping[str, list[Construct]]  # by the character they begin with
+
+    def search(self, text: str, at: int) -> re.Match[str] | None:
+        """The next trigger."""
+        while (spot := self.spots.search(text, at)) is not None:
+            if (found := self.trigger.match(text, spot.start())) is not None:
+                return found
+            at = spot.end()
+        return None
 
 
 class _Plan(NamedTuple):
@@ -67,7 +76,7 @@ class Cleaner:
         self._code_phrase = code_phrase
         self._replace = {key: said for key, said in (replace or {}).items() if key}
         self._plan = _plan(rules, tuple(self._replace))
-        self._prose_trigger = self._plan.prose.trigger
+        self._search_prose = self._plan.prose.search
         self._reset()
 
     def _reset(self) -> None:
@@ -77,11 +86,11 @@ class Cleaner:
     def feed(self, text: str) -> list[Piece]:
         """What can be said for certain now."""
         state = self._state
-        state.buf += text
-        if self._plain and text and self._prose_trigger.search(state.buf, _BEHIND) is None:
+        state.buf = buf = state.buf + text
+        if self._plain and text and text[-1] != " " and self._search_prose(buf, _BEHIND) is None:
             start = state.base + _BEHIND
             state.base += len(text)
-            state.buf = state.buf[-_BEHIND:]
+            state.buf = buf[-_BEHIND:]
             state.said.last = text[-1]
             state.said.newlines = 0
             return [Piece(text, start, start + len(text))]
@@ -133,7 +142,7 @@ class Cleaner:
             state.line_start = False
         plan = self._plan
         mode = plan.code if state.ticks else plan.math if state.math else plan.prose
-        found = mode.trigger.search(state.buf, at)
+        found = mode.search(state.buf, at)
         if found is None or found.start() > at:
             return state.say(at, found.start() if found else len(state.buf))
         match found.lastgroup:
@@ -148,8 +157,6 @@ class Cleaner:
             case "key" | "half_key":
                 key = plan.keys.match(state.buf, at)
                 after = state.put(self._replace[key.group()], *key.span()) if key else at
-            case "space":
-                after = state.say(at, found.end())
             case kind:
                 state.said.drop(apart=kind == "emoji")
                 after = found.end()
@@ -234,20 +241,26 @@ def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
 
 def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], *, lines: bool) -> _Mode:
     table = _by_first(constructs, rules)
-    parts = []
+    ways, chars = [], ""
     if keys:
-        parts += [f"(?P<half_key>{half_pattern(keys)})", f"(?P<key>{whole_pattern(keys)})"]
+        ways += [f"(?P<half_key>{half_pattern(keys)})", f"(?P<key>{whole_pattern(keys)})"]
+        chars += "".join(re.escape(key[0]) for key in keys)
     if rules.urls:
-        parts.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
+        ways.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
     if table or lines:
-        parts.append(f"(?P<mark>[{''.join(map(re.escape, table))}\n])")
+        marks = "".join(map(re.escape, table)) + "\n"
+        ways.append(f"(?P<mark>[{marks}])")
+        chars += marks
     if rules.emoji:
-        parts.append(f"(?P<emoji>[{EMOJI}]+)")
+        ways.append(f"(?P<emoji>[{EMOJI}]+)")
+        chars += EMOJI
     if rules.unseen:
-        parts.append(f"(?P<unseen>{UNSEEN})")
-    if parts:
-        parts.append(r"(?P<space> \Z)")
-    return _Mode(re.compile("|".join(parts) or "(?!)"), table)
+        ways.append(f"(?P<unseen>{UNSEEN})")
+        chars += UNSEEN_CHARS
+    spots = f"[{chars}]" if chars else "(?!)"
+    if rules.urls:
+        spots = f"[{chars}hHwW](?:(?<=[{chars}])|(?<![a-zA-Z0-9_@].))"
+    return _Mode(re.compile(spots), re.compile("|".join(ways) or "(?!)"), table)
 
 
 def _by_first(constructs: Iterable[Construct], rules: Rules) -> dict[str, list[Construct]]:

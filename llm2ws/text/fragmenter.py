@@ -193,7 +193,7 @@ class Fragmenter:
         cuts: list[Verdict] = []
         while True:
             longest = limit = start + self._max_chars
-            if self._clause_first:
+            if self._clause_first and len(text) > start + self._first_max:
                 longest = min(columns_end(text, start, self._first_max), limit)
                 limit = min(longest + self._first_max // _GRACE, limit)
             end = min(limit, len(text))

@@ -27,6 +27,7 @@ __all__ = [
     "THINK_MARKS",
     "THINK_TAGS",
     "UNSEEN",
+    "UNSEEN_CHARS",
     "URL",
     "Construct",
 ]
@@ -104,10 +105,9 @@ EMOJI: Final = (
 
 # Characters without width: soft hyphen, spaces of width zero, marks of writing direction, byte order mark. The two joiners are
 # part of the spelling in Arabic and Indic scripts and stay there.
-UNSEEN: Final = (
-    "(?:[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
-    "|(?<![\u0600-\u109f\u1780-\u18af])[\u200c\u200d])+"
-)
+_WITHOUT_WIDTH: Final = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+UNSEEN: Final = f"(?:[{_WITHOUT_WIDTH}]|(?<![\u0600-\u109f\u1780-\u18af])[\u200c\u200d])+"
+UNSEEN_CHARS: Final = _WITHOUT_WIDTH + "\u200c\u200d"  # that it may begin with
 
 # Scripts without spaces between words: emphasis begins and ends there within a "word".
 CJK: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
