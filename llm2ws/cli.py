@@ -303,7 +303,8 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
     def reread() -> Settings:
         loaded = read()
         # Where nothing is said of it, a daemon logs each turn: nobody watches it otherwise.
-        configure(loaded.settings.log if ("log",) in loaded.origins else "info", loaded.settings.log_format)
+        level = loaded.settings.log if ("log",) in loaded.origins else "info"
+        configure(level, loaded.settings.log_format, lazy=False)
         return loaded.settings
 
     settings, notes = reread(), read().notes

@@ -33,9 +33,16 @@ def turn_id(turn: str) -> Iterator[None]:
         _turn.reset(token)
 
 
-def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] | None = None) -> None:  # noqa: A002 - as in the settings
+def configure(
+    level: str = "warning",
+    format: str = "auto",  # noqa: A002 - as in the settings
+    *,
+    stream: IO[str] | None = None,
+    lazy: bool = True,
+) -> None:
     """Write logs to `stream`, standard error by default. `format`: "console", "json", or "auto": console on a terminal,
-    the journal where standard error is connected to it, else JSON.
+    the journal where standard error is connected to it, else JSON. `lazy`: what forms the lines is loaded with the first of
+    them, which cannot be done any more where no descriptors are left.
 
     May be called again: the last call counts.
     """
@@ -44,7 +51,10 @@ def configure(level: str = "warning", format: str = "auto", *, stream: IO[str] |
     handler = JournalHandler(out) if format == "auto" and is_journal(out) else logging.StreamHandler(out)
     handler.setLevel(level.upper())  # some loggers have a level of their own
     handler.addFilter(_ours)
-    handler.setFormatter(_Lazy(as_json=as_json, colours=out.isatty()))
+    formatter = _Lazy(as_json=as_json, colours=out.isatty())
+    if not lazy:
+        formatter.load()
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old.formatter, _Lazy)]:
         root.removeHandler(old)
@@ -69,10 +79,13 @@ class _Lazy(logging.Formatter):
         self._colours = colours
         self._formatter: logging.Formatter | None = None
 
-    def format(self, record: logging.LogRecord) -> str:
+    def load(self) -> logging.Formatter:
         if self._formatter is None:
             self._formatter = _structlog_formatter(as_json=self._as_json, colours=self._colours)
-        return self._formatter.format(record)
+        return self._formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.load().format(record)
 
 
 def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -36,6 +38,7 @@ IDLE_S = 75.0  # after which a connection is closed that asks nothing, or never 
 TOLD_S = 2.0  # for clients to take what they are told at the end
 BACKLOG = 1024  # clients that wait to be accepted
 END_S = 10.0  # for all that comes after draining
+SAY_AGAIN_S = 60.0  # what lasts is not logged more often
 
 
 async def serve(
@@ -52,6 +55,7 @@ async def serve(
     already, instead of `server.listen`. Raises ConfigError for settings that cannot be right, SpeechError when the embedded
     endpoint does not start.
     """
+    asyncio.get_running_loop().set_exception_handler(_Unforeseen())
     status = _Status()
     telling = asyncio.create_task(notify.feed(status.text))
     try:
@@ -103,6 +107,21 @@ def _one_line(record: logging.LogRecord) -> bool:
 
 
 _http_log.addFilter(_one_line)
+
+
+class _Unforeseen:
+    """What nobody waits for has failed: a line in the log. A traceback may quote what a client wrote."""
+
+    def __init__(self) -> None:
+        self._said_at = -math.inf  # that there are no descriptors; asyncio says so for each client that waits, every second
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        if not isinstance(exc, OSError) or exc.errno not in (errno.EMFILE, errno.ENFILE):
+            _log.error("%s: %s", context.get("message"), type(exc).__name__)
+        elif loop.time() - self._said_at > SAY_AGAIN_S:
+            self._said_at = loop.time()
+            _log.error("new clients wait, for no descriptors are left: raise ulimit -n, or LimitNOFILE of the unit")
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -53,7 +53,12 @@ class Process:
 
 @asynccontextmanager
 async def process(
-    folder: Path, *replies: str | Reply, key: str = "", server: str = "", speech: FaultySpeech | None = None
+    folder: Path,
+    *replies: str | Reply,
+    key: str = "",
+    server: str = "",
+    speech: FaultySpeech | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Process]:
     """The command, with a scripted LLM and a speech endpoint that live in this process."""
     answers = [says(reply) if isinstance(reply, str) else reply for reply in replies or [TEXT]]
@@ -65,7 +70,7 @@ async def process(
             f'[llm.scripted]\nkind = "openai"\nbase_url = "{llm.url}/v1"\nmodel = "m-1"\napi_key = "{key}"\n'
             f'[speech.faulty]\ndialect = "deepgram"\nurl = "{voice.url}"\napi_key = "{key}"\n'
         )
-        child = start_process(["serve", "--config", config], cwd=folder)
+        child = start_process(["serve", "--config", config], cwd=folder, env=env)
         lines: asyncio.Queue[str] = asyncio.Queue()
         seen: list[str] = []
 

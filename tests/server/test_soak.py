@@ -35,10 +35,10 @@ flushes_per_window = 1000000
 """
 
 
-def used_by(pid: int) -> tuple[int, int]:
-    """Memory in kB, and open descriptors."""
+def used_by(pid: int, *, peak: bool = False) -> tuple[int, int]:
+    """Memory in kB, now or the most that it ever was, and open descriptors."""
     text = Path(f"/proc/{pid}/status").read_text()
-    memory = next(line for line in text.splitlines() if line.startswith("VmRSS"))
+    memory = next(line for line in text.splitlines() if line.startswith("VmHWM" if peak else "VmRSS"))
     return int(memory.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
