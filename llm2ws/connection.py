@@ -54,11 +54,12 @@ class Slot:
     """A place for one turn on one connection.
 
     Events go to the listener as they come, from the connection's reader: it must not block. After `Ended`, `Cancelled` or a
-    `Failed` the place is free again and nothing more comes.
+    `Failed` the place is free again and nothing more comes; `on_over` is told before the listener is.
     """
 
     def __init__(self, connection: Connection, ref: int, listener: Listener) -> None:
         self.listener = listener
+        self.on_over: Listener | None = None
         self.live = True
         self._connection = connection
         self._session = connection.session
@@ -82,6 +83,13 @@ class Slot:
             played_ms = None if played_s is None else round(played_s * 1_000)
             self._connection.dispatch(self._session.cancel(self.ref, self._connection.now(), played_ms=played_ms))
 
+    def over(self, event: Event) -> None:
+        """Tell what ended the turn."""
+        self.live = False
+        if self.on_over is not None:
+            self.on_over(event)
+        self.listener(event)
+
     def speak_at(self, n_chars: int, now: float) -> float:
         return self._session.speak_at(n_chars, now)
 
@@ -90,6 +98,10 @@ class Slot:
 
     def flush_gap_s(self, now: float) -> float:
         return self._session.flush_gap_s(now)
+
+    @property
+    def quiet_since(self) -> float:
+        return self._session.quiet_since(self.ref)
 
     @property
     def dialect(self) -> Dialect:
@@ -291,8 +303,9 @@ class Connection:
             self.audio_came = True
         if isinstance(event, Ended | Cancelled | Failed):
             del self._slots[slot.ref]
-            slot.live = False
-        slot.listener(event)
+            slot.over(event)
+        else:
+            slot.listener(event)
 
     async def _verify(self) -> None:
         """See whether a connection that has been idle still answers, while its turn is beginning: that costs no time.
@@ -358,8 +371,7 @@ class Connection:
             self._timer.cancel()
         slots, self._slots = self._slots, {}
         for slot in slots.values():
-            slot.live = False
-            slot.listener(why)
+            slot.over(why)
 
 
 def client_tls(ca_file: str | None = None) -> ssl.SSLContext:

@@ -25,6 +25,8 @@ DRY_LEAST_S = 0.25
 GROWN_S = 6.0  # a group that lasts so long need not grow
 FIRST_AUDIO_S = 0.3  # from Flush to audio, until the endpoint has shown its own
 IN_FLIGHT = 2  # groups flushed and unanswered
+QUIET_S = 1.0  # without audio and without text for it: an endpoint that speaks text as it comes has spoken all it got
+LAPSE_SHARE = 0.5  # of the time after which an endpoint ends a context that is quiet, when it is ended from here
 
 # How long the model must be silent before what is held is let go, in seconds. A number or an abbreviation waits longer, and
 # longer still where the model is slow.
@@ -55,7 +57,7 @@ class Pace(StrEnum):
 class Step:
     """What to do next: `speak`, `flush`, `end`, or nothing before `wait_until` (inf: before something happens).
 
-    `cut`: the listener is about to hear silence and there is nothing to flush: cut at a clause, as soon as there is one.
+    `cut`: the listener is about to hear silence and there is nothing to send: cut at a clause, as soon as there is one.
     """
 
     verb: str
@@ -182,19 +184,48 @@ class Pacing:
             waits.append(at)
         return Step("wait", min(waits, default=math.inf))
 
-    def next_step_streaming(self, utterance: Utterance, gate: Gate, now: float) -> Step:
-        """The same for an endpoint that speaks text as it comes, and wants one End and no Flush."""
+    def next_step_streaming(
+        self, utterance: Utterance, gate: Gate, now: float, *, quiet_since: float, context_idle_s: float | None = None
+    ) -> Step:
+        """The same for an endpoint that speaks text as it comes, and wants one End.
+
+        `quiet_since`: when text of the turn was last sent, or audio of it last came. `context_idle_s`: after so long without
+        audio it ends the context by itself. A Flush ends it before that, and the next one begins when it is over, so that
+        their audio cannot mix.
+        """
         if utterance.all_said:
             return END
-        at = self._speak_at(utterance, gate, now)
-        return SPEAK if at <= now else Step("wait", at)
+        if utterance.flushes:
+            return Step("wait")
+        quiet_at = quiet_since + QUIET_S
+        outstanding_s = utterance.outstanding_s if now < quiet_at else 0.0  # an estimate: nothing more comes
+        waits = [quiet_at] if now < quiet_at else []
+        at = self._speak_at(utterance, gate, now, outstanding_s)
+        if at <= now:
+            return SPEAK
+        waits.append(at)
+        if context_idle_s is not None and utterance.open_chars:
+            at = quiet_since + LAPSE_SHARE * context_idle_s
+            if at <= now:
+                return FLUSH
+            waits.append(at)
+        if self.pace is Pace.LISTENER and utterance.said_chars and utterance.peek() is None:
+            ahead_s = utterance.released_s + outstanding_s - self.played_s(now)
+            due_in_s = ahead_s - self.flush_latency_s - DRY_LEAST_S
+            if due_in_s <= 0:
+                return Step("cut", min(waits))
+            if not self._stands_still:
+                waits.append(now + due_in_s)
+        return Step("wait", min(waits))
 
-    def _speak_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
+    def _speak_at(self, utterance: Utterance, gate: Gate, now: float, outstanding_s: float | None = None) -> float:
         """The earliest time at which the next text may be sent; inf when that depends on something else."""
         text = utterance.peek()
         if text is None:
             return math.inf
-        ahead_s = utterance.released_s + utterance.outstanding_s - self.played_s(now)
+        if outstanding_s is None:
+            outstanding_s = utterance.outstanding_s
+        ahead_s = utterance.released_s + outstanding_s - self.played_s(now)
         over_s = ahead_s + len(text) * utterance.seconds_per_char - self._ahead_s
         if over_s > 0 and ahead_s > 0:
             return math.inf if self._stands_still else now + over_s

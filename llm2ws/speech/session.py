@@ -92,7 +92,10 @@ class _Turn:
     context: int | None = None  # what the endpoint calls it now; None: it knows nothing of it
     complete: bool = False  # the endpoint was told that the context gets no more text
     cancelled_at: float = 0.0
+    waiting_since: float | None = None  # for the endpoint's next sign of life
+    owed_chars: int = 0  # sent since the endpoint last owed it nothing
     sent_at: float = 0.0
+    audio_at: float = 0.0
     audio_bytes: int = 0  # received
     cancel_again: bool = False  # when audio comes: the endpoint would not do it before
 
@@ -136,8 +139,6 @@ class Session:
         self._position_ms = 0  # in all audio of the connection, where that of the next turn begins
         self._cancelled_ms = 0  # where the last interruption was
         self._outgoing: list[str | bytes] = []
-        self._waiting_since: float | None = None  # for the endpoint's next sign of life
-        self._owed_chars = 0  # sent since the endpoint last owed nothing
         self._last_sent = now
         self._retired = False
         self._closed = False
@@ -158,7 +159,7 @@ class Session:
         context = turn.context or self._begin_context(turn, now)
         turn.unflushed = True
         turn.sent_at = now
-        self._owed_chars += len(text)
+        turn.owed_chars += len(text)
         self._governor.spoke(len(text), now)
         self._send(Speak(context, text), now)
 
@@ -210,10 +211,12 @@ class Session:
 
     def receive(self, message: str | bytes, now: float) -> list[Event]:
         """A message came. Gives the events that concern turns, each with its `ref`."""
-        events: list[Event] = []
-        for event in self.dialect.decode(message):
-            events += self._receive(self._named(event), now)
-        self._rest(now)
+        come = [self._named(event) for event in self.dialect.decode(message)]
+        events = [told for event in come for told in self._receive(event, now)]
+        about = {getattr(event, "ref", None) for event in come} or {None}
+        for turn in self._turns.values():
+            if turn.ref in about or None in about:
+                self._heard(turn, now)
         return events
 
     def receive_close(self, code: int, reason: str) -> Failed:
@@ -226,10 +229,12 @@ class Session:
     @property
     def next_deadline(self) -> float | None:
         """When `tick` wants to be called, None for never."""
-        times = [turn.cancelled_at + self._confirm_s for turn in self._turns.values() if turn.state is State.CLEARING]
-        if self._waiting_since is not None:
-            times.append(self._waiting_since + self._patience_s)
-        times += [at for _, at in self._keepalives()]
+        times = [at for _, at in self._keepalives()]
+        for turn in self._turns.values():
+            if turn.state is State.CLEARING:
+                times.append(turn.cancelled_at + self._confirm_s)
+            elif turn.waiting_since is not None:
+                times.append(turn.waiting_since + self._patience_s(turn))
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Event]:
@@ -239,16 +244,17 @@ class Session:
                 self._send(KeepAlive(context), now)
                 if context is not None:
                     self._contexts[context].sent_at = now
-        for turn in self._turns.values():
-            if turn.state is State.CLEARING and now >= turn.cancelled_at + self._confirm_s:
-                if not self._traits.audio_has_ref:
-                    return [Failed(Scope.LINK, "the endpoint did not confirm an interruption in time", retry_s=0.0)]
-                self._retired = True  # its place is lost, and nothing of it reaches the others
-                return self._finish(turn, Cancelled(turn.ref))
-        if self._waiting_since is not None and now >= self._waiting_since + self._patience_s:
-            what = f"the endpoint has sent nothing for {now - self._waiting_since:.3g} s though text was to be spoken"
-            return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
-        return []
+        events: list[Event] = []
+        for turn in list(self._turns.values()):
+            if turn.state is State.CLEARING:
+                if now >= turn.cancelled_at + self._confirm_s:
+                    what = "the endpoint did not confirm an interruption in time"
+                    events += self._give_up(turn, Cancelled(turn.ref), what)
+            elif turn.waiting_since is not None and now >= turn.waiting_since + self._patience_s(turn):
+                what = f"the endpoint has sent nothing for {now - turn.waiting_since:.3g} s though text was to be spoken"
+                failed = Failed(Scope.CONTEXT, what, "look at the endpoint; try again", retry_s=0.0, ref=turn.ref)
+                events += self._give_up(turn, failed, what)
+        return events
 
     # Questions
 
@@ -261,8 +267,8 @@ class Session:
 
     @property
     def clearing(self) -> bool:
-        """Some turn waits for the confirmation of its Cancel."""
-        return any(turn.state is State.CLEARING for turn in self._turns.values())
+        """A place will be free in a moment: its turn waits for the confirmation of its Cancel, and not for long."""
+        return not self._traits.audio_has_ref and any(turn.state is State.CLEARING for turn in self._turns.values())
 
     @property
     def retired(self) -> bool:
@@ -280,6 +286,11 @@ class Session:
     def flush_gap_s(self, now: float) -> float:
         """How long to leave between two Flushes so that they do not run out."""
         return self._governor.flush_gap_s(now)
+
+    def quiet_since(self, ref: int) -> float:
+        """When text of an open turn was last sent, or audio of it last came."""
+        turn = self._turns[ref]
+        return max(turn.sent_at, turn.audio_at)
 
     # How
 
@@ -347,27 +358,29 @@ class Session:
         turn.sent_at = now
         if turn.context is not None:
             self._send(verb(turn.context), now)
-        if self._waiting_since is None:
-            self._waiting_since = now
+        if turn.waiting_since is None:
+            turn.waiting_since = now
 
-    @property
-    def _awaited(self) -> bool:
-        """Whether the endpoint owes us something. It does not while a refused final Flush waits for its window."""
-        if self._flushes or self._traits.ends_with_flush_ack:
-            return bool(self._flushes)
-        return any(turn.state is State.ENDING for turn in self._turns.values())
+    def _heard(self, turn: _Turn, now: float) -> None:
+        """A sign of life came: wait on only while the endpoint owes something to the turn.
 
-    def _rest(self, now: float) -> None:
-        """A sign of life came, or a turn ended: wait on only while the endpoint owes us something."""
-        if self._awaited:
-            self._waiting_since = now
+        It does not while a refused final Flush waits for its window.
+        """
+        if turn.in_flight or (turn.state is State.ENDING and self._ends_by_name(turn)):
+            turn.waiting_since = now
         else:
-            self._waiting_since, self._owed_chars = None, 0
+            turn.waiting_since, turn.owed_chars = None, 0
 
-    @property
-    def _patience_s(self) -> float:
+    def _patience_s(self, turn: _Turn) -> float:
         """How long the endpoint may be silent while it owes audio: the more text it was given, the longer."""
-        return self._silence_s + SECONDS_PER_OWED_CHAR * max(0, self._owed_chars - PROMPT_CHARS)
+        return self._silence_s + SECONDS_PER_OWED_CHAR * max(0, turn.owed_chars - PROMPT_CHARS)
+
+    def _give_up(self, turn: _Turn, event: Event, what: str) -> list[Event]:
+        """The endpoint does not do its part. Where turns have names, the others go on; its place may be lost."""
+        if not self._traits.audio_has_ref:
+            return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
+        self._retired = True
+        return self._finish(turn, event)
 
     def _receive(self, event: Event, now: float) -> list[Event]:
         match event:
@@ -413,6 +426,7 @@ class Session:
         if turn is None or not turn.begun:
             self.counts.stray_audio += 1
             return []
+        turn.audio_at = now
         turn.audio_bytes += len(event.data)
         if turn.state is State.CLEARING:
             self.counts.dropped_bytes += len(event.data)
@@ -506,7 +520,5 @@ class Session:
         self._end_context(turn)
         del self._turns[turn.ref]
         self._flushes = deque(ref for ref in self._flushes if ref != turn.ref)
-        if self._waiting_since is not None:
-            self._rest(self._waiting_since)
         self._audio_since_ack = False
         return [event]

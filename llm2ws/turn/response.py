@@ -69,6 +69,7 @@ class Turn:
         self._ended = False  # the endpoint was told that no more text comes
         self._stay = False  # no other place is to be had
         self._endpoint: Endpoint | None = None  # of `_slot`
+        self._endpoints = voicing.endpoints  # those that have not refused this text for good
         self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
         self._error: BaseException | None = None
@@ -218,7 +219,7 @@ class Turn:
             self._lose(exc)
 
     async def _lease(self, avoid: Connection | None = None) -> Slot:
-        slot, endpoint = await self._pool.lease(self._voicing.endpoints, self._on_event, last=self.connection, avoid=avoid)
+        slot, endpoint = await self._pool.lease(self._endpoints, self._on_event, last=self.connection, avoid=avoid)
         self._lost_link = None
         self._slot, self.connection = slot, slot.connection
         if self.stats.connected_s is None:
@@ -253,13 +254,11 @@ class Turn:
     def _advance(self, slot: Slot) -> bool:
         """Take the steps that can be taken now. Whether it is time to move to another place."""
         self._feeder.hungry = False
-        waits_for_flush = slot.dialect.traits.audio_waits_for_flush
-        next_step = self._pacing.next_step if waits_for_flush else self._pacing.next_step_streaming
         while slot.live:
             now = self._loop.time()
             if self._ended and not self._utterance.open_chars:
                 return False
-            step = next_step(self._utterance, slot, now)
+            step = self._next_step(slot, now)
             if not (self._stay or self._ended) and self._utterance.between_groups and self._should_move(slot, step, now):
                 return True
             match step.verb:
@@ -268,6 +267,7 @@ class Turn:
                 case "cut":
                     if not self._feeder.cut_clause():
                         self._feeder.hungry = True
+                        self._look_again(step.wait_until)
                         return False
                 case "flush" if not self._utterance.first_group and self._feeder.cut_clause():
                     pass  # the group takes it along
@@ -281,10 +281,21 @@ class Turn:
                         slot.end()
                 case "wait":
                     self._tell_delay(slot, now)
-                    if step.wait_until < float("inf"):
-                        self._arm(self._wake.set, step.wait_until)
+                    self._look_again(step.wait_until)
                     return False
         return False
+
+    def _next_step(self, slot: Slot, now: float) -> Step:
+        traits = slot.dialect.traits
+        if traits.audio_waits_for_flush:
+            return self._pacing.next_step(self._utterance, slot, now)
+        return self._pacing.next_step_streaming(
+            self._utterance, slot, now, quiet_since=slot.quiet_since, context_idle_s=traits.context_idle_s
+        )
+
+    def _look_again(self, at: float) -> None:
+        if at < math.inf:
+            self._arm(self._wake.set, at)
 
     def _go_on(self) -> None:
         """There is more to say. What the speaker would do is done here: waking it would cost a round of the event loop."""
@@ -295,8 +306,10 @@ class Turn:
         """Whether the next group should be said over another connection: this one is old, or its characters are used up."""
         if slot.connection.spent:
             return True
+        if not self._voicing.spill or step.verb != "wait":
+            return False
         text = self._utterance.peek()
-        if not self._voicing.spill or step.verb != "wait" or text is None or self._limit_wait_s(slot, now) < SPILL_AFTER_S:
+        if text is None or self._limit_wait_s(slot, now) < SPILL_AFTER_S:
             return False
         # Two connections take turns; when both are used up, the turn waits.
         other = self._spilled_to
@@ -356,7 +369,9 @@ class Turn:
         self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
         self._lost_at_s, self._acked_since = self._utterance.released_s, False
         tries = LOST_IN_A_ROW * len(self._voicing.endpoints)  # the pool leaves one alone that has failed so often
-        if failed.retry_s is None or self._lost_in_a_row >= tries or not self._utterance.lost():
+        if failed.retry_s is None:  # it would fail again here, but not necessarily at another endpoint
+            self._endpoints = tuple(endpoint for endpoint in self._endpoints if endpoint != self._endpoint)
+        if not self._endpoints or self._lost_in_a_row >= tries or not self._utterance.lost():
             raise TurnLost(failed.what, hint=failed.hint, delivered_s=self._utterance.released_s)
         self.stats.resumed += 1
         if not self._utterance.repeating:  # else it is told when the place is found
@@ -407,7 +422,7 @@ class Turn:
                 self._lost_link = messages.Failed(messages.Scope.CONTEXT, "the endpoint stopped the turn by itself")
             case messages.Failed():
                 self._lost_link = event
-            case messages.Timed() | messages.Opened() | messages.Warned() | messages.Unknown():
+            case messages.Timed() | messages.Opened() | messages.Warned() | messages.Unknown() | messages.CancelRefused():
                 return
             case _:
                 assert_never(event)

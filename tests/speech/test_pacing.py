@@ -148,11 +148,11 @@ def test_an_endpoint_that_speaks_as_text_comes_is_given_it_and_one_end() -> None
     for index in range(10):
         spoken.add(sentence(index, 20))
     for _ in range(10):
-        assert pacing.next_step_streaming(spoken, gate, 0.0) == SPEAK
+        assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) == SPEAK
         spoken.say()
-    assert pacing.next_step_streaming(spoken, gate, 0.0).verb == "wait"
+    assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0).verb == "wait"
     spoken.finish()
-    assert pacing.next_step_streaming(spoken, gate, 0.0) == END
+    assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) == END
 
 
 class Answer:
