@@ -22,6 +22,7 @@ from .connection import Connection, LinkEnded, Listener, Slot
 from .errors import ConfigError, ConnectFailed, LocalProtocolError
 from .speech.breaker import Breaker
 from .speech.dialect import Dialect, Limits
+from .speech.messages import Event, Failed, Scope
 
 __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 
@@ -46,14 +47,15 @@ def backoff(first_s: float = 0.25, factor: float = 2.0, last_s: float = 8.0) -> 
 class Endpoint:
     """Where to speak to, and how. Equal ones share connections.
 
-    `name` is what the limit on connections goes by: endpoints with different voices of one account share it. `connections`:
-    how many may be open at once under that name, None for any number. `limits` and `tls`: None for the dialect's limits and
-    the system's authorities. `silence_s`: how long it may be silent while it owes audio.
+    `name` is what the limits on connections and turns go by: endpoints with different voices of one account share them.
+    `connections`, `turns`: how many may be at once under that name, None for any number. `limits` and `tls`: None for the
+    dialect's limits and the system's authorities. `silence_s`: how long it may be silent while it owes audio.
     """
 
     dialect: Dialect
     name: str = ""
     connections: int | None = None
+    turns: int | None = None
     limits: Limits | None = None
     tls: ssl.SSLContext | None = None
     silence_s: float = 10.0
@@ -190,8 +192,45 @@ class Pool:
     async def _lease(
         self, endpoint: Endpoint, listener: Listener, last: Connection | None, avoid: Connection | None, *, retry: bool
     ) -> Slot:
+        """A place at this endpoint, when one of its turns is to be had."""
+        give_up_at = asyncio.get_running_loop().time() + (self._wait_s if retry else 0.0)
+        kind = f"turns at {endpoint.name}"
+        # A turn that leaves one connection for another is not one more.
+        share = None if avoid else self._share(endpoint.turns)
+        while not self._quota.acquire(kind, share):
+            await self._wait(give_up_at, endpoint, f"{share} turns")
+        try:
+            slot = await self._place(endpoint, listener, last, avoid, give_up_at, retry=retry)
+        except BaseException:
+            self._quota.release(kind)
+            self._changed.set()
+            raise
+        slot.on_over = partial(self._over, kind, endpoint, slot.connection)
+        return slot
+
+    def _over(self, kind: str, endpoint: Endpoint, connection: Connection, event: Event) -> None:
+        """A turn has left its place."""
+        self._quota.release(kind)
+        self._changed.set()
+        match event:
+            case Failed(scope=Scope.CONTEXT):
+                self._breaker(endpoint).failed(asyncio.get_running_loop().time())
+            case Failed():
+                pass  # the connection is judged
+            case _ if connection.audio_came:
+                self._breaker(endpoint).succeeded()
+
+    async def _place(
+        self,
+        endpoint: Endpoint,
+        listener: Listener,
+        last: Connection | None,
+        avoid: Connection | None,
+        give_up_at: float,
+        *,
+        retry: bool,
+    ) -> Slot:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + (self._wait_s if retry else 0.0)
         shelf = self._shelf(endpoint)
         while True:
             self._close_spent(shelf)
@@ -204,8 +243,6 @@ class Pool:
                 if not able:
                     continue  # taken while another one was tried
                 connection = last if last in able else able[-1]
-                if connection.audio_came:
-                    self._breaker(endpoint).succeeded()
                 shelf.leased_at[connection] = loop.time()
                 return connection.lease(listener)
             clearing = any(connection.clearing for connection in shelf.connections)
@@ -216,12 +253,16 @@ class Pool:
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
                         return opened.lease(listener)
             # A connection that is clearing is free, or gone, in a moment.
-            await self._wait(loop.time() + self._wait_s if clearing else give_up_at, endpoint)
+            await self._wait(
+                loop.time() + self._wait_s if clearing else give_up_at,
+                endpoint,
+                f"{self._share(endpoint.connections)} connections",
+            )
 
     async def _open_besides(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
         """One more, because those that are free have used up their limits; None where no more are allowed."""
         now = asyncio.get_running_loop().time()
-        share = self._share(endpoint)
+        share = self._share(endpoint.connections)
         if now < shelf.no_more_until or (share is not None and self._quota.used(endpoint.name) >= share):
             return None
         async with shelf.opening:
@@ -231,21 +272,21 @@ class Pool:
                 shelf.no_more_until = now + NO_MORE_S
                 return None
 
-    async def _wait(self, until: float, endpoint: Endpoint) -> None:
-        """Until something becomes free. Raises ConnectFailed when nothing does in time."""
+    async def _wait(self, until: float, endpoint: Endpoint, taken: str) -> None:
+        """Until something becomes free. `taken`: what is not. Raises ConnectFailed when nothing does in time."""
         self._changed.clear()
         try:
             async with asyncio.timeout_at(until):
                 await self._changed.wait()
         except TimeoutError:
-            what = f"all {self._share(endpoint)} connections to {endpoint.name or endpoint.dialect.name} are in use"
+            what = f"all {taken} to {endpoint.name or endpoint.dialect.name} are in use"
             raise ConnectFailed(what, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
 
     async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
-        if not self._quota.acquire(endpoint.name, self._share(endpoint)):
+        if not self._quota.acquire(endpoint.name, self._share(endpoint.connections)):
             self._close_an_idle_one(endpoint)
             return None
         loop = asyncio.get_running_loop()
@@ -349,9 +390,8 @@ class Pool:
                         self._close(connection)
                         return
 
-    def _share(self, endpoint: Endpoint) -> int | None:
-        """How many connections may be open under an endpoint's name; None for any number."""
-        limit = endpoint.connections
+    def _share(self, limit: int | None) -> int | None:
+        """How much of an endpoint's limit this process may use; None for any number."""
         return None if limit is None else max(1, limit // self._replicas)
 
     def _shelf(self, endpoint: Endpoint) -> _Shelf:
