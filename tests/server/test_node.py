@@ -1,4 +1,4 @@
-"""Snippets that people copy from OpenAI's documentation, in Node, with its own client: address, key and model alone are others."""
+"""Snippets that people copy from OpenAI's documentation, in Node, with its own client: only address, key and model differ."""
 
 from __future__ import annotations
 
