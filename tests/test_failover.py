@@ -12,14 +12,14 @@ from itertools import count
 import pytest
 from aiohttp import web
 
-from llm2ws.errors import ConfigError, SourceError
+from llm2ws.errors import ConfigError, SourceError, TurnLost
 from llm2ws.llms import choose_llm, llm_client
 from llm2ws.pool import Pool
 from llm2ws.service import Service
 from llm2ws.settings import Llm, Settings
 from llm2ws.speech.breaker import REST_S
 from llm2ws.speech.pacing import Pace
-from llm2ws.testing import Coding, Drop, FaultySpeech, decode, script, tokens
+from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, script, tokens
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
@@ -101,6 +101,38 @@ def test_an_endpoint_that_takes_connections_and_stays_silent_is_replaced() -> No
             turn = conversation.turn(script(*tokens(STORY)))
             assert await heard(turn) == STORY
             assert turn.outcome is Outcome.DONE
+
+    run(speak())
+
+
+@pytest.mark.parametrize("at_frame", [None, 5])
+def test_an_endpoint_that_refuses_a_text_for_good_is_replaced_in_this_turn(at_frame: int | None) -> None:
+    async def speak() -> None:
+        async with two_endpoints() as (one, other, conversation):
+            drop = Drop(How.CLOSE, code=1008, reason="DATA-0000", at_frame=at_frame, after_chars=None if at_frame else 1)
+            one.drops.append(drop)
+            turn = conversation.turn(script(*tokens(STORY)))
+            events = await listen(turn)
+            assert compare(decode(audio_of(events)), STORY)[0] == 0
+            assert turn.outcome is Outcome.DONE
+            assert NoticeKind.FAILED_OVER in [event.kind for event in events if isinstance(event, Notice)]
+            assert (one.connections, other.connections) == (1, 1)  # what is refused for good is not tried there again
+            # Another text may please it.
+            assert await heard(conversation.turn(script("Next. "))) == "Next."
+            assert one.texts()[-1] == "Next. "
+
+    run(speak())
+
+
+def test_when_all_endpoints_refuse_a_text_for_good_the_turn_is_lost_by_name() -> None:
+    async def speak() -> None:
+        async with two_endpoints() as (one, other, conversation):
+            for speech in (one, other):
+                speech.drops.append(Drop(How.CLOSE, code=1008, reason="DATA-0000", after_chars=1))
+            turn = conversation.turn(script(*tokens(STORY)))
+            with pytest.raises(TurnLost, match="DATA-0000"):
+                await listen(turn)
+            assert (one.connections, other.connections) == (1, 1)
 
     run(speak())
 
