@@ -34,7 +34,7 @@ from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
-from llm2ws.speech.seam import EXACT_S, Take, find_seam
+from llm2ws.speech.seam import EXACT_S, Repeat, Take
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice
 from scripts.bench_pacing import TEXT as PROSE
@@ -156,11 +156,10 @@ async def render(engine: Engine, text: str, *, speed: float = 1.0) -> Spoken:
 
 def go_on(first: Spoken, second: Spoken, cut_s: float) -> Again:
     """Hear `first` up to here, then find the place in `second`."""
-    heard, repeat = Take(FORMAT, keep_s=EXACT_S), Take(FORMAT)
+    heard = Take(FORMAT, keep_s=EXACT_S)
     heard.feed(first.audio[: FORMAT.bytes_for(cut_s)])
-    repeat.feed(second.audio)
-    seam = find_seam(heard, repeat, complete=True)
-    assert seam is not None
+    repeat = Repeat(heard)
+    seam = repeat.feed(second.audio) or repeat.finish()
     at_s = FORMAT.seconds(seam.at_bytes)
     # Between two words both speakings are taken to go at an even pace.
     times = [[0.0, *(word.at_s for word in said.words), FORMAT.seconds(len(said.audio))] for said in (first, second)]

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from ..audio import AudioFormat
 from ..text.fragments import Boundary, Fragment
-from .seam import EXACT_S, Seam, Take, find_seam
+from .seam import EXACT_S, Repeat, Seam, Take
 from .spoken import Saying, Spoken, Stretch
 
 __all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
@@ -57,7 +57,7 @@ class _Group:
     odd: bytes = b""  # half a sample
     held: list[bytes] = field(default_factory=list)  # waits for earlier groups
     heard: Take | None = None  # what was handed out of it
-    repeat: Take | None = None  # what has come since it is said again, until the seam is found
+    repeat: Repeat | None = None  # while it is said again, until it is known where that goes on
     announced: int = 0  # of `texts`
     start_s: float = 0.0  # in the turn's audio
 
@@ -287,8 +287,7 @@ class Utterance:
         if not data:
             return []
         if group.repeat is not None:
-            group.repeat.feed(data)
-            return self._join(group, complete=False)
+            return self._join(group, group.repeat.feed(data))
         group.received += len(data)
         if group is not self._groups[0]:
             group.held.append(data)
@@ -300,7 +299,7 @@ class Utterance:
         group = next((g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked), None)
         if group is None:
             return []
-        joined = self._join(group, complete=True)
+        joined = [] if group.repeat is None else self._join(group, group.repeat.finish())
         group.acked = True
         if group.received:
             # A long group tells more than a short one.
@@ -313,7 +312,8 @@ class Utterance:
         joined: list[Released] = []
         for group in self._groups:
             if group.carrier == carrier and group.said == len(group.texts):
-                joined += self._join(group, complete=True)
+                if group.repeat is not None:
+                    joined += self._join(group, group.repeat.finish())
                 group.closed = group.flushed = group.acked = True
         return joined + self._release_acked()
 
@@ -345,7 +345,7 @@ class Utterance:
             if group.heard is None:
                 group.received, group.held = 0, []
             elif self._resume is Resume.SEAM:
-                group.repeat = Take(self._format)
+                group.repeat = Repeat(group.heard)
             else:
                 self.left_out_chars += max(0, group.chars - round(self._format.seconds(group.received) / self.seconds_per_char))
                 del group.texts[group.announced :]  # not said, as far as one can tell
@@ -381,14 +381,11 @@ class Utterance:
         """A group is being said again whose beginning has been heard."""
         return any(group.repeat is not None for group in self._groups)
 
-    def _join(self, group: _Group, *, complete: bool) -> list[Released]:
-        """Go on with a group that is being said again, once it is known where."""
-        if group.repeat is None or group.heard is None:
+    def _join(self, group: _Group, seam: Seam | None) -> list[Released]:
+        """Go on with a group that is being said again, if it is known where."""
+        if group.repeat is None or seam is None:
             return []
-        seam = find_seam(group.heard, group.repeat, complete=complete)
-        if seam is None:
-            return []
-        rest = bytes(group.repeat.data[seam.at_bytes :])
+        rest = bytes(group.repeat.take.data[seam.at_bytes :])
         group.repeat = None
         group.received += len(rest)
         return [seam, *(self._release(group, [rest]) if rest else [])]

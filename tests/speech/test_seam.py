@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding, alaw, mulaw
 from llm2ws.localspeech.engine import Engine
-from llm2ws.speech.seam import EXACT_S, Envelope, Take, find_seam
+from llm2ws.speech.seam import EXACT_S, Envelope, Repeat, Seam, Take
 from llm2ws.testing import Coding, Renderer, decode
-from scripts.bench_seam import SPEEDS, guesses, real_cuts
+from scripts.bench_seam import SPEEDS, compare, guesses, real_cuts
 from scripts.bench_seam import TEXT as REPLY
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
@@ -34,9 +34,14 @@ def take(audio: bytes, fmt: AudioFormat = FORMAT, *, keep_s: float | None = None
     return made
 
 
+def place(heard: Take, *repeat: bytes) -> Seam:
+    """Where a repeat that comes in these parts goes on."""
+    sought = Repeat(heard)
+    return next((seam for part in repeat if (seam := sought.feed(part))), None) or sought.finish()
+
+
 def joined(heard: bytes, repeat: bytes) -> str:
-    seam = find_seam(take(heard, keep_s=EXACT_S), take(repeat), complete=True)
-    assert seam is not None
+    seam = place(take(heard, keep_s=EXACT_S), repeat)
     return decode(heard + repeat[seam.at_bytes :])
 
 
@@ -65,8 +70,7 @@ def test_every_encoding_is_listened_to(encoding: Encoding) -> None:
     fmt = AudioFormat(encoding, 8_000)
     loud = b"".join((9_000 * (-1) ** n if n % 4_000 < 2_400 else 0).to_bytes(2, "little", signed=True) for n in range(16_000))
     first = CODE[encoding](loud)
-    seam = find_seam(take(first[: 3 * len(first) // 4], fmt), take(first, fmt), complete=True)
-    assert seam is not None
+    seam = place(take(first[: 3 * len(first) // 4], fmt), first)
     assert abs(seam.at_bytes - 3 * len(first) // 4) <= fmt.bytes_for(0.3)
     assert len(Envelope(fmt).pauses()) == 0
     assert len(take(first, fmt).envelope.pauses()) >= 3
@@ -86,31 +90,58 @@ def test_an_envelope_does_not_depend_on_how_audio_is_cut(data: bytes, places: li
 @settings(max_examples=40)
 @given(st.binary(min_size=2, max_size=40_000), st.binary(max_size=40_000))
 def test_any_two_takes_have_an_answer_in_the_end(heard: bytes, repeat: bytes) -> None:
-    first, second = take(heard[: len(heard) & ~1]), take(repeat[: len(repeat) & ~1])
-    seam = find_seam(first, second, complete=True)
-    assert seam is not None
-    assert 0 <= seam.at_bytes <= len(second.data)
+    repeat = repeat[: len(repeat) & ~1]
+    seam = place(take(heard[: len(heard) & ~1]), repeat)
+    assert 0 <= seam.at_bytes <= len(repeat)
     assert seam.at_bytes % 2 == 0
     assert 0.0 <= seam.confidence <= 1.0
     assert seam.overlap_s >= 0.0
 
 
 def test_too_little_of_a_repeat_has_no_answer_yet() -> None:
-    heard = speech(1, stretch=0.08)[:32_000]
-    assert find_seam(take(heard), take(speech(2, stretch=0.08)[:20_000]), complete=False) is None
-    assert find_seam(take(heard), take(speech(2, stretch=0.08)[:42_000]), complete=False) is not None
+    repeat, again = Repeat(take(speech(1, stretch=0.08)[:32_000])), speech(2, stretch=0.08)
+    assert repeat.feed(again[:20_000]) is None
+    assert repeat.feed(again[20_000:42_000]) is not None
+
+
+@settings(max_examples=20)
+@given(st.integers(8_000, 40_000), st.sampled_from((0.0, 0.02, 0.08)), st.integers(1, 3_000))
+def test_the_place_does_not_depend_on_how_the_repeat_comes(cut: int, stretch: float, n_samples: int) -> None:
+    heard, again = take(speech(1, stretch=stretch)[: 2 * cut], keep_s=EXACT_S), speech(2, stretch=stretch)
+    parts = [again[at : at + 2 * n_samples] for at in range(0, len(again), 2 * n_samples)]
+    assert place(heard, *parts) == place(heard, again)
+
+
+def test_the_place_is_told_before_the_repeat_has_come_as_far_as_it_may_have_to() -> None:
+    """Of a repeat that is as fast, a quarter of a second after it; not after all by which it could be slower."""
+    heard, again = speech(1, stretch=0.02)[:64_000], speech(3, stretch=0.02)
+    repeat = Repeat(take(heard, keep_s=EXACT_S))
+    at = next(at for at in range(0, len(again), 160) if repeat.feed(again[at : at + 160]))
+    assert at <= 64_000 + FORMAT.bytes_for(0.25 + 0.2)
+
+
+def test_a_word_that_had_hardly_begun_is_not_lost() -> None:
+    """Less than a step of it was heard: it is the same as none, and as the pause behind it."""
+    text = "The sky is blue and it is up. "
+    coding = Coding(char_samples=480, lead_in_s=0.2, stretch=0.02)
+    for seed in range(12):
+        first, second = (Renderer(coding, FORMAT.sample_rate_hz, Random(f"{seed} {n}")).say(text) for n in (1, 2))
+        for begin in (at for at in range(2, len(first), 2) if any(first[at : at + 2]) and not any(first[at - 2 : at])):
+            for samples in (1, 20, 79):
+                heard = first[: begin + 2 * samples]
+                said = decode(heard + second[place(take(heard, keep_s=EXACT_S), second).at_bytes :])
+                assert compare(said, text.strip())[0] == 0, (seed, said)
 
 
 def test_when_only_silence_was_heard_all_is_said() -> None:
-    seam = find_seam(take(bytes(8_000)), take(b""), complete=False)
+    seam = Repeat(take(bytes(8_000))).feed(b"")
     assert seam is not None
     assert (seam.at_bytes, seam.confidence) == (0, 1.0)
 
 
 def test_another_text_is_no_match_and_is_repeated_rather_than_lost() -> None:
     noise = Random(1).randbytes(32_000)
-    seam = find_seam(take(speech(1)[:32_000]), take(noise), complete=True)
-    assert seam is not None
+    seam = place(take(speech(1)[:32_000]), noise)
     assert seam.confidence < 0.5
     assert seam.at_bytes < 32_000 - FORMAT.bytes_for(0.36)
 
