@@ -18,6 +18,7 @@ __all__ = [
     "MS",
     "ROOT",
     "SCRUBBED",
+    "SOAK_S",
     "Finished",
     "assert_no_canary",
     "child_environment",
@@ -32,6 +33,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Every time in a test is a multiple of this. On a slow machine LLM2WS_TEST_SCALE=5 stretches them all.
 MS = 0.001 * float(os.environ.get("LLM2WS_TEST_SCALE", "1"))
+
+# How long the soak lasts.
+SOAK_S = float(os.environ.get("LLM2WS_TEST_SOAK_S", "60"))
 
 # In every credential of the tests (fixture `canary`), new in each run, and nowhere else.
 CANARY = "canary" + secrets.token_hex(8)

@@ -134,6 +134,7 @@ class Daemon:
         self._closing: set[asyncio.Task[None]] = set()  # services that were replaced, and are in use for the last time
         metrics.gauge("conversations", "Requests and WebSockets in progress", lambda: self.running)
         metrics.gauge("answers_running", "Answers in progress", lambda: len(self.turns))
+        metrics.gauge("tasks", "Tasks of the event loop; more and more without more conversations is a leak", _count_tasks)
         metrics.gauge("speech_connections", "Open connections to speech endpoints", self._connections)
         self._measure_pings()
 
@@ -190,6 +191,10 @@ class Daemon:
         while self._using[service] if service is not None else self._using:
             self._left.clear()
             await self._left.wait()
+
+
+def _count_tasks() -> int:
+    return len(asyncio.all_tasks())
 
 
 DAEMON = web.AppKey("daemon", Daemon)

@@ -75,17 +75,17 @@ async def test_ten_thousand_idle_sockets(tmp_path: Path) -> None:
     """Some say nothing, some half of a request, some are kept after one."""
     async with process(tmp_path) as daemon:
         await speaks(daemon)
-        memory_kb, used = used_by(daemon.pid)
+        memory_kb, used, _ = used_by(daemon.pid)
         with descriptors(0, 10_500), descriptors(daemon.pid, 10_500):
             idle = [opened(daemon.url, IDLE[n % 3]) for n in range(10_000)]
             await speaks(daemon)
-            memory_then_kb, used_then = used_by(daemon.pid)
+            memory_then_kb, used_then, _ = used_by(daemon.pid)
             assert used_then >= used + 10_000
             assert memory_then_kb - memory_kb < 10_000 * 30
             for one in idle:
                 one.close()
         async with asyncio.timeout(30):
-            while used_by(daemon.pid)[1] > used + 20:
+            while used_by(daemon.pid).descriptors > used + 20:
                 await speaks(daemon)
         daemon.signal(signal.SIGTERM)
         assert await daemon.code() == 0
@@ -100,7 +100,7 @@ async def test_no_descriptors_are_left(tmp_path: Path, loop: str) -> None:
     async with process(tmp_path, speech=speech, env=env) as daemon, sdk(daemon) as client:
         answer = await client.chat.completions.create(**SPOKEN, stream=True)
         await anext(aiter(answer))
-        with descriptors(daemon.pid, used_by(daemon.pid)[1] + 50):
+        with descriptors(daemon.pid, used_by(daemon.pid).descriptors + 50):
             idle = [opened(daemon.url) for _ in range(300)]
             _, transcript, _, _ = await heard(answer)
             assert transcript.strip() == TEXT
@@ -125,12 +125,12 @@ async def test_a_compressed_body_is_not_unpacked_beyond_the_limit(tmp_path: Path
     bomb = packer.compress(b'{"input": "' + b" " * 200_000_000) + packer.flush()
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     async with process(tmp_path) as daemon, aiohttp.ClientSession(daemon.url) as http:
-        before_kb, _ = used_by(daemon.pid)
+        before_kb = used_by(daemon.pid).memory_kb
         for path in BODIES:
             async with http.post(path, data=io.BytesIO(bomb), headers=headers) as answer:
                 assert answer.status == 413
                 assert "send less" in (await answer.json())["error"]["message"]
-        assert used_by(daemon.pid, peak=True)[0] < before_kb + 50_000
+        assert used_by(daemon.pid, peak=True).memory_kb < before_kb + 50_000
         await speaks(daemon)
 
 
