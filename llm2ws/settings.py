@@ -203,8 +203,12 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     language: Annotated[str, Meta(description="whose abbreviations are known, such as de; empty: all that are")] = ""
     max_chars: Annotated[int, Meta(ge=20, description="the longest fragment")] = 300
-    first_min_chars: Annotated[int, Meta(ge=1, description="the shortest first fragment: shorter is heard sooner")] = 20
-    first_max_chars: Annotated[int, Meta(ge=20, description="the longest first fragment")] = 120
+    first_min_chars: Annotated[
+        int, Meta(ge=1, description="past half of this a comma ends the first fragment, past four times it a conjunction")
+    ] = 20
+    first_max_chars: Annotated[
+        int, Meta(ge=20, description="the first fragment is cut here, unless it ends by itself within an eighth more")
+    ] = 120
     token_s: Annotated[float, Meta(gt=0, description="silence of what writes the text after which it counts as dead")] = 300.0
     code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
         "The code is on your screen."
