@@ -222,9 +222,10 @@ class Service:
             replicas = self.settings.server.replicas
             self._pool = await stack.enter_async_context(Pool(replicas=replicas, connect_s=connect_s))
             for name, entry in self._entries.items():  # what cannot be asked for is known now, and not with the first turn
-                if entry.connections is not None and entry.connections < replicas:
-                    what = f"speech.{name}.connections: {entry.connections} cannot be shared by {replicas} replicas"
-                    raise ConfigError(what, hint="run fewer, or raise it if the plan has more")
+                for limit, value in (("connections", entry.connections), ("turns", entry.turns)):
+                    if value is not None and value < replicas:
+                        what = f"speech.{name}.{limit}: {value} cannot be shared by {replicas} replicas"
+                        raise ConfigError(what, hint="run fewer, or raise it if the plan has more")
                 self._endpoints(name, audio_format(entry), "", 1.0)
             for name, llm in self._llms.items():
                 client = self._clients[name] = llm_client(self.settings, llm)
@@ -382,6 +383,7 @@ class Service:
             dialect,
             name,
             connections=entry.connections,
+            turns=entry.turns,
             limits=self._limits or dataclasses.replace(_LOCAL_LIMITS if local else dialect.limits, **given),
             tls=self._tls.get(entry.ca_file),
             silence_s=entry.silence_s,

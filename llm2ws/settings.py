@@ -93,6 +93,9 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     silence_s: Annotated[float, Meta(gt=0, description="how long it may be silent while it owes audio")] = 10.0
     connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
     connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
+    turns: Annotated[
+        Positive | None, Meta(description="how many may be spoken at once, where the plan counts these; others wait")
+    ] = None
     failover: Annotated[tuple[str, ...], Meta(description="names of the endpoints that take over when it fails")] = ()
     resume: Annotated[
         Literal["seam", "next-group", "fail"],
@@ -274,7 +277,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert_file: Annotated[str, Meta(description="a PEM file with the certificate; empty: plain http")] = ""
     tls_key_file: Annotated[str, Meta(description="a PEM file with its key; empty: it is in the other file")] = ""
     replicas: Annotated[
-        int, Meta(gt=0, description="daemons that share the endpoints' connections; each has an equal part")
+        int, Meta(gt=0, description="daemons that share the endpoints' connections and turns; each has an equal part")
     ] = 1
     drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
     ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
