@@ -88,7 +88,7 @@ class Pacing:
         self._ahead_s = ahead_s
         self._dry_s = dry_s
         self.handed_s = 0.0  # audio that has gone to whoever takes it
-        self._first_handed_at: float | None = None
+        self._dry_at: float | None = None  # when all of it has been heard, by the clock
         self._played: tuple[float, float] | None = None  # position reported, and when
         self._flushed_at: deque[float] = deque()  # unanswered flushes
         self._audio_since_ack = False
@@ -99,8 +99,8 @@ class Pacing:
 
     def handed_out(self, seconds: float, now: float) -> None:
         """So much audio has gone to whoever takes it."""
-        if self._first_handed_at is None:
-            self._first_handed_at = now
+        # What comes after a silence is heard from then on: the silence is not made up for.
+        self._dry_at = max(now, self._dry_at or now) + seconds
         self.handed_s += seconds
 
     def played(self, position_s: float, now: float) -> None:
@@ -138,14 +138,12 @@ class Pacing:
     # Questions
 
     def played_s(self, now: float) -> float:
-        """How much has been heard: as reported, else as much as can have been since the first audio was handed out."""
+        """How much has been heard: as reported, else as much as can have been since it was handed out."""
         if self._played is not None:
             return min(self._played[0], self.handed_s)
-        if self._first_handed_at is None:
-            return 0.0
-        if self.pace is Pace.NONE:
+        if self._dry_at is None or self.pace is Pace.NONE:
             return self.handed_s
-        return min(self.handed_s, now - self._first_handed_at)
+        return self.handed_s - max(0.0, self._dry_at - now)
 
     def buffered_s(self, utterance: Utterance, now: float) -> float:
         """Seconds of audio that the listener has not heard and will get without another Flush, open text left out."""
@@ -261,4 +259,4 @@ class Pacing:
     @property
     def _stands_still(self) -> bool:
         """Whether the listener's position changes only when something is reported or handed out, not with the clock."""
-        return self.pace is Pace.NONE or self._played is not None or self._first_handed_at is None
+        return self.pace is Pace.NONE or self._played is not None or self._dry_at is None

@@ -59,10 +59,12 @@ def test_what_was_heard_is_what_is_reported_or_what_can_have_been() -> None:
     assert pacing.played_s(5.0) == 0.0
     pacing.handed_out(2.0, 10.0)
     assert [pacing.played_s(now) for now in (10.0, 11.5, 20.0)] == [0.0, 1.5, 2.0]
+    pacing.handed_out(4.0, 20.0)  # after a silence, that is not made up for
+    assert [pacing.played_s(now) for now in (20.0, 21.5, 30.0)] == [2.0, 3.5, 6.0]
     pacing.played(0.5, 12.0)
     assert pacing.played_s(20.0) == 0.5
     pacing.played(99.0, 12.0)
-    assert pacing.played_s(20.0) == 2.0
+    assert pacing.played_s(20.0) == 6.0
     hurried = Pacing(Pace.NONE)
     hurried.handed_out(2.0, 10.0)
     assert hurried.played_s(10.0) == 2.0
