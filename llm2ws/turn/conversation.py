@@ -28,7 +28,7 @@ class Conversation:
 
     A turn that is started while another is still speaking is read and cut ahead, and spoken after it.
 
-    `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoint's own.
+    `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoints' own.
     `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
     takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
     most. `slow_consumer_s`: after so long without anybody taking
@@ -58,7 +58,8 @@ class Conversation:
                 raise ConfigError(what, hint="endpoints that stand in for each other need one format")
         self._voicing = Voicing(
             tuple(endpoints),
-            policy or first.policy,
+            # Of several, that of the one that wants the longest pieces: half a word is no beginning for it when it takes over.
+            policy or max((endpoint.dialect.policy for endpoint in endpoints), key=list(Policy).index),
             pace,
             cleaner,
             fragmenter,
