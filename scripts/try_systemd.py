@@ -87,7 +87,7 @@ def speaks(key: str = "") -> None:
 
 
 def waits_or_is_told() -> None:
-    """A client who comes in the midst of a restart has to wait; who came just before may be told to ask again. None is refused."""
+    """Who comes in the midst of a restart has to wait, who came just before may be told to ask again. Nobody is refused."""
     try:
         status = ask("GET", "/v1/models")[0]
     except (http.client.RemoteDisconnected, ConnectionResetError):  # its connection had just been accepted
@@ -178,9 +178,20 @@ def files() -> set[str]:
 # --- what is to be shown ----------------------------------------------------------------------------------------------------
 
 
-def it_installs() -> None:
-    said = sh(INSTALL)
+def it_is_installed_as_the_readme_says() -> None:
+    (block,) = re.findall(r"^```sh\n(sudo .*?)^```$", (INSTALL.parents[1] / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    folder = Path("/tmp/clone")
+    folder.mkdir()
+    (folder / "scripts").symlink_to(INSTALL.parent)
+    # root needs no sudo, and edits without an editor.
+    edits = """sudoedit() { printf '[speech.deepgram]\\napi_key_file = "deepgram"\\nurl = "ws://127.0.0.1:9"\\n' >>"$1"; }"""
+    said = sh("sh", "-euc", f'cd {folder}; DEEPGRAM_API_KEY={FIRST}; sudo() {{ "$@"; }}; {edits}\n{block}')
     expect("it says that it runs", "installed and started" in said)
+    expect("speech", (folder / "service.wav").stat().st_size > 4_000)
+    until("the key has been read", lambda: "settings were reloaded" in log("-n", "5"))
+    sh("rm", "-r", folder, KEYS / "deepgram", SETTINGS)
+    sh(INSTALL)
+    systemctl("restart", "llm2ws.service")
     for name, value in {"ActiveState": "active", "UnitFileState": "enabled", "Result": "success"}.items():
         expect(name, show(name), value)
     expect("the status", show("StatusText").startswith("listening on http://127.0.0.1:8765; 0 conversations"))
@@ -361,7 +372,7 @@ def main() -> int:
     OWN.mkdir(exist_ok=True)
     before = files()
     points: tuple[Callable[[], None], ...] = (
-        it_installs,
+        it_is_installed_as_the_readme_says,
         it_is_installed_again_and_edited_settings_are_kept,
         it_has_no_rights,
         it_speaks,
