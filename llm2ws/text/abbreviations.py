@@ -458,6 +458,10 @@ def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
     return found[0] if len(found) == 1 else frozenset().union(*found)
 
 
+for _table in (_NEVER, _BEFORE_NUMBER, _MAY_END, _ENDS):
+    _split(_table["en"])  # they count in every language: no turn waits for them
+
+
 @cache
 def words_of(language: str | None) -> Words:
     """The words of a language ("de", "pt-BR"); None: of all of them together, without those that mean something else elsewhere."""

@@ -123,8 +123,7 @@ class Fragmenter:
         if self._idle and last < self._max_chars:
             found = self._pattern.search(held, self._scan)
             if found is None:
-                if last > self._scan:
-                    self._scan = last
+                self._scan = last
                 return []
             self._scan = found.start()
             if self._scan == last and held[last] in _STOPS:
@@ -138,7 +137,7 @@ class Fragmenter:
         cuts: list[Verdict] = []
         if self._sentences and size:
             self._text += "\n"  # so that whatever waits for more is decided
-            cuts = [verdict for verdict in self._cuts(len(text)) if verdict.at < size]
+            cuts = [verdict for verdict in self._cuts(size - 1) if verdict.at < size]  # the last character ends the text anyway
             self._text = text
         if text:
             cuts.append(cut(len(text), "the text ended", Boundary.END))

@@ -47,13 +47,14 @@ def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
     """The line feed at `at`, after a line of so many columns."""
     text, start, end, _, _ = view
     place = start + len(text[start:at].rstrip())
-    if SPEAKABLE.search(text, start, place) is None:
+    word = place > start and text[place - 1].isalnum()  # ends the line
+    if not word and SPEAKABLE.search(text, start, place) is None:
         return go_on(at + 1)
     if line.closed:
         return cut(place, "a line that is one: heading, table row, code")
     if text[place - 1] in ":：\\" or text[at - 2 : at] == "  ":
         return cut(place, "the end of a line")
-    ended = _ENDED.search(text, max(start, place - 12), place) is not None
+    ended = not word and _ENDED.search(text, max(start, place - 12), place) is not None
     following = match_end(_SPACE, text, at + 1, end)
     if columns < _SHORT or columns > _LONG:
         if columns > _LONG or line.item or ended or not _begins_with_capital(text, start, place):
