@@ -54,7 +54,7 @@ FORMAT = AudioFormat(sample_rate_hz=8_000)
 SPEEDS = (1.0, 1.02, 0.98, 1.06, 0.94)
 NEAR_S = 0.03  # two places that are no further apart are the same to the ear
 HANDSHAKE_S, FIRST_BYTE_S, LEAD_IN_S, PACE = 0.05, 0.08, 0.2, 3.0
-SLACK_S, SLACK_SHARE = 0.2, 0.08  # of a repeat, that is looked through for the place
+SURE_S = 0.25  # of a repeat, beyond the place, until that is sure
 
 
 class Cut(NamedTuple):
@@ -100,7 +100,7 @@ async def speak(stretch: float, at_frame: int, seed: int, max_frame_bytes: int) 
             cut_at = cut.result()
     before_s = FORMAT.seconds(sum(len(data) for at, data in heard if at <= cut_at))
     group_s = before_s - max((s.start_s for s in turn.spoken.stretches if s.start_s <= before_s), default=0.0)
-    searched_s = group_s * (1 + SLACK_SHARE) + SLACK_S + LEAD_IN_S + FORMAT.seconds(max_frame_bytes)
+    searched_s = group_s + SURE_S + LEAD_IN_S + FORMAT.seconds(max_frame_bytes)
     lost, twice = compare(said := decode(b"".join(data for _, data in heard)), TEXT)
     late_s = min(at for at, _ in heard if at > cut_at) - cut_at
     return Cut(lost, twice, said == TEXT, late_s, HANDSHAKE_S + FIRST_BYTE_S + searched_s / PACE, confidence)
