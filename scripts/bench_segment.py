@@ -11,7 +11,8 @@ wrong   per 1000 sentences, cuts that are neither at a marked end nor at clause 
 hold    tokens that arrive after a sentence has ended until all of it is out: mean and the largest
 first   tokens until the first fragment: mean
 lost    letters and digits that never came out
-us      of CPU per token, the fastest of five runs
+us      of CPU per token: the median of passes in which the cutters take turns
+cold    the same in the first pass: with whatever a cutter sets up when it is first used
 
 Peers are measured if they are installed: pip install sentence-stream stream2sentence pysbd. The second table shows, for long
 texts of several kinds, the CPU per token in the first and the last tenth, and the longest fragment.
@@ -21,12 +22,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import math
 import re
 import statistics
 import sys
 import tomllib
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -40,7 +41,7 @@ __all__ = ["clause_first", "sentence"]
 
 TEXTS = Path(__file__).resolve().parent.parent / "tests" / "data" / "segment" / "texts.toml"
 MARK = "¦"
-REPEATS = 5  # of which the fastest counts
+PASSES = 15
 CLAUSE = ",;:—–،؛，、；：-…"
 
 Cutter = Callable[[Iterable[str], str], Iterator[tuple[str, int]]]
@@ -153,7 +154,6 @@ class Score(NamedTuple):
     holds: list[int]
     firsts: list[int]
     lost: int
-    us: float
 
 
 def _letters(text: str) -> int:
@@ -176,18 +176,11 @@ def load() -> list[Text]:
 
 
 def measure(cutter: Cutter, texts: list[Text]) -> Score:
-    sentences = found = cuts = wrong = lost = count = 0
+    sentences = found = cuts = wrong = lost = 0
     holds: list[int] = []
     firsts: list[int] = []
-    cpu_s = 0.0
     for text in texts:
-        fragments, text_s = [], math.inf
-        for _ in range(REPEATS):
-            start = process_time()
-            fragments = list(cutter(text.tokens, text.language))
-            text_s = min(text_s, process_time() - start)
-        cpu_s += text_s
-        count += len(text.tokens)
+        fragments = list(cutter(text.tokens, text.language))
         sentences += len(text.ends) + 1
         total = _letters("".join(text.tokens))
         at, out = 0, {}  # where each fragment ends, and after how many tokens it was out
@@ -207,7 +200,22 @@ def measure(cutter: Cutter, texts: list[Text]) -> Score:
         for end, complete in text.ends.items():
             left = next((read for place, read in out.items() if place >= end), len(text.tokens))
             holds.append(max(0, left - complete))
-    return Score(sentences, found, cuts, wrong, holds, firsts, lost, 1e6 * cpu_s / count)
+    return Score(sentences, found, cuts, wrong, holds, firsts, lost)
+
+
+def timed(cutters: dict[str, Cutter], texts: list[Text]) -> dict[tuple[str, str], list[float]]:
+    """By cutter and kind of text, the microseconds of CPU per token in each pass."""
+    kinds = {kind: [text for text in texts if text.kind == kind] for kind in ("chat", "prose")}
+    costs: dict[tuple[str, str], list[float]] = {}
+    for _ in range(PASSES):
+        for name, cutter in cutters.items():
+            for kind, some in kinds.items():
+                start = process_time()
+                for text in some:
+                    deque(cutter(text.tokens, text.language), maxlen=0)
+                cost_s = process_time() - start
+                costs.setdefault((name, kind), []).append(1e6 * cost_s / sum(len(text.tokens) for text in some))
+    return costs
 
 
 def accuracy() -> None:
@@ -219,7 +227,10 @@ def accuracy() -> None:
         except ImportError:
             missing.append(name)
     texts = load()
-    print(f"{'cutter':20} {'kind':6} {'F1':>6} {'wrong':>6} {'hold':>5} {'max':>4} {'first':>6} {'lost':>5} {'us':>8}")
+    costs = timed(cutters, texts)
+    print(
+        f"{'cutter':20} {'kind':6} {'F1':>6} {'wrong':>6} {'hold':>5} {'max':>4} {'first':>6} {'lost':>5} {'us':>8} {'cold':>8}"
+    )
     for name, cutter in cutters.items():
         for kind in ("chat", "prose"):
             score = measure(cutter, [text for text in texts if text.kind == kind])
@@ -228,7 +239,7 @@ def accuracy() -> None:
             hold, first = statistics.fmean(score.holds), statistics.fmean(score.firsts)
             print(
                 f"{name:20} {kind:6} {f1:6.1f} {wrong:6.1f} {hold:5.1f} {max(score.holds):4} {first:6.1f} {score.lost:5} "
-                f"{score.us:8.2f}"
+                f"{statistics.median(costs[name, kind]):8.2f} {costs[name, kind][0]:8.2f}"
             )
     if missing:
         print(f"not installed: {', '.join(missing)}")

@@ -32,3 +32,9 @@ def test_no_word_says_two_things() -> None:
     for language in (None, *abbreviations._STARTERS):
         words = words_of(language)
         assert not words.never & words.starters
+
+
+def test_every_word_that_may_end_in_a_full_stop_is_among_the_abbreviations() -> None:
+    for language in (None, *abbreviations._NEVER):
+        words = words_of(language)
+        assert words.never | words.before_number | words.may_end | words.ends <= words.abbreviations

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm2ws.text.cleaner import Cleaner, Rules
+from llm2ws.text.cleaner import Cleaner, Rules, _plan
 from llm2ws.text.fragments import Hold, Piece
 
 # Whole constructs, halves of them, and what looks like them; chained at random they meet in every order.
@@ -298,3 +298,15 @@ def test_the_work_grows_with_the_text_and_not_faster(
         assert len(cleaner._state.buf) <= 1100 + size
     cleaner.finish()
     assert steps <= 3 * len(text) + 10
+
+
+@given(
+    parts=st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_size=12), keys=st.sampled_from([(), ("hat", "c-d", "-^]")])
+)
+def test_the_quick_search_finds_what_the_full_one_finds(parts: list[str], keys: tuple[str, ...]) -> None:
+    text = "".join(parts)
+    plan = _plan(Rules(), keys)
+    for mode in (plan.prose, plan.code, plan.math):
+        for at in range(len(text) + 1):
+            quick, full = mode.search(text, at), mode.trigger.search(text, at)
+            assert (quick and quick.span()) == (full and full.span())
