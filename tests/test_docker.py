@@ -9,9 +9,12 @@ import asyncio
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,11 +95,11 @@ class Stack:
         override = folder / "override.json"  # JSON is YAML
         override.write_text(json.dumps({"services": changes}))
         files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(override))
-        self._command = [*compose_command(), "-p", self.project, "--project-directory", str(ROOT), *files]
-        self._environ = {**os.environ, "DAEMON_PORT": str(self.port), "BALANCER_PORT": str(self.balancer), **environ}
+        self.command = [*compose_command(), "-p", self.project, "--project-directory", str(ROOT), *files]
+        self.environ = {**os.environ, "DAEMON_PORT": str(self.port), "BALANCER_PORT": str(self.balancer), **environ}
 
     def __call__(self, *args: str) -> str:
-        done = subprocess.run([*self._command, *args], env=self._environ, capture_output=True, text=True, check=False)
+        done = subprocess.run([*self.command, *args], env=self.environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -130,6 +133,34 @@ async def healthy(container: str) -> None:
     finally:
         child.terminate()
         await child.communicate()
+
+
+def test_the_commands_of_the_readme(tmp_path: Path, up: list[Stack]) -> None:
+    """As they are written, but on a port of their own, and under a name of their own."""
+    stack = Stack(tmp_path, {name: {"image": IMAGE} for name in REPLICAS}, BASE_IMAGE=BASE)
+    up.append(stack)
+    readme = (ROOT / "README.md").read_text()
+    (block,) = [
+        text for text in re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL) if text.startswith("docker")
+    ]
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    path = f"PATH={shlex.quote(os.environ['PATH'])}"
+    (folder / "docker").write_text(f'#!/bin/sh\nshift\n{path} exec {shlex.join(stack.command)} "$@"\n')
+    (folder / "docker").chmod(0o755)
+
+    done = subprocess.run(
+        ["sh", "-euc", block.replace("8765", str(stack.port))],
+        cwd=tmp_path,
+        env={**stack.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hello.mp3").stat().st_size > 1_000
+    assert stack("ps", "-q", "balancer", "prometheus", "grafana") == ""
 
 
 async def test_the_default_stack_speaks_confined_and_is_stopped_without_loss(tmp_path: Path, up: list[Stack]) -> None:
@@ -179,10 +210,12 @@ async def running(*args: str) -> AsyncIterator[tuple[str, str]]:
         docker("rm", "--force", container)
 
 
-async def logged(container: str, text: str) -> None:
-    """Wait until it is in the log."""
+async def logged(container: str, text: str, since: float = 0) -> None:
+    """Wait until it is in the log. `since`: seconds since 1970."""
     child = await asyncio.create_subprocess_exec(
-        *("docker", "logs", "--follow", container), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *("docker", "logs", "--follow", "--since", f"{since:.3f}", container),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     assert child.stdout is not None
     try:
@@ -278,3 +311,10 @@ async def test_three_replicas_share_an_endpoint_and_can_be_replaced(tmp_path: Pa
     await assert_a_burst_is_served(url)
     await assert_a_drained_one_loses_no_call(url, drain)
     await assert_idle_clients_come_back(url, kill)
+
+    # A new container in the place of the drained one, at a new address, is found; and serves when it is the only one.
+    begun = time.time()
+    await asyncio.to_thread(stack, "up", "-d", "--no-build", "--no-deps", "--force-recreate", "llm2ws-2")
+    await logged(stack.container("balancer"), "Server llm2ws/llm2ws-2 is UP", begun)
+    await asyncio.to_thread(docker, "kill", first)
+    await assert_a_burst_is_served(url)
