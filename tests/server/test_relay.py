@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from llm2ws.settings import ClientLimits, Llm, Server
+from llm2ws.settings import ClientLimits, Llm, Server, Settings, SpeechLimits
 from llm2ws.speech.deepgram_server import ClearIn, SpeakIn
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
 from tests.server.conftest import Running, Start, says
@@ -85,8 +86,6 @@ async def test_a_conversation_and_names(start: Start) -> None:
     ]
 
     def more(settings: Any) -> Any:
-        from msgspec.structs import replace
-
         return replace(settings, llm={**settings.llm, "parrot": Llm(kind="echo")})
 
     async with start(ANSWER, change=more) as daemon:
@@ -237,6 +236,29 @@ async def test_an_endpoint_that_fails_is_told(start: Start) -> None:
     assert [name for name, _ in events][-2:] == ["error", "done"]
     assert "operator" in events[-2][1]["message"]
     assert events[-1][1]["outcome"] == "lost"
+
+
+async def test_a_lost_connection_is_told_and_the_rest_is_heard(start: Start) -> None:
+    async with start(ANSWER) as daemon:
+        daemon.speech.drops.append(Drop(How.RESET, at_frame=2))
+        events = await chat(daemon, query="?audio=1")
+    assert [data["kind"] for name, data in events if name == "notice"] == ["resumed"]
+    assert events[-1][1]["outcome"] == "done"
+
+
+async def test_a_limit_that_holds_speech_back_is_told(start: Start) -> None:
+    def few(settings: Settings) -> Settings:
+        limits = SpeechLimits(chars_per_window=60)
+        return replace(settings, speech={"faulty": replace(settings.speech["faulty"], limits=limits)})
+
+    async with start(ANSWER * 3, change=few) as daemon:
+        async with daemon.http.post("/chat?audio=1", json=ASK) as answer:
+            while (await answer.content.readline()) != b"event: notice\n":
+                pass
+            notice = json.loads((await answer.content.readline()).removeprefix(b"data: "))
+        assert notice["kind"] == "delayed"
+        assert "limit on characters" in notice["message"]
+        await daemon.daemon.until_unused()
 
 
 async def test_limits_and_the_end_of_the_daemon(start: Start) -> None:
