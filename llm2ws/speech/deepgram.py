@@ -1,12 +1,12 @@
 """Deepgram Speak, WebSocket v1 (Aura, Aura-2).
 
-From the vendor's asyncapi document and pages of 2025-07 to 2026-07; where they contradict what its service was seen to send
-(the names in `Warning`), both are read.
+From the vendor's asyncapi document and pages of 2025-07 to 2026-07; where they contradict what its
+service was seen to send (the names in `Warning`), both are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 from urllib.parse import urlencode, urlsplit
@@ -45,8 +45,6 @@ __all__ = [
     "VOICE",
     "VOICES",
     "Deepgram",
-    "deepgram_refused",
-    "deepgram_request",
 ]
 
 URL = "wss://api.deepgram.com/v1/speak"
@@ -81,15 +79,17 @@ _FLUSH, _CLEAR, _CLOSE = ('{"type":"Flush"}', '{"type":"Clear"}', '{"type":"Clos
 CLOSE_REASONS: dict[str, Verdict] = {
     "MESSAGE-0000": CLOSE_CODES[1003],
     "DATA-0000": ("the endpoint did not understand a message", "this is a bug of llm2ws", None),
-    "DATA-0001": ("more characters in a minute than the endpoint allows", "lower chars_per_window for it", 60.0),
+    "DATA-0001": ("more characters in a minute than it allows", "lower chars_per_window", 60.0),
     "BIG-0000": CLOSE_CODES[1009],
-    "BIG-0001": ("a text was longer than the endpoint allows", "lower chars_per_speak for it", None),
+    "BIG-0001": ("a text was longer than it allows", "lower chars_per_speak for it", None),
     "NET-0000": CLOSE_CODES[1011],
     "NET-0001": ("the endpoint had no message from us in time", "try again", 0.0),
     "NET-0002": ("the endpoint could not send to us", "look at the network", 0.0),
     "NET-0003": ("the connection had reached the age that the endpoint allows", "try again", 0.0),
 }
-STATUSES = lenient.STATUSES | {401: ("the key is wrong or missing: set DEEPGRAM_API_KEY or api_key", None)}
+STATUSES = lenient.STATUSES | {
+    401: ("the key is wrong or missing: set DEEPGRAM_API_KEY or api_key", None),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,27 @@ class Deepgram:
         life_s=3_600.0,
     )
     traits = Traits()
+    usual = (URL, VOICE)
+    rates_hz = SAMPLE_RATES_HZ
+    reasons = CLOSE_REASONS
 
     @property
     def format(self) -> AudioFormat:
         return self.setup.format
 
     def request(self) -> Request:
-        return deepgram_request(self.setup, URL, VOICE, SAMPLE_RATES_HZ)
+        setup, (url, voice) = self.setup, self.usual
+        check_setup(setup, "Deepgram", self.rates_hz)
+        query: dict[str, str | int | float] = {
+            "model": setup.voice or voice,
+            "encoding": setup.format.encoding.value,
+            "sample_rate": setup.format.sample_rate_hz,
+        }
+        if setup.speed != 1.0:
+            query["speed"] = setup.speed
+        url = checked_url(setup.url or url, key=setup.key, path=urlsplit(url).path)
+        headers = {"Authorization": f"Token {setup.key}"} if setup.key else {}
+        return Request(f"{url}{'&' if '?' in url else '?'}{urlencode(query)}", headers)
 
     def encode(self, command: Command) -> list[str | bytes]:
         match command:
@@ -126,7 +140,7 @@ class Deepgram:
                 return [_CLEAR]
             case Close():
                 return [_CLOSE]
-            case Begin() | KeepAlive():  # v1 speak has neither; a KeepAlive would close the socket (DATA-0000)
+            case Begin() | KeepAlive():  # it has neither; a KeepAlive would end it (DATA-0000)
                 return []
             case _:
                 assert_never(command)
@@ -143,7 +157,8 @@ class Deepgram:
             case "Cleared":
                 return [Cancelled()]
             case "Warning":
-                # The document says code and description; the live service was seen to send warn_code and warn_msg.
+                # The document says code and description; the live service was seen to send
+                # warn_code and warn_msg.
                 code = self._clean(read_text(data, "warn_code", "code"))
                 warned = Warned(code, read_text(data, "warn_msg", "description"))
                 return [warned, FlushRefused()] if code == "EXCESSIVE_FLUSH" else [warned]
@@ -154,34 +169,15 @@ class Deepgram:
                 return [Unknown(self._clean(str(kind))[:40])]
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
-        return deepgram_refused(self.setup, status, headers, body)
+        answer = read_object(body)
+        code, what = read_text(answer, "err_code", "error_code"), read_text(answer, "err_msg")
+        # aiohttp gives no body, so the reason is looked for in both places.
+        said = ": ".join(filter(None, (code, what or headers.get("dg-error", ""))))
+        return refusal(status, self._clean(said), STATUSES)
 
     def closed(self, code: int, reason: str) -> Failed:
-        return closing(code, self._clean(reason), CLOSE_REASONS.get(reason.split(":")[0].strip()))
+        known = self.reasons.get(reason.split(":")[0].strip())
+        return closing(code, self._clean(reason), known)
 
     def _clean(self, text: str) -> str:
         return one_line(text, self.setup.key)
-
-
-def deepgram_request(setup: Setup, url: str, voice: str, rates: Mapping[Encoding, Sequence[int]]) -> Request:
-    """The handshake of both versions, at `url` and with `voice` where the Setup names none. Raises ConfigError."""
-    fmt = setup.format
-    check_setup(setup, "Deepgram", rates)
-    query: dict[str, str | int | float] = {
-        "model": setup.voice or voice,
-        "encoding": fmt.encoding.value,
-        "sample_rate": fmt.sample_rate_hz,
-    }
-    if setup.speed != 1.0:
-        query["speed"] = setup.speed
-    url = checked_url(setup.url or url, key=setup.key, path=urlsplit(url).path)
-    headers = {"Authorization": f"Token {setup.key}"} if setup.key else {}
-    return Request(f"{url}{'&' if '?' in url else '?'}{urlencode(query)}", headers)
-
-
-def deepgram_refused(setup: Setup, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
-    """What a handshake answered with another status than 101 means, in both versions."""
-    answer = read_object(body)
-    # aiohttp gives no body, so the reason is looked for in both places.
-    words = (read_text(answer, "err_code", "error_code"), read_text(answer, "err_msg") or headers.get("dg-error", ""))
-    return refusal(status, one_line(": ".join(filter(None, words)), setup.key), STATUSES)

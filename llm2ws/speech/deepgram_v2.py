@@ -9,18 +9,16 @@ sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
+from ..audio import Encoding
 from ..text.fragments import Policy
-from . import deepgram
-from .deepgram import deepgram_refused, deepgram_request
-from .dialect import Limits, Request, Setup, Traits
-from .lenient import closing, one_line, read_object, read_text
+from .deepgram import CLOSE_REASONS, Deepgram
+from .dialect import Limits, Traits
+from .lenient import read_object, read_text
 from .messages import (
     Audio,
     Begin,
@@ -55,7 +53,7 @@ SAMPLE_RATES_HZ = {
 }
 
 _FLUSH, _INTERRUPT, _CLOSE = (f'{{"type":"{kind}"}}' for kind in ("Flush", "Interrupt", "Close"))
-_REASONS = deepgram.CLOSE_REASONS | {
+_REASONS = CLOSE_REASONS | {
     "DATA-0002": ("the endpoint refused a control within the text", "look at [text.replace]", None),
     "NET-0004": ("the connection was idle for too long", "try again", 0.0),
 }
@@ -64,10 +62,12 @@ _IGNORED = ("NO_AUDIO_GENERATED", "INVALID_INTERRUPT_OFFSET")
 
 
 @dataclass(frozen=True, slots=True)
-class DeepgramV2:
-    """Deepgram Speak v2 for one Setup. Nothing but the order of the turns names them."""
+class DeepgramV2(Deepgram):
+    """Deepgram Speak v2 for one Setup: the same handshake, other messages.
 
-    setup: Setup
+    Nothing but the order of the turns names them.
+    """
+
     name = "deepgram-v2"
     policy = Policy.TOKEN
     limits = Limits(chars_per_speak=2_000, life_s=3_600.0)
@@ -77,13 +77,9 @@ class DeepgramV2:
         played_since_opened=True,
         ping_s=20.0,  # 60 s without a message end the connection; pings count as such
     )
-
-    @property
-    def format(self) -> AudioFormat:
-        return self.setup.format
-
-    def request(self) -> Request:
-        return deepgram_request(self.setup, URL, VOICE, SAMPLE_RATES_HZ)
+    usual = (URL, VOICE)
+    rates_hz = SAMPLE_RATES_HZ
+    reasons = _REASONS
 
     def encode(self, command: Command) -> list[str | bytes]:
         match command:
@@ -129,15 +125,6 @@ class DeepgramV2:
             case kind:
                 return [Unknown(self._clean(str(kind))[:40])]
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
-        return deepgram_refused(self.setup, status, headers, body)
-
-    def closed(self, code: int, reason: str) -> Failed:
-        return closing(code, self._clean(reason), _REASONS.get(reason.split(":")[0].strip()))
-
     def _failed(self, code: str) -> Failed:
-        what, hint, retry_s = _REASONS.get(code) or ("the endpoint failed", "try again", 0.0)
+        what, hint, retry_s = self.reasons.get(code) or ("the endpoint failed", "try again", 0.0)
         return Failed(Scope.LINK, f"{what} ({code})", hint, retry_s, reason=code)
-
-    def _clean(self, text: str) -> str:
-        return one_line(text, self.setup.key)
