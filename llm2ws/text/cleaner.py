@@ -1,6 +1,6 @@
 """Markdown, think blocks, links, emoji in; text fit to be spoken out. Incremental: holding is bounded, words are not held.
 
-    feed -> the next place that is not plain text, in one search
+    feed -> the next place that is not plain text: words are passed over in one scan
          -> which construct it is (markup.py) and what becomes of it (constructs.py)
          -> what is said, with the spaces mended (spacing.py)
 

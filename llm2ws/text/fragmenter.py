@@ -192,7 +192,7 @@ class Fragmenter:
         cuts: list[Verdict] = []
         while True:
             longest = limit = start + self._max_chars
-            if self._clause_first and len(text) > start + self._first_max:
+            if self._clause_first and len(text) > start + self._first_max:  # before that, columns make no difference
                 longest = min(columns_end(text, start, self._first_max), limit)
                 limit = min(longest + self._first_max // _GRACE, limit)
             end = min(limit, len(text))
@@ -207,8 +207,7 @@ class Fragmenter:
                 return cuts
             cuts.append(verdict)
             start = verdict.at
-            if at < start:
-                at = start
+            at = max(at, start)
             self._fresh = verdict.boundary is Boundary.SENTENCE
             self._clause_first = False
             self._keep_kind(start)
