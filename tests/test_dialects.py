@@ -13,7 +13,7 @@ import pytest
 
 from llm2ws import connect
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.config import VENDORS
+from llm2ws.config import VENDORS, load
 from llm2ws.errors import ConfigError
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.service import Service, choose_speech
@@ -100,6 +100,13 @@ async def test_its_key_is_its_vendors(row: Row, canary: Callable[[], str]) -> No
     with pytest.raises(ConfigError, match=f"no key for {row.dialect}: set {variable}, or use the endpoint 'local'"):
         async with Service(Settings(), speech=[row.dialect], llms=[]):
             pass
+
+
+def test_the_first_vendor_whose_key_is_set_speaks(canary: Callable[[], str]) -> None:
+    keys = {f"{account.upper()}_API_KEY": canary() for account in ("cartesia", "elevenlabs", "deepgram")}
+    for first in ("deepgram", "elevenlabs", "cartesia", "local"):
+        assert choose_speech(load(environ=keys).settings)[0] == first
+        keys.pop(f"{first.upper()}_API_KEY", None)
 
 
 async def voice_asked_for(row: Row, entry: Speech, voice: str) -> str:
