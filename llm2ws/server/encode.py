@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Protocol
 
 from msgspec import Meta
@@ -10,6 +11,8 @@ from ..audio import AudioFormat, wav_header
 from .state import Problem
 
 __all__ = ["FORMATS", "Encoder", "Speed", "encoder"]
+
+_log = logging.getLogger(__name__)
 
 MP3_KBITS = 64  # mono speech at 24 kHz; more is not heard
 
@@ -53,12 +56,13 @@ class _Wav:
 
 
 class _Mp3:
-    def __init__(self, fmt: AudioFormat) -> None:
+    def __init__(self, fmt: AudioFormat, param: str) -> None:
         try:
             import lameenc
         except ImportError:
+            _log.warning("mp3 was asked for, and is not installed: pip install 'llm2ws[mp3]'")
             raise Problem(
-                400, "mp3 is not installed here: ask for wav or pcm, or pip install 'llm2ws[mp3]'", param="response_format"
+                400, f"{param}: mp3 is not made here: give wav or pcm", param=param, code="unsupported_value"
             ) from None
         self._lame = lameenc.Encoder()
         self._lame.set_bit_rate(MP3_KBITS)
@@ -84,7 +88,7 @@ def encoder(name: str, fmt: AudioFormat, *, param: str = "response_format") -> E
         case "wav":
             return _Wav(fmt)
         case "mp3":
-            return _Mp3(fmt)
+            return _Mp3(fmt, param)
         case _:
             raise Problem(
                 400,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,17 @@ def test_mp3_lasts_as_long_as_the_audio() -> None:
     # At a constant bit rate the size tells the length; a frame lasts 24 ms, and two of them are the encoder's delay.
     assert data[:2] == b"\xff\xf3"
     assert len(data) * 8 / (MP3_KBITS * 1_000) == pytest.approx(2.0, abs=0.1)
+
+
+def test_without_its_encoder_mp3_is_refused_and_the_operator_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "lameenc", None)
+    with pytest.raises(Problem, match="give wav or pcm") as refused:
+        encoder("mp3", AudioFormat())
+    assert (refused.value.status, refused.value.param) == (400, "response_format")
+    assert "pip install" in caplog.text
+    assert "pip" not in refused.value.message
 
 
 def test_what_is_not_made_is_refused_by_name() -> None:

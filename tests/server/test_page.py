@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from llm2ws.settings import Key, Secret, Server
-from llm2ws.testing import Coding, FaultySpeech, decode
+from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
 from tests.server.conftest import Running, Start, says
 from tests.sources.replay import SSE, End, Reply
 from tests.support import MS, ROOT
@@ -275,6 +275,18 @@ async def test_what_fails_is_said(start: Start) -> None:
         await ask(page)
         assert await page.inner_text("#error") == ""
         await running.speech.__aexit__(None, None, None)
+
+
+@pytest.mark.browser
+async def test_what_happened_to_the_speech_is_told(start: Start) -> None:
+    async with start(TEXT, speech=FaultySpeech(coding=LONG)) as running, browser() as context:
+        running.speech.drops.append(Drop(How.RESET, at_frame=3))
+        page = await opened(context, running.url)
+        await ask(page, until="speaking")
+        status = "document.getElementById('status').textContent"
+        await page.wait_for_function(f"{status} === 'Speaking: went on where the lost connection had broken off'")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("body[data-state=stopped]")
 
 
 @pytest.mark.browser

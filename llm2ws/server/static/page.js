@@ -37,6 +37,7 @@ class Turn {
     this.player = null;
     this.state = "waiting";
     this.failure = "";
+    this.notice = ""; // what holds the speech up, or has changed
     this.stoppedMs = null;
   }
 
@@ -81,6 +82,9 @@ class Turn {
         this.player.push(samples);
         break;
       }
+      case "notice":
+        this.notice = data.message;
+        break;
       case "error":
         this.failure = data.message;
         break;
@@ -210,7 +214,7 @@ function remember(turn) {
 
 const WORDS = {
   waiting: () => "Waiting for the first word …",
-  speaking: () => "Speaking",
+  speaking: (turn) => (turn.notice ? `Speaking: ${turn.notice}` : "Speaking"),
   finished: (turn) => (turn.received ? "Finished" : "There was nothing to say"),
   stopped: (turn) => (turn.stoppedMs === null ? "Stopped" : `Stopped within ${Math.ceil(turn.stoppedMs)} ms`),
   failed: () => "Failed",

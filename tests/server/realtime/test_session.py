@@ -543,6 +543,17 @@ async def test_one_response_at_a_time(start: Start) -> None:
         assert decode(audio(second)) == "Two."
 
 
+async def test_two_responses_at_once_are_one_and_an_error(start: Start) -> None:
+    async with start("One. Two.") as running, connected(running.url) as client:
+        await client.user("Count.")
+        await asyncio.gather(client.sdk.response.create(), client.sdk.response.create())
+        events = await client.until("response.done")
+        assert events[-1].response.status == "completed"
+        errors = [event.error.code for event in events if event.type == "error"]
+        assert errors == ["conversation_already_has_active_response"]
+        assert len(running.llm.requests) == 1
+
+
 @pytest.mark.parametrize("modality", ["audio", "text"])
 async def test_the_llm_fails(start: Start, modality: str) -> None:
     broken = Reply(says("One two three. ").pieces[:5], 200, SSE, End.CUT)
