@@ -106,7 +106,9 @@ def main() -> int:
         llms = [name for name in settings.llm if choose_llm(settings, name)[1].kind != "echo"]
         endpoints = [name for name in settings.speech if choose_speech(settings, name)[1].dialect != LOCAL]
         endpoints += [
-            dialect for dialect, account in ACCOUNTS.items() if account in endpoints and not settings.speech[account].url
+            dialect
+            for dialect, account in ACCOUNTS.items()
+            if account in endpoints and dialect not in endpoints and not settings.speech[account].url
         ]
         keys = [name for name in VENDORS if name.endswith("_KEY")]
         if not llms and not endpoints:

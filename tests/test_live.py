@@ -6,12 +6,14 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import chunk, refusal
 from tests.sources.replay import Reply, replay
 from tests.support import ROOT, assert_no_canary, child_environment
+from tests.vendors.rows import ROWS
 
 TEXT = "Sunlight is made of all colours. Air scatters the short waves most. So the sky is blue, and sunsets are red."
 ANSWER = Reply([chunk(f"{word} ") for word in TEXT.split()] + [chunk(reason="stop") + b"data: [DONE]\n\n"])
@@ -46,6 +48,23 @@ async def test_the_report(tmp_path: Path, canary: Callable[[], str]) -> None:
     assert "next turn done on the same connection" in rows[2][2]
     assert "Sunlight" not in done.stdout
     assert server.requests[0].body["max_tokens"] == 300
+
+
+async def test_every_endpoint_is_in_the_report(tmp_path: Path, canary: Callable[[], str]) -> None:
+    key = canary()
+    async with AsyncExitStack() as stack:
+        env = dict[str, str]()
+        for row in ROWS:
+            server = await stack.enter_async_context(row.server(key=key, pace=4.0))
+            name = f"LLM2WS_SPEECH__{row.dialect.upper().replace('-', '_')}"
+            env |= {f"{name}__URL": server.url, f"{name}__API_KEY": key}
+        done = await asyncio.to_thread(live, tmp_path, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    endpoints = [row.dialect for row in ROWS]
+    spoken = [[f"| echo over {name}", "done"] for name in endpoints]
+    assert [row[:2] for row in rows] == spoken + [[f"| {name} interrupted", "interrupted"] for name in endpoints]
+    assert all("on the same connection" in row[2] for row in rows[len(ROWS) :])
 
 
 async def test_a_failure_is_in_the_report(tmp_path: Path, canary: Callable[[], str]) -> None:

@@ -211,13 +211,15 @@ class Session:
 
     def receive(self, message: str | bytes, now: float) -> list[Event]:
         """A message came. Gives the events that concern turns, each with its `ref`."""
-        come = [self._named(event) for event in self.dialect.decode(message)]
-        events = [told for event in come for told in self._receive(event, now)]
-        about = {getattr(event, "ref", None) for event in come} or {None}
-        for turn in self._turns.values():
-            if turn.ref in about or None in about:
-                self._heard(turn, now)
-        return events
+        told: list[Event] = []
+        events = self.dialect.decode(message)
+        for event in events:
+            named = self._named(event)
+            told += self._receive(named, now)
+            self._heard(getattr(named, "ref", None), now)
+        if not events:
+            self._heard(None, now)
+        return told
 
     def receive_close(self, code: int, reason: str) -> Failed:
         """The connection has ended. 1006 stands for an end without a close frame."""
@@ -325,7 +327,7 @@ class Session:
 
     def _named(self, event: Event) -> Event:
         """The event, with its turn's ref in place of the context's."""
-        if isinstance(event, Opened | Warned | Unknown) or event.ref is None:
+        if isinstance(event, (Opened, Warned, Unknown)) or event.ref is None:
             return event
         turn = self._contexts.get(event.ref)
         ref = turn.ref if turn else 0  # of no turn
@@ -361,15 +363,18 @@ class Session:
         if turn.waiting_since is None:
             turn.waiting_since = now
 
-    def _heard(self, turn: _Turn, now: float) -> None:
-        """A sign of life came: wait on only while the endpoint owes something to the turn.
+    def _heard(self, ref: int | None, now: float) -> None:
+        """A sign of life came, for one turn or (None) for all: wait on only while the endpoint owes something.
 
         It does not while a refused final Flush waits for its window.
         """
-        if turn.in_flight or (turn.state is State.ENDING and self._ends_by_name(turn)):
-            turn.waiting_since = now
-        else:
-            turn.waiting_since, turn.owed_chars = None, 0
+        for turn in self._turns.values():
+            if ref is not None and ref != turn.ref:
+                continue
+            if turn.in_flight or (turn.state is State.ENDING and self._ends_by_name(turn)):
+                turn.waiting_since = now
+            else:
+                turn.waiting_since, turn.owed_chars = None, 0
 
     def _patience_s(self, turn: _Turn) -> float:
         """How long the endpoint may be silent while it owes audio: the more text it was given, the longer."""
