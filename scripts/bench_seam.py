@@ -34,7 +34,7 @@ from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
-from llm2ws.speech.seam import EXACT_S, Repeat, Take
+from llm2ws.speech.seam import EXACT_S, STEP_S, Envelope, Repeat, Take
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice
 from scripts.bench_pacing import TEXT as PROSE
@@ -53,6 +53,7 @@ STRETCHES = (0.0, 0.02, 0.08)
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 SPEEDS = (1.0, 1.02, 0.98, 1.06, 0.94)
 NEAR_S = 0.03  # two places that are no further apart are the same to the ear
+SILENT = 3.0  # in the envelope's measure: the pauses of the embedded voice are below it
 HANDSHAKE_S, FIRST_BYTE_S, LEAD_IN_S, PACE = 0.05, 0.08, 0.2, 3.0
 SURE_S = 0.25  # of a repeat, beyond the place, until that is sure
 
@@ -144,6 +145,7 @@ class Again(NamedTuple):
     cut_s: float
     goes_on_s: float
     twice: int  # words that begin in between
+    skipped_s: float  # of sound, not of silence: neither heard before nor after
 
 
 async def render(engine: Engine, text: str, *, speed: float = 1.0) -> Spoken:
@@ -166,7 +168,11 @@ def go_on(first: Spoken, second: Spoken, cut_s: float) -> Again:
     here = min(bisect_right(times[1], at_s), len(times[1]) - 1)
     (first_from_s, first_to_s), (from_s, to_s) = (time[here - 1 : here + 1] for time in times)
     goes_on_s = first_from_s + (at_s - from_s) / (to_s - from_s) * (first_to_s - first_from_s)
-    return Again(cut_s, goes_on_s, sum(goes_on_s - NEAR_S <= word.at_s < cut_s - NEAR_S for word in first.words))
+    between = Envelope(FORMAT)
+    between.feed(first.audio[FORMAT.bytes_for(cut_s) : FORMAT.bytes_for(max(cut_s, goes_on_s))])
+    skipped_s = STEP_S * sum(step > SILENT for step in between.steps)
+    twice = sum(goes_on_s - NEAR_S <= word.at_s < cut_s - NEAR_S for word in first.words)
+    return Again(cut_s, goes_on_s, twice, skipped_s)
 
 
 async def real_cuts(engine: Engine, speed: float, *, every_s: float = 0.09) -> list[Again]:
@@ -220,7 +226,7 @@ async def print_real() -> None:
             again, words = sorted(cut.cut_s - cut.goes_on_s for cut in done), sorted(cut.twice for cut in done)
             p50, p95 = len(done) // 2, 95 * len(done) // 100
             print(
-                f"{speed:5.2f} {len(done):6} {1_000 * max(0.0, -again[0]):11.0f} {again[p50]:10.2f} {again[p95]:6.2f} "
+                f"{speed:5.2f} {len(done):6} {1_000 * max(cut.skipped_s for cut in done):11.0f} {again[p50]:10.2f} {again[p95]:6.2f} "
                 f"{again[-1]:6.2f} {words[p95]:10} {words[-1]:5}"
             )
         print(f"\n{'heard, text':>12} {'places':>6} {'error p50':>10} {'p95':>6} {'words p95':>10} {'most':>5} {'within':>7}")
