@@ -118,7 +118,8 @@ async def cluster(folder: Path, speech: FaultySpeech, more: str = "") -> AsyncIt
         await stack.enter_async_context(
             process("haproxy", "-db", "-f", config, env=env, fds=(clients.fileno(), metrics.fileno()))
         )
-        yield Cluster(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in (clients, metrics)), replicas)
+        url, where = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (clients, metrics))
+        yield Cluster(url, where, replicas)
 
 
 async def test_replicas_together_stay_within_what_the_endpoint_allows(tmp_path: Path) -> None:
