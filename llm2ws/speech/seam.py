@@ -17,13 +17,14 @@ from itertools import pairwise
 
 from ..audio import AudioFormat, Encoding, decode_alaw, decode_mulaw
 
-__all__ = ["Envelope", "Repeat", "Seam", "Take"]
+__all__ = ["NEAR_S", "Envelope", "Repeat", "Seam", "Take", "place_like"]
 
 STEP_S = 0.010
 MATCH_STEPS = 200  # of what was heard, aligned with the repeat
 SLACK_STEPS = 20  # the repeat may begin so much earlier or later ...
 SLACK_SHARE = 0.08  # ... and be so much faster or slower
 EXACT_S = 1.0  # of equal bytes: the takes are the same
+NEAR_S = 0.1  # from where the times of words say that a repeat goes on
 PAUSE_STEPS = 3  # of quiet between two words
 WORD_STEPS = 100  # no word is longer
 SYLLABLE_STEPS = 45
@@ -100,6 +101,17 @@ class Take:
 
     def __post_init__(self) -> None:
         self.envelope = Envelope(self.format)
+
+    def forget(self, n_bytes: int) -> None:
+        """Forget all but so much of its end."""
+        del self.data[: max(0, len(self.data) - n_bytes)]
+        del self.envelope.steps[: max(0, len(self.envelope.steps) - n_bytes // self.envelope.step_bytes)]
+
+    @property
+    def ends_quiet(self) -> bool:
+        """Whether it breaks off in a pause."""
+        steps = [*self.envelope.steps, *self.envelope.rest]
+        return not steps or steps[-1] <= _quiet(steps)
 
     def feed(self, data: bytes) -> None:
         """Take audio: whole samples."""
@@ -243,6 +255,17 @@ def _is_lively(steps: list[float]) -> bool:
     """Whether the loudness changes all the time, as that of a real voice does."""
     changes = sorted(abs(a - b) for a, b in pairwise(steps))
     return len(changes) >= LIVELY_STEPS // 2 and changes[len(changes) // 2] >= LIVELY
+
+
+def place_like(heard: Take, repeat: Take, at_s: float) -> float:
+    """The place near `at_s` in a repeat where it is quiet, or loud, as at the end of what was heard; else `at_s`."""
+    quiet, steps, at = _quiet(heard.envelope.steps), repeat.envelope.steps, int(at_s / STEP_S)
+    near = range(max(0, at - round(NEAR_S / STEP_S)), min(len(steps), at + round(NEAR_S / STEP_S) + 1))
+    like = [j for j in near if (steps[j] <= quiet) == heard.ends_quiet]
+    if not like or at in like:
+        return at_s
+    nearest = min(like, key=lambda j: abs(j - at))
+    return (nearest if nearest > at else nearest + 1) * STEP_S
 
 
 def _quiet(steps: list[float]) -> float:

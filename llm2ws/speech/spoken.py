@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from .timing import Mark, cut_raw, word_end
+
 __all__ = ["Heard", "Saying", "Spoken", "Stretch"]
 
 # How long a character is heard, in units of an average letter: marks as silence, digits as words ("1908" has 19 letters).
@@ -36,13 +38,15 @@ class Heard(NamedTuple):
 class Stretch:
     """Audio whose both ends are known, and what was said in it.
 
-    `pauses`: where it is quiet, from and to, in seconds of the turn's audio.
+    `pauses`: where it is quiet, from and to, in seconds of the turn's audio. `words`: where the words are, from endpoints that
+    tell, in characters of all that was said.
     """
 
     start_s: float
     end_s: float
     sayings: tuple[Saying, ...]
     pauses: tuple[tuple[float, float], ...] = ()
+    words: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,16 @@ class Spoken:
                 cut = stretch.sayings[-1].end
             elif played_s > stretch.start_s:
                 cut = max(cut, _cut_within(stretch, played_s, self.text))
-                # The ends are exact, and pauses nearly so; between them the speaker's pace is not known.
-                known = [at_s for _, at_s in _anchors(stretch)]
-                error_s = 0.1 + 0.15 * min(abs(played_s - at_s) for at_s in known)
+                error_s = _error_s(stretch, played_s)
         return Heard(self.text[:cut], self.text[cut:], error_s)
+
+
+def _error_s(stretch: Stretch, played_s: float) -> float:
+    anchors = _anchors(stretch)
+    if stretch.words and (played_s <= stretch.words[-1].end_s or anchors[-2][0] >= anchors[-1][0] - 1):
+        return 0.0
+    # The ends are exact, and pauses nearly so; between them the speaker's pace is not known.
+    return 0.1 + 0.15 * min(abs(played_s - at_s) for _, at_s in anchors)
 
 
 def _cut_within(stretch: Stretch, played_s: float, text: str) -> int:
@@ -92,15 +102,18 @@ def _cut_within(stretch: Stretch, played_s: float, text: str) -> int:
             if raw.strip() == saying.text.strip():
                 cut = saying.start + len(raw) - len(raw.lstrip()) + at
             else:
-                cut = saying.start + round(at / len(saying.text) * len(raw))
+                cut = saying.start + cut_raw(saying.text, at, raw)
             return _word_start(text, min(cut, saying.end), saying.start)
         at -= len(saying.text)
     return stretch.sayings[-1].end
 
 
 def _anchors(stretch: Stretch) -> list[tuple[int, float]]:
-    """Characters of the text said whose time is known: the ends, and marks whose pause is found where it must be."""
+    """Characters of the text said whose time is known: the ends, words, and marks whose pause is found where it must be."""
     said = "".join(saying.text for saying in stretch.sayings)
+    if stretch.words:
+        told = [at for word in stretch.words for at in ((word.begin, word.start_s), (word_end(said, word.end), word.end_s))]
+        return [(0, stretch.start_s), *told, (len(said), max(stretch.end_s, told[-1][1]))]
     weights = _weights(said)
     anchors = [(0, stretch.start_s)]
     pauses = list(stretch.pauses)

@@ -9,13 +9,16 @@ A *carrier* is a place on a connection that says groups of this turn, numbered b
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..audio import AudioFormat
 from ..text.fragments import Boundary, Fragment
-from .seam import EXACT_S, Repeat, Seam, Take
+from .messages import Word
+from .seam import EXACT_S, NEAR_S, Repeat, Seam, Take, place_like
 from .spoken import Saying, Spoken, Stretch
+from .timing import Known, Mark, find_words, resume_at, time_of, word_end
 
 __all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
 
@@ -32,6 +35,8 @@ class Resume(StrEnum):
 
 
 SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
+PACE_CHARS = 100  # after so many, the times of words tell its pace
+UNMARKED_S = 2.0  # beyond twice of what was heard: a repeat without times for its words is taken for one that gets none
 GROUP_S = 12.0
 
 
@@ -60,6 +65,16 @@ class _Group:
     repeat: Repeat | None = None  # while it is said again, until it is known where that goes on
     announced: int = 0  # of `texts`
     start_s: float = 0.0  # in the turn's audio
+    # Where the endpoint tells when words are spoken; times count from the group's audio, and from the repeat's.
+    marks: list[Mark] = field(default_factory=list)
+    repeat_marks: list[Mark] = field(default_factory=list)
+    told: bool = False  # times come before their audio
+    found: Seam | None = None  # by the sound
+    shift_s: float = 0.0  # what is now said of it began so much before the endpoint's own audio
+
+    @property
+    def text(self) -> str:
+        return "".join(text.text for text in self.texts)
 
     @property
     def said_chars(self) -> int:
@@ -287,12 +302,32 @@ class Utterance:
         if not data:
             return []
         if group.repeat is not None:
-            return self._join(group, group.repeat.feed(data))
+            return self._join(group, self._seam(group, group.repeat.feed(data)))
         group.received += len(data)
         if group is not self._groups[0]:
             group.held.append(data)
             return []
         return self._release(group, [data])
+
+    def timed(self, words: Iterable[Word], carrier: int = 0, *, from_here: bool = False) -> list[Released]:
+        """When words are spoken, of what `received` takes: counted from the start of the endpoint's context, or `from_here`.
+
+        Gives what may be handed out now.
+        """
+        group = next((group for group in self._groups if group.carrier == carrier and not group.acked), None)
+        if group is None:
+            return []
+        if group.repeat is not None:
+            base_s = self._format.seconds(len(group.repeat.take.data)) if from_here else 0.0
+            after = group.repeat_marks[-1] if group.repeat_marks else None
+            group.repeat_marks += find_words(words, group.text, after, base_s)
+            return self._join(group, self._seam(group, None))
+        group.told = from_here
+        base_s = self._format.seconds(group.received) if from_here else group.shift_s
+        group.marks += find_words(words, group.text, group.marks[-1] if group.marks else None, base_s)
+        if group.marks and group.marks[-1].end >= PACE_CHARS:
+            self.seconds_per_char = group.marks[-1].end_s / group.marks[-1].end
+        return []
 
     def acked(self, carrier: int = 0) -> list[Released]:
         """All audio of the oldest flushed group on a carrier has come. Gives what may be handed out now."""
@@ -339,13 +374,15 @@ class Utterance:
         """
         unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
         for group in unfinished:
+            self._part_heard(group)
             if group.heard is not None and self._resume is Resume.FAIL:
                 return False
             group.said, group.flushed, group.odd = 0, False, b""
             if group.heard is None:
-                group.received, group.held = 0, []
+                group.received, group.held, group.marks = 0, [], []
+                group.shift_s = 0.0
             elif self._resume is Resume.SEAM:
-                group.repeat = Repeat(group.heard)
+                group.repeat, group.repeat_marks, group.found = Repeat(group.heard), [], None
             else:
                 self.left_out_chars += max(0, group.chars - round(self._format.seconds(group.received) / self.seconds_per_char))
                 del group.texts[group.announced :]  # not said, as far as one can tell
@@ -353,28 +390,69 @@ class Utterance:
         self._release_acked()
         return True
 
-    def restart(self, handed_s: float) -> tuple[float, int]:
+    def _part_heard(self, group: _Group) -> None:
+        """What is known to have been heard of a group is not said again: its first texts become a group of their own."""
+        heard_s = self._format.seconds(group.received)
+        told = [mark for mark in group.marks if mark.end_s <= heard_s]
+        if group.heard is None or not told:
+            return
+        n, chars, heard_chars = 0, 0, word_end(group.text, told[-1].end)
+        for text in group.texts:
+            if chars + len(text.text.rstrip()) > heard_chars:
+                break
+            n, chars = n + 1, chars + len(text.text)
+        if not n:
+            return
+        if n == len(group.texts):
+            group.said, group.closed, group.flushed, group.acked = n, True, True, True
+            return
+        next_s = next((mark.start_s for mark in group.marks if mark.begin >= chars), heard_s)
+        n_bytes = self._format.bytes_for(min(next_s, heard_s))
+        self._stretches.append(self._stretch(_first(group, n, chars, n_bytes)))
+        cut_s = self._format.seconds(n_bytes)
+        del group.texts[:n]
+        group.chars -= chars
+        group.announced = max(0, group.announced - n)
+        group.start_s += cut_s
+        group.received -= n_bytes
+        rest = [mark for mark in group.marks if mark.begin >= chars]
+        group.marks = [Mark(m.begin - chars, m.end - chars, m.start_s - cut_s, m.end_s - cut_s) for m in rest]
+        group.heard.forget(group.received)
+        if not group.received:
+            group.heard = None
+
+    def restart(self, handed_s: float, *, group_s: float = GROUP_S) -> tuple[float, int]:
         """After `lost`: another voice goes on, from the start of the text that was being heard.
 
-        `handed_s`: how much audio has left for the listener. Gives up to where released audio stays valid, in seconds, and
-        how many characters are heard again.
+        `handed_s`: how much audio has left for the listener. `group_s`: as for the Utterance, of the new endpoint. Gives up to
+        where released audio stays valid, in seconds, and how many characters are heard again.
         """
+        self._group_s = group_s
         group = self._groups[0] if self._groups else None
         if group is None or not group.announced:
+            self._regroup()
             return self.released_s, 0
         before = sum(len(text.text) for text in group.texts[: group.announced - 1])
-        begins_s = min(group.start_s + before * self.seconds_per_char, self.released_s)
+        begins_s = min(self._at_s(group, before), self.released_s)
         cut_s = max(handed_s, begins_s)
         if group.announced > 1:
-            done = _Group(group.texts[: group.announced - 1], chars=before, acked=True, start_s=group.start_s)
-            done.received = self._format.bytes_for(begins_s - group.start_s)
-            self._stretches.append(self._stretch(done))
+            n_bytes = self._format.bytes_for(begins_s - group.start_s)
+            self._stretches.append(self._stretch(_first(group, group.announced - 1, before, n_bytes)))
         repeated = len(group.texts[group.announced - 1].text) if handed_s > begins_s else 0
         del group.texts[: group.announced - 1]
         group.chars -= before
         group.announced, group.received, group.heard, group.repeat = 0, 0, None, None
+        group.marks, group.shift_s = [], 0.0
         self._released = self._format.bytes_for(cut_s)
+        self._regroup()
         return cut_s, repeated
+
+    def _regroup(self) -> None:
+        """What is to be said again is grouped anew: one endpoint acknowledges parts of a turn, another its end."""
+        texts = [text for group in self._groups for text in group.texts]
+        self._backlog.extendleft(reversed(texts))
+        self._backlog_chars += sum(len(text.text) for text in texts)
+        self._groups.clear()
 
     @property
     def repeating(self) -> bool:
@@ -387,8 +465,39 @@ class Utterance:
             return []
         rest = bytes(group.repeat.take.data[seam.at_bytes :])
         group.repeat = None
+        self._join_marks(group, self._format.seconds(seam.at_bytes))
         group.received += len(rest)
         return [seam, *(self._release(group, [rest]) if rest else [])]
+
+    def _seam(self, group: _Group, found: Seam | None) -> Seam | None:
+        """Where a repeat goes on: by its words where their times are known, else as `found` by its sound."""
+        if group.repeat is None or group.heard is None or not group.marks:
+            return found
+        heard_s, repeated_s = self._format.seconds(group.received), self._format.seconds(len(group.repeat.take.data))
+        group.found = found or group.found
+        place = resume_at(group.marks, group.repeat_marks, heard_s, told=group.told)
+        if place is None:
+            return group.found if repeated_s > 2 * heard_s + UNMARKED_S else None
+        if place.known is Known.NOTHING and not group.heard.ends_quiet:
+            return group.found  # somewhere in a word
+        if place.at_s + NEAR_S > repeated_s:
+            return None
+        at_s = place.at_s if place.known is Known.WORD else place_like(group.heard, group.repeat.take, place.at_s)
+        return Seam(self._format.bytes_for(at_s), 0.0, 1.0)
+
+    def _join_marks(self, group: _Group, seam_s: float) -> None:
+        """The words heard before the seam, and the repeat's behind it."""
+        heard_s = self._format.seconds(group.received)
+        group.shift_s = shift_s = heard_s - seam_s
+        group.marks = [mark for mark in group.marks if mark.start_s < heard_s]
+        after = group.marks[-1].end if group.marks else 0
+        behind = [mark for mark in group.repeat_marks if mark.end > after and mark.end_s > seam_s]
+        group.marks += [mark._replace(start_s=mark.start_s + shift_s, end_s=mark.end_s + shift_s) for mark in behind]
+        group.repeat_marks = []
+
+    def _at_s(self, group: _Group, chars: int) -> float:
+        """When what follows after so many characters of a group begins, in the turn's audio."""
+        return group.start_s + time_of(group.marks, chars, self.seconds_per_char)
 
     @property
     def released_s(self) -> float:
@@ -416,7 +525,7 @@ class Utterance:
         sayings: list[Released] = []
         before = sum(len(text.text) for text in group.texts[: group.announced])
         while group.announced < len(group.texts):
-            at_s = group.start_s + before * self.seconds_per_char
+            at_s = self._at_s(group, before)
             if at_s >= until_s:
                 break
             text = group.texts[group.announced]
@@ -452,14 +561,22 @@ class Utterance:
         share = seconds / group.chars if group.chars else 0.0
         if not group.acked:  # cut off: as much of it as was likely said
             share = max(share, self.seconds_per_char)
-            seconds = share * group.chars
-        sayings, at_s = [], group.start_s
+            seconds = max(share * group.chars, group.marks[-1].end_s if group.marks else 0.0)
+        sayings, before = [], 0
         for text in group.texts:
+            at_s = group.start_s + time_of(group.marks, before, share)
             sayings.append(Saying(text.text, text.start, text.end, at_s))
-            at_s += len(text.text) * share
+            before += len(text.text)
+        words = tuple(m._replace(start_s=group.start_s + m.start_s, end_s=group.start_s + m.end_s) for m in group.marks)
         pauses = group.heard.envelope.pauses() if group.heard is not None else []
         shifted = tuple((group.start_s + start_s, group.start_s + end_s) for start_s, end_s in pauses)
-        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings), shifted)
+        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings), shifted, words)
+
+
+def _first(group: _Group, n: int, chars: int, n_bytes: int) -> _Group:
+    """The first texts of a group, which have been spoken, as a group: so many, with so many characters and bytes of audio."""
+    marks = [mark for mark in group.marks if mark.end <= chars]
+    return _Group(group.texts[:n], chars=chars, acked=True, received=n_bytes, start_s=group.start_s, marks=marks)
 
 
 def _speakable(text: _Text) -> bool:

@@ -53,7 +53,7 @@ class Turn:
             exact=voicing.policy is Policy.TOKEN,
             resume=voicing.resume,
             max_chars=voicing.max_chars,
-            group_s=GROUP_S if voicing.waits_for_flush else math.inf,
+            group_s=GROUP_S if voicing.endpoints[0].dialect.traits.audio_waits_for_flush else math.inf,
         )
         self._feeder = Feeder(
             source, voicing, self._utterance, self.stats, emit=self._emit, go_on=self._go_on, since_start=self._since_start
@@ -380,7 +380,9 @@ class Turn:
 
     def _fail_over(self, endpoint: Endpoint) -> None:
         """Another voice goes on, so there is no seam: what was partly heard is said again from its start."""
-        cut_s, repeated = self._utterance.restart(self._pacing.handed_s)
+        cut_s, repeated = self._utterance.restart(
+            self._pacing.handed_s, group_s=GROUP_S if endpoint.dialect.traits.audio_waits_for_flush else math.inf
+        )
         self.stats.repeated_chars += repeated
         self.stats.audio_s = cut_s
         kept: deque[TurnEvent] = deque()
@@ -405,6 +407,8 @@ class Turn:
             case messages.Audio(data=data):
                 self._pacing.audio_came(now)
                 self._release(self._utterance.received(data))
+            case messages.Timed(words=words, from_here=from_here):
+                self._release(self._utterance.timed(words, from_here=from_here))
             case messages.FlushAcked():
                 self._acked_since = True
                 self._pacing.acked(now)
@@ -422,7 +426,7 @@ class Turn:
                 self._lost_link = messages.Failed(messages.Scope.CONTEXT, "the endpoint stopped the turn by itself")
             case messages.Failed():
                 self._lost_link = event
-            case messages.Timed() | messages.Opened() | messages.Warned() | messages.Unknown() | messages.CancelRefused():
+            case messages.Opened() | messages.Warned() | messages.Unknown() | messages.CancelRefused():
                 return
             case _:
                 assert_never(event)
