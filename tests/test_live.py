@@ -55,7 +55,7 @@ async def test_every_endpoint_is_in_the_report(tmp_path: Path, canary: Callable[
     async with AsyncExitStack() as stack:
         env = dict[str, str]()
         for row in ROWS:
-            server = await stack.enter_async_context(row.server(coding=Coding(char_samples=1_440), key=key, pace=8.0))
+            server = await stack.enter_async_context(row.server(coding=Coding(char_samples=1_440), key=key, pace=20.0))
             name = f"LLM2WS_SPEECH__{row.dialect.upper().replace('-', '_')}"
             env |= {f"{name}__URL": server.url, f"{name}__API_KEY": key}
         done = await asyncio.to_thread(live, tmp_path, env)

@@ -62,7 +62,7 @@ Case = Callable[[Row, str], Awaitable[None]]
 
 async def speak(row: Row, key: str) -> None:
     """A turn is heard, whole and once, whatever the sizes of its tokens and of the frames of audio."""
-    for max_frame_bytes in (7, 3_840, 60_000):
+    for max_frame_bytes in (101, 3_840, 60_000):
         async with stage(row, key, max_frame_bytes=max_frame_bytes) as on:
             assert await on.heard(*tokens(STORY)) == STORY
             assert "".join(on.server.texts()).split() == STORY.split()
