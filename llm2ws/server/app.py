@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 
 from ..errors import Llm2wsError
 from ..log import turn_id
-from . import chat, health, openapi, page, realtime, relay, speak, speech
+from . import chat, health, models, openapi, page, realtime, relay, speak, speech
 from .access import preflight
 from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of
 
@@ -23,7 +23,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _NOTHING = Face([])
-_SERVED = (chat.FACE, *health.FACES, page.FACE, realtime.FACE, relay.FACE, speak.FACE, *speech.FACES)
+_SERVED = (chat.FACE, *health.FACES, models.FACE, page.FACE, realtime.FACE, relay.FACE, speak.FACE, *speech.FACES)
 _FACES = (*_SERVED, openapi.face(_SERVED))
 _FACE_OF = {route.path: face for face in _FACES for route in face.routes}
 

@@ -27,7 +27,7 @@ from ..turn import Audio, Done, Said
 from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .encode import Encoder, encoder
 from .sending import write
-from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, openai_error, problem_of, read_body
+from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, problem_of, read_body
 from .turns import Speaking, Stopped, speaking
 
 __all__ = ["FACE"]
@@ -104,8 +104,7 @@ def _error_event(exc: Llm2wsError) -> bytes:
 
 
 def _problem_event(problem: Problem) -> bytes:
-    error = {"message": problem.message, "type": problem.kind, "param": problem.param, "code": problem.code}
-    return event({"error": error})
+    return event({"error": problem.error})
 
 
 async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
@@ -404,33 +403,4 @@ async def _object_of(relay: Relay, answer: ClientResponse) -> dict[str, Any]:
         raise SourceError(f"{relay.who}: answered with what is no JSON", hint="look at its base_url") from None
 
 
-# --- which models -----------------------------------------------------------------------------------------------------------
-
-
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "llm2ws"}
-
-
-async def _models(request: web.Request) -> web.Response:
-    service = request[SERVICE]
-    return web.json_response(
-        {"object": "list", "data": [_model(name) for name in service.llms], "voices": [{"id": name} for name in service.voices]}
-    )
-
-
-async def _one_model(request: web.Request) -> web.Response:
-    name = request.match_info["model"]
-    if name not in request[SERVICE].llms:
-        raise Problem(404, "there is no model of that name: GET /v1/models lists them", code="model_not_found", param="model")
-    return web.json_response(_model(name))
-
-
-FACE = Face(
-    [
-        web.post("/v1/chat/completions", _completions),
-        web.get("/v1/models", _models),
-        web.get("/v1/models/{model}", _one_model),
-    ],
-    openai_error,
-    bodies={"/v1/chat/completions": ChatRequest},
-)
+FACE = Face([web.post("/v1/chat/completions", _completions)], bodies={"/v1/chat/completions": ChatRequest})

@@ -100,8 +100,7 @@ class _Body:
         """The end of one that is not. Raises it where the answer cannot say so: the client sees it break off."""
         if not self._events or not self._response.prepared:
             raise problem
-        said = {"message": problem.message, "type": problem.kind, "param": problem.param, "code": problem.code}
-        await write(self._request, self._response, event({"type": "error", "error": said}))
+        await write(self._request, self._response, event({"type": "error", "error": problem.error}))
         await self._response.write_eof()
         return self._response
 

@@ -75,6 +75,11 @@ class Problem(Exception):
         self.param = param
         self.headers = dict(headers or {})
 
+    @property
+    def error(self) -> dict[str, object]:
+        """As OpenAI's API says it."""
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+
 
 def drained() -> Problem:
     """For who comes, or is still there, when the daemon stops."""
@@ -84,8 +89,7 @@ def drained() -> Problem:
 
 def openai_error(problem: Problem, request_id: str) -> web.Response:
     """The form of OpenAI's API, of which its SDK makes typed errors."""
-    said = {"message": problem.message, "type": problem.kind, "param": problem.param, "code": problem.code}
-    return web.json_response({"error": said}, status=problem.status, headers=problem.headers)
+    return web.json_response({"error": problem.error}, status=problem.status, headers=problem.headers)
 
 
 def deepgram_error(problem: Problem, request_id: str) -> web.Response:

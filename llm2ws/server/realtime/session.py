@@ -124,8 +124,7 @@ class Session:
             await do(self, _decoded(message.data, kind))
         except (Problem, Llm2wsError) as exc:
             problem = exc if isinstance(exc, Problem) else problem_of(exc)
-            error = {"type": problem.kind, "code": problem.code, "message": problem.message, "param": problem.param}
-            await self.send("error", error={**error, "event_id": event_id})
+            await self.send("error", error={**problem.error, "event_id": event_id})
 
     # What clients may do
 
