@@ -37,7 +37,7 @@ def test_settings_that_it_names_are_settings() -> None:
     sample = config.sample()
     for table, key in re.findall(r"`(server|text)\.(\w+)`", PAGE):
         assert config.describe((table, key)), f"{table}.{key}"
-    for key in ("connections", "limits", "spill", "ahead_s", "failover", "first_token_s", "api_key_file"):
+    for key in ("connections", "turns", "limits", "spill", "ahead_s", "failover", "first_token_s", "api_key_file"):
         assert f"`{key}`" in PAGE
         assert re.search(rf"^# (?:{key} =|\[\w+\.\w+\.{key}\])", sample, re.MULTILINE), key
 
