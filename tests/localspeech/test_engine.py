@@ -299,6 +299,24 @@ async def test_a_process_that_does_not_start_is_an_error_by_name(monkeypatch: py
             pass
 
 
+# Forbids memory that is both written and executed, as systemd's MemoryDenyWriteExecute does, and becomes the worker.
+MDWE = """
+import ctypes, os, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE
+    sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+async def test_memory_need_not_be_both_written_and_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    if subprocess.run([sys.executable, "-c", MDWE, sys.executable, "-c", ""], check=False).returncode == 77:
+        pytest.skip("needs Linux 6.3, which can forbid it")
+    command = [sys.executable, "-c", MDWE, *engine_module._command()]
+    monkeypatch.setattr(engine_module, "_command", lambda: command)
+    async with Engine() as engine:
+        assert await heard(engine.say("Yes.", voice=ENGLISH, fmt=PLAIN))
+
+
 # The worker, busy for ever with any text, as an endless loop in the library would be.
 STUCK = """
 import importlib.util, sys
