@@ -81,6 +81,7 @@ async def test_bytes_that_are_no_request(start: Start, name: str, caplog: pytest
     async with start() as daemon:
         answer = await sent(daemon, data)
         assert int(answer.split(b" ", 2)[1]) == status, answer[:300]
+        assert answer.partition(b"\r\n\r\n")[2], "it says what is wrong"
         assert b"Traceback" not in answer
         async with daemon.http.get("/healthz") as alive:
             assert alive.status == 200
