@@ -308,10 +308,17 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-async def test_memory_need_not_be_both_written_and_executed(monkeypatch: pytest.MonkeyPatch) -> None:
-    if subprocess.run([sys.executable, "-c", MDWE, sys.executable, "-c", ""], check=False).returncode == 77:
+@pytest.fixture
+def forbidding() -> list[str]:
+    """The beginning of a command that forbids it."""
+    command = [sys.executable, "-c", MDWE]
+    if subprocess.run([*command, sys.executable, "-c", ""], check=False).returncode == 77:
         pytest.skip("needs Linux 6.3, which can forbid it")
-    command = [sys.executable, "-c", MDWE, *engine_module._command()]
+    return command
+
+
+async def test_memory_need_not_be_both_written_and_executed(monkeypatch: pytest.MonkeyPatch, forbidding: list[str]) -> None:
+    command = [*forbidding, *engine_module._command()]
     monkeypatch.setattr(engine_module, "_command", lambda: command)
     async with Engine() as engine:
         assert await heard(engine.say("Yes.", voice=ENGLISH, fmt=PLAIN))
