@@ -7,9 +7,11 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError
+from llm2ws.speech.cartesia import Cartesia
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialect import Dialect, Limits, Setup, Traits
+from llm2ws.speech.elevenlabs import ElevenLabs
 from llm2ws.speech.messages import Cancelled, Event, Failed, Scope
 from llm2ws.speech.session import Session
 from tests.speech.dialects import Contexts
@@ -18,6 +20,8 @@ from tests.support import ROOT
 DIALECTS: dict[str, Dialect] = {
     "deepgram": Deepgram(Setup("", "", AudioFormat())),
     "deepgram-v2": DeepgramV2(Setup("", "", AudioFormat())),
+    "elevenlabs": ElevenLabs(Setup("", "", AudioFormat())),
+    "cartesia": Cartesia(Setup("", "", AudioFormat())),
     "contexts": Contexts(),
 }
 CASES = [
