@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -461,7 +462,9 @@ async def test_the_sdk(start: Start, canary: Callable[[], str]) -> None:
         environment = DeepgramClientEnvironment(base=daemon.url, production=ws, agent=ws, agent_rest=daemon.url)
         speak = AsyncDeepgramClient(api_key=key, environment=environment).speak.v1
         async with speak.connect(model="aura-2-thalia-en", encoding="linear16", sample_rate="24000") as socket:
-            assert isinstance(await socket.recv(), SpeakV1Metadata)
+            metadata = await socket.recv()
+            assert isinstance(metadata, SpeakV1Metadata)
+            assert str(uuid.UUID(metadata.request_id)) == metadata.request_id  # as the vendor's are
             for token in tokens(ANSWER):
                 await socket.send_text(SpeakV1Text(type="Speak", text=token))
             await socket.send_flush()
