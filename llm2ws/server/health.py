@@ -49,7 +49,8 @@ class Readiness:
                     self._why = f"{endpoint}: the speech endpoint did not answer in time"
                 except (SpeechError, ConfigError) as exc:
                     self._complain(str(exc))
-                    self._why = f"{endpoint}: {told(exc).message}"
+                    what = told(exc).message if isinstance(exc, SpeechError) else "its settings are wrong: the log says how"
+                    self._why = f"{endpoint}: {what}"
         return self._why if loop.time() - self._answered_at > ready_s else ""
 
     def _complain(self, what: str) -> None:
