@@ -195,7 +195,7 @@ def test_only_a_context_that_was_begun_is_kept_alive() -> None:
             await asyncio.sleep(1_000.0)
             assert decode(audio_of(await listen(conversation.turn(script("Three."))))) == "Three."
             assert (server.connections, server.closed_with) == (1, [])
-        first = {}
+        first: dict[str | None, dict[str, object]] = {}
         for entry in server.log:
             first.setdefault(entry.message.get("context_id"), entry.message)
         assert first.pop(None) == {"text": ""}  # the connection's

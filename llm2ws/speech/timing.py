@@ -59,7 +59,7 @@ def cut_raw(said: str, at: int, raw: str) -> int:
             begin = found[0]
             while begin > place and not (raw[begin - 1].isspace() or raw[begin - 1].isalnum()):
                 begin -= 1  # the markup of that word
-            return begin
+            return begin if place else 0
         place = found[1]
     return len(raw)
 
