@@ -30,11 +30,6 @@ def duplicates(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_nothing_is_written_twice() -> None:
-    done = duplicates(ROOT / "llm2ws")
-    assert (done.returncode, done.stdout) == (0, "")
-
-
 def test_a_loop_with_other_names_is_found(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(LOOP)
     other = (

@@ -79,6 +79,8 @@ def _wrong_query(given: dict[str, str]) -> Answer | None:
         wrong = "model: a flux model is required"
     elif given.get("sample_rate", "24000") not in _RATES_HZ.get(encoding, ()):
         wrong = "sample_rate: not available for this encoding"
+    elif encoding != "linear16":
+        wrong = "encoding: this server speaks linear16 only"
     elif not 0.5 <= float(given.get("speed", "1")) <= 1.5:
         return _answer(v1.Refusal(400, "SPEED_OUT_OF_RANGE", "speed must be from 0.5 to 1.5"))
     return _answer(v1.Refusal(400, "INVALID_QUERY_PARAMETER", wrong)) if wrong else None

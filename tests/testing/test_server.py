@@ -1,0 +1,182 @@
+"""What any vendor's server has from the kit: drops, idle clients, a voice that says things in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from functools import partial
+from http import HTTPStatus
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
+
+from llm2ws.audio import AudioFormat
+from llm2ws.testing import Coding, Drop, How, decode
+from llm2ws.testing.server import Answer, Chunk, Link, SpeechServer, Voice
+from scripts.virtual_clock import run
+
+FORMAT = AudioFormat(sample_rate_hz=8_000)
+
+
+class Parrot(SpeechServer[str]):
+    """Says what it is sent, then "end"; "stop" stops it, and "bug" is one."""
+
+    def admit(self, request: Request) -> Answer | None:
+        return None if request.path == "/" else self.refusal(HTTPStatus.NOT_FOUND)
+
+    def refusal(self, status: HTTPStatus) -> Answer:
+        return Answer(status, status.phrase, {"x-why": status.name})
+
+    def link(self, ws: ServerConnection, index: int) -> Link[str]:
+        return _Link(self, ws, index, FORMAT)
+
+
+class _Link(Link[str]):
+    def read(self, message: str | bytes) -> str:
+        return str(message)
+
+    async def greet(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.voice = Voice(self, self._wrap)
+
+    def _wrap(self, chunk: Chunk) -> list[str | bytes]:
+        self.chunks.append(chunk)
+        return [chunk.data]
+
+    async def receive(self, message: str) -> None:
+        match message:
+            case "bug":
+                raise ZeroDivisionError("a bug of the server")
+            case "stop":
+                self.voice.stop()
+                await self.send("stopped")
+            case "chars":
+                shown = (f"{char.text} {char.start_s:.3f}" for chunk in self.chunks for char in chunk.chars)
+                await self.send("\n".join(shown))
+            case _:
+                self.took(message)
+                self.voice.say(message)
+                self.voice.then(partial(self.tell, "end"))
+
+
+def dial(server: Parrot, path: str = "/", **options: object) -> connect:
+    return connect(f"ws://127.0.0.1:{server.port}{path}", compression=None, proxy=None, **options)  # type: ignore[arg-type]
+
+
+def parrot(**options: object) -> Parrot:
+    return Parrot(**{"coding": Coding(char_samples=80, lead_in_s=0.0, word_pause_s=0.01), **options})  # type: ignore[arg-type]
+
+
+async def test_it_says_what_it_is_given_in_order_and_tells_when_each_character_begins() -> None:
+    async with parrot(max_frame_bytes=100) as server, dial(server) as ws:
+        audio, ends = b"", list[tuple[str, str]]()
+        for text in ("ab ", "c"):
+            await ws.send(text)
+        while len(ends) < 2:
+            message = await ws.recv()
+            if isinstance(message, bytes):
+                audio += message
+            else:
+                ends.append((message, decode(audio[: len(audio) // 2 * 2])))
+        assert ends == [("end", "ab"), ("end", "ab c")]
+        await ws.send("chars")
+        assert str(await ws.recv()).splitlines() == ["a 0.000", "b 0.010", "  0.020", "c 0.030"]
+        assert server.texts() == ["ab ", "c"]
+
+
+async def test_what_is_stopped_is_not_said() -> None:
+    async with parrot(pace=0.001) as server, dial(server) as ws:
+        await ws.send("x" * 1_000)
+        assert isinstance(await ws.recv(), bytes)
+        await ws.send("stop")
+        assert await ws.recv() == "stopped"
+        server.pace = None
+        await ws.send("y")
+        assert decode(await until(ws, "end")) == "y"
+
+
+async def until(ws: ClientConnection, last: str) -> bytes:
+    """The audio up to a message."""
+    audio = b""
+    while (message := await ws.recv()) != last:
+        audio += message if isinstance(message, bytes) else b""
+    return audio
+
+
+@pytest.mark.parametrize("how", list(How))
+@pytest.mark.parametrize("at_message", [0, 1, 2])
+async def test_a_connection_is_dropped_before_the_message_that_was_named(how: How, at_message: int) -> None:
+    async with parrot() as server, dial(server) as ws:
+        server.drops.append(Drop(how, at_message=at_message))
+        heard = 0
+        with contextlib.suppress(ConnectionClosed):
+            await ws.send("a")
+            await ws.send("b")
+            while True:
+                await ws.recv()
+                heard += 1
+        assert heard == at_message
+        assert not server.drops
+        assert ws.close_code == (1011 if how is How.CLOSE else 1006)
+
+
+@pytest.mark.parametrize(("ping_is_life", "ping_s", "alive"), [(False, 10.0, False), (True, 10.0, True), (True, None, False)])
+def test_an_idle_client_is_sent_away(ping_is_life: bool, ping_s: float | None, alive: bool) -> None:
+    async def wait() -> None:
+        async with parrot() as server:
+            server.idle_s, server.ping_is_life = 60.0, ping_is_life
+            async with dial(server, ping_interval=ping_s) as ws:
+                await asyncio.sleep(50.0)
+                await ws.send("a")
+                await asyncio.sleep(59.0)
+                assert server.open == 1
+                await asyncio.sleep(60.0)
+                assert (server.open == 1) is alive
+
+    run(wait())
+
+
+def test_an_old_connection_is_ended() -> None:
+    async def wait() -> None:
+        async with parrot() as server:
+            server.life_s = 100.0
+            async with dial(server) as ws:
+                await ws.wait_closed()
+                assert asyncio.get_running_loop().time() == pytest.approx(100.0, abs=1.0)
+                assert [how.code for how in server.closed_with] == [1000]
+
+    run(wait())
+
+
+async def test_refusals_are_in_the_vendors_words() -> None:
+    async with parrot() as server:
+        server.refusals.append(503)
+        for path, status in (("/", 503), ("/other", 404)):
+            with pytest.raises(Exception, match=f"HTTP {status}") as caught:
+                async with dial(server, path):
+                    pass
+            assert caught.value.response.headers["x-why"] == HTTPStatus(status).name  # type: ignore[attr-defined]
+        assert (server.handshakes, server.connections) == (2, 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_bug_of_the_server_fails_its_test() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with parrot() as server, dial(server) as ws:
+            await ws.send("bug")
+            await ws.wait_closed()
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def test_a_voice_that_waits_for_ever_ends_with_the_server() -> None:
+    async def wait() -> None:
+        async with parrot(pace=1e-9) as server, dial(server) as ws:
+            await ws.send("a word and another")
+            await server.until(lambda s: s.frames > 0)
+            assert math.isfinite(asyncio.get_running_loop().time())
+
+    run(wait())
