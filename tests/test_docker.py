@@ -94,7 +94,8 @@ class Stack:
         override = folder / "override.json"  # JSON is YAML
         override.write_text(json.dumps({"services": changes}))
         files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(override))
-        self._command = [*compose_command(), "-p", self.project, "--project-directory", str(ROOT), *files]
+        where = ("--project-directory", str(ROOT), "--env-file", os.devnull)  # keys of whoever runs this stay out of it
+        self._command = [*compose_command(), "-p", self.project, *where, *files]
         self._environ = {**os.environ, "DAEMON_PORT": str(self.port), "BALANCER_PORT": str(self.balancer), **environ}
 
     def __call__(self, *args: str) -> str:
