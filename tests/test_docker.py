@@ -94,7 +94,9 @@ class Stack:
         override = folder / "override.json"  # JSON is YAML
         override.write_text(json.dumps({"services": changes}))
         files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(override))
-        where = ("--project-directory", str(ROOT), "--env-file", os.devnull)  # keys of whoever runs this stay out of it
+        nothing = folder / "empty.env"  # keys of whoever runs this stay out of it
+        nothing.touch()
+        where = ("--project-directory", str(ROOT), "--env-file", str(nothing))
         self._command = [*compose_command(), "-p", self.project, *where, *files]
         self._environ = {**os.environ, "DAEMON_PORT": str(self.port), "BALANCER_PORT": str(self.balancer), **environ}
 
