@@ -39,6 +39,7 @@ _log.setLevel(logging.INFO)
 
 _M = TypeVar("_M")
 MAX_MESSAGE_BYTES = 4_000_000
+EARLY_S = 0.001  # a timer may come so much too early
 
 
 class How(StrEnum):
@@ -214,7 +215,9 @@ class SpeechServer(ABC, Generic[_M]):
 
     async def pause(self, seconds: float) -> None:
         """Let time pass, but not beyond the end of the endpoint."""
-        if seconds > 0:
+        if self._stopping.is_set():
+            await asyncio.sleep(0)  # whoever waits in a loop must not keep out what ends it
+        elif seconds > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if seconds == math.inf else seconds):
                     await self._stopping.wait()
@@ -367,7 +370,7 @@ class Link(ABC, Generic[_M]):
     async def _watch(self) -> None:
         if (idle_s := self._base.idle_s) is None:
             return
-        while (left_s := self._sign_of_life_at + idle_s - self.now()) > 0:
+        while (left_s := self._sign_of_life_at + idle_s - self.now()) > EARLY_S:
             await self._base.pause(left_s)
         await self.idle()
 
