@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
+from itertools import groupby
 from random import Random
 
 import pytest
@@ -15,7 +17,7 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech import deepgram_server as server
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Limits, Setup
-from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned
+from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
 from llm2ws.speech.pacing import Pace, Pacing
 from llm2ws.speech.session import Session
 from llm2ws.speech.utterance import Released, Utterance
@@ -550,3 +552,66 @@ class Machine(RuleBasedStateMachine):
 
 TestTurnsOverAnEndpoint = Machine.TestCase
 TestTurnsOverAnEndpoint.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def timed_words(text: str, letter_s: float, at_s: float = 0.0) -> list[Word]:
+    """Its words, each letter so long, the spaces as well."""
+    words = []
+    for word in text.split():
+        words.append(Word(word, at_s, at_s + len(word) * letter_s))
+        at_s += (len(word) + 1) * letter_s
+    return words
+
+
+@given(
+    cut_s=st.floats(0.05, 7.0),
+    speed=st.sampled_from([0.85, 1.0, 1.2]),
+    lead_s=st.floats(0.0, 0.2),
+    frame_s=st.sampled_from([0.03, 0.5]),
+)
+def test_by_the_times_of_its_words_a_repeat_goes_on_where_it_broke_off(
+    cut_s: float, speed: float, lead_s: float, frame_s: float
+) -> None:
+    texts = ["One two three. ", "Four five, six seven eight. ", "Nine ten eleven twelve. "]
+    letter_s, fmt = 0.1, AudioFormat(sample_rate_hz=8_000)
+    utterance, at = Utterance(fmt, group_s=math.inf), 0
+    for index, text in enumerate(texts):
+        utterance.add(Fragment(index, text, at, at + len(text), Boundary.SENTENCE, ""))
+        at += len(text)
+    while utterance.peek():
+        utterance.say()
+    utterance.finish()
+    whole = "".join(texts)
+
+    def render(text: str, letter_s: float) -> bytes:
+        """Each character as long as the words' times say, and told by its value; a space is silence."""
+        values = (0 if char == " " else 100 * ord(char) for char in text)
+        return b"".join(struct.pack("<h", value) * round(letter_s * 8_000) for value in values)
+
+    heard = bytearray()
+    utterance.timed(timed_words(whole, letter_s))
+    first = render(whole, letter_s)[: fmt.bytes_for(cut_s)]
+    heard += b"".join(item for item in utterance.received(first) if isinstance(item, bytes))
+    assert utterance.lost()
+    again = ""
+    while utterance.peek():
+        again += utterance.say()
+    assert whole.endswith(again)
+    if again:
+        utterance.timed(timed_words(again, letter_s / speed, lead_s))
+        second = fmt.silence * round(lead_s * 8_000) + render(again, letter_s / speed)
+        step = fmt.bytes_for(frame_s)
+        for begin in range(0, len(second), step):
+            released = utterance.received(second[begin : begin + step])
+            heard += b"".join(item for item in released if isinstance(item, bytes))
+    heard += b"".join(item for item in utterance.ended() if isinstance(item, bytes))
+    assert utterance.complete
+    values = [value // 100 for value in struct.unpack(f"<{len(heard) // 2}h", heard)]
+    runs = [(value, len(list(run))) for value, run in groupby(values)]
+    said = "".join(chr(value) for value, n in runs if value and n > 24)  # 3 ms: less is no sound
+    assert said.replace(" ", "") == "".join(char for char, _ in groupby(whole)).replace(" ", "")
+    spoken = utterance.spoken(whole)
+    assert spoken.split(fmt.seconds(len(heard)) - 0.01).error_s == 0.0
+    middle = spoken.split(min(cut_s, 5.0) / 2)
+    assert middle.heard + middle.unheard == whole
+    assert (not middle.heard) or middle.heard[-1].isspace() or middle.unheard[:1].isspace() or not middle.unheard
