@@ -96,8 +96,8 @@ class Slot:
     def flush_at(self, now: float, *, final: bool = False) -> float:
         return self._session.flush_at(now, final=final)
 
-    def flush_gap_s(self, now: float) -> float:
-        return self._session.flush_gap_s(now)
+    def spread_at(self, speech_s: float, now: float) -> float:
+        return self._session.spread_at(speech_s, now)
 
     @property
     def quiet_since(self) -> float:

@@ -22,7 +22,7 @@ AHEAD_S = 30.0  # of speech asked for and not heard yet, at most
 # each group costs one of the endpoint's Flushes.
 DRY_S = 2.0
 DRY_LEAST_S = 0.25
-GROWN_S = 6.0  # a group that lasts so long need not grow
+GROWN_S = 12.0  # a group that lasts so long need not grow
 FIRST_AUDIO_S = 0.3  # from Flush to audio, until the endpoint has shown its own
 IN_FLIGHT = 2  # groups flushed and unanswered
 QUIET_S = 1.0  # without audio and without text for it: an endpoint that speaks text as it comes has spoken all it got
@@ -76,8 +76,8 @@ class Gate(Protocol):
     def flush_at(self, now: float, *, final: bool = False) -> float:
         """The earliest time at which a Flush may be sent."""
 
-    def flush_gap_s(self, now: float) -> float:
-        """How long to leave between two Flushes so that they do not run out."""
+    def spread_at(self, speech_s: float, now: float) -> float:
+        """When a Flush for which so much speech waits should be sent, so that they do not run out."""
 
 
 class Pacing:
@@ -92,7 +92,7 @@ class Pacing:
         self._played: tuple[float, float] | None = None  # position reported, and when
         self._flushed_at: deque[float] = deque()  # unanswered flushes
         self._audio_since_ack = False
-        self._acked_at = self._last_flush_at = float("-inf")
+        self._acked_at = float("-inf")
         self._latencies: deque[float] = deque(maxlen=20)
 
     # What happened
@@ -110,7 +110,6 @@ class Pacing:
     def flushed(self, now: float) -> None:
         """A group was flushed."""
         self._flushed_at.append(now)
-        self._last_flush_at = now
 
     def audio_came(self, now: float) -> None:
         """Audio of the oldest flushed group came. The first tells how long a Flush takes, not counting earlier groups."""
@@ -168,6 +167,8 @@ class Pacing:
             if at <= now:
                 return END if utterance.all_said else FLUSH
             waits.append(at)
+            if self._waits_for_more(utterance, now) and at < math.inf:
+                return Step("cut", at)  # what is written already may make it worth a Flush
         elif utterance.all_said:
             return END
         elif self.pace is Pace.LISTENER and not utterance.first_group and utterance.peek() is None:
@@ -248,13 +249,23 @@ class Pacing:
 
     def _low_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
         """When the listener needs the next group, and the endpoint's Flushes allow it."""
-        open_s = utterance.open_chars * utterance.seconds_per_char
-        spare_s = max(DRY_LEAST_S, self._dry_s * min(1.0, open_s / GROWN_S))
-        due_in_s = self.buffered_s(utterance, now) - self.flush_latency_s - spare_s
+        due_in_s = self._due_in_s(utterance, now)
         if due_in_s > 0 and self._stands_still:
             return math.inf
-        spread_at = self._last_flush_at + gate.flush_gap_s(now)
-        return max(now + max(0.0, due_in_s), spread_at, gate.flush_at(now))
+        open_s = utterance.open_chars * utterance.seconds_per_char
+        return max(now + max(0.0, due_in_s), gate.spread_at(open_s, now), gate.flush_at(now))
+
+    def _due_in_s(self, utterance: Utterance, now: float) -> float:
+        """How long the listener can do without the next group."""
+        open_s = utterance.open_chars * utterance.seconds_per_char
+        spare_s = max(DRY_LEAST_S, self._dry_s * min(1.0, open_s / GROWN_S))
+        return self.buffered_s(utterance, now) - self.flush_latency_s - spare_s
+
+    def _waits_for_more(self, utterance: Utterance, now: float) -> bool:
+        """Whether the listener needs the open group, and it waits only because it is too small for a Flush."""
+        if self.pace is Pace.NONE or utterance.first_group or utterance.must_flush or utterance.peek() is not None:
+            return False
+        return not utterance.finished and self._due_in_s(utterance, now) <= 0
 
     @property
     def _stands_still(self) -> bool:

@@ -285,9 +285,9 @@ class Session:
         """The earliest time at which the limits allow a Flush; `final`: the one that ends a turn."""
         return self._governor.flush_at(now, final=final)
 
-    def flush_gap_s(self, now: float) -> float:
-        """How long to leave between two Flushes so that they do not run out."""
-        return self._governor.flush_gap_s(now)
+    def spread_at(self, speech_s: float, now: float) -> float:
+        """When a Flush for which so much speech waits should be sent, so that they do not run out."""
+        return self._governor.spread_at(speech_s, now)
 
     def quiet_since(self, ref: int) -> float:
         """When text of an open turn was last sent, or audio of it last came."""

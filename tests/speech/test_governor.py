@@ -102,3 +102,38 @@ def test_without_limits_nothing_waits() -> None:
         assert governor.speak_at(10**6, 1.0) == governor.flush_at(1.0, final=False) == 1.0
         governor.spoke(10**6, 1.0)
         governor.flushed(1.0)
+
+
+def test_flushes_are_kept_apart_the_farther_the_fewer_are_left() -> None:
+    governor = Governor(limits(2_400, 20, 8))
+    assert governor.spread_at(0.0, 5.0) == 5.0  # none has been sent
+    gaps = []
+    now = 0.0
+    for _ in range(10):
+        governor.flushed(now)
+        at = governor.spread_at(2.0, now)
+        gaps.append(at - now)
+        assert governor.spread_at(4.0, now) <= at  # what lasts longer waits less
+        assert governor.spread_at(60.0, now) == now
+        now += 3.0  # oftener than that
+    assert gaps == sorted(gaps)
+    governor.flushed(now)
+    # One of the twelve that are not kept for final ones is left for the turn's own end.
+    assert governor.spread_at(60.0, now) == pytest.approx(60 * (1 + MARGIN))
+    assert governor.flush_at(now, final=False) == now
+
+
+@given(STEPS)
+def test_spread_flushes_keep_the_limit_and_leave_one_for_the_end(steps: list[tuple[float, int]]) -> None:
+    governor, now, sent = Governor(limits(2_400, 20, 8)), 0.0, list[float]()
+    for wait_s, speech_s in steps:
+        now = max(now + wait_s, governor.spread_at(max(0.0, speech_s / 10), now + wait_s))
+        governor.flushed(now)
+        sent.append(now)
+        assert sum(now - 60.0 < at <= now for at in sent) <= 11
+
+
+def test_without_a_limit_flushes_are_not_kept_apart() -> None:
+    governor = Governor(Limits())
+    governor.flushed(0.0)
+    assert governor.spread_at(0.0, 0.0) == 0.0
