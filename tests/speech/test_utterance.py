@@ -608,7 +608,11 @@ def test_by_the_times_of_its_words_a_repeat_goes_on_where_it_broke_off(
     assert utterance.complete
     values = [value // 100 for value in struct.unpack(f"<{len(heard) // 2}h", heard)]
     runs = [(value, len(list(run))) for value, run in groupby(values)]
-    said = "".join(chr(value) for value, n in runs if value and n > 24)  # 3 ms: less is no sound
+    runs = [(value, n) for value, n in runs if value and n > 24]  # 3 ms: less is no sound
+    shortest = 8_000 * letter_s * min(1.0, 1 / speed)
+    longest = 8_000 * letter_s * max(1.0, 1 / speed)
+    assert all(0.95 * shortest <= n <= 2.1 * longest for value, n in runs if chr(value).isalnum())
+    said = "".join(chr(value) for value, _ in runs)
     assert said.replace(" ", "") == "".join(char for char, _ in groupby(whole)).replace(" ", "")
     spoken = utterance.spoken(whole)
     assert spoken.split(fmt.seconds(len(heard)) - 0.01).error_s == 0.0
