@@ -52,7 +52,10 @@ FAULTS = [
     Fault("unknown value", ["say", "x", "--policy", "y"], 2, r"'--policy': 'y' is not one of 'token', .*See llm2ws say --help"),
     Fault("unknown LLM", ["say", "x", "--llm", "gpt"], 2, r"LLM 'gpt' is not known: give one of .*echo"),
     Fault(
-        "unknown endpoint", ["say", "x", "--speech", "me"], 2, r"speech endpoint 'me' is not known: give one of deepgram, local"
+        "unknown endpoint",
+        ["say", "x", "--speech", "me"],
+        2,
+        r"speech endpoint 'me' is not known: give one of deepgram, deepgram-v2, elevenlabs, cartesia, local",
     ),
     Fault("no key", ["say", "x", "--speech", "deepgram"], 2, r"no key for deepgram: set DEEPGRAM_API_KEY, or use .*'local'"),
     Fault("no such voice", ["say", "x", "--voice", "xx-nobody", "-o", "o.wav"], 4, r"HTTP 400 .*: look at voice, encoding"),
