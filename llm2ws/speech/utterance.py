@@ -375,6 +375,8 @@ class Utterance:
         unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
         for group in unfinished:
             self._part_heard(group)
+            if group.acked:
+                continue
             if group.heard is not None and self._resume is Resume.FAIL:
                 return False
             group.said, group.flushed, group.odd = 0, False, b""

@@ -20,7 +20,7 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
 from llm2ws.speech.pacing import Pace, Pacing
 from llm2ws.speech.session import Session
-from llm2ws.speech.utterance import Released, Utterance
+from llm2ws.speech.utterance import Released, Resume, Utterance
 from llm2ws.testing import Coding, Renderer, decode
 from llm2ws.text.fragments import Boundary, Fragment
 
@@ -619,3 +619,25 @@ def test_by_the_times_of_its_words_a_repeat_goes_on_where_it_broke_off(
     middle = spoken.split(min(cut_s, 5.0) / 2)
     assert middle.heard + middle.unheard == whole
     assert (not middle.heard) or middle.heard[-1].isspace() or middle.unheard[:1].isspace() or not middle.unheard
+
+
+def test_what_is_known_to_have_been_heard_to_its_end_is_no_loss() -> None:
+    utterance = Utterance(FORMAT, group_s=math.inf, resume=Resume.FAIL)
+    for index, text in enumerate(("One two. ", "Three four. ", "Five. ")):
+        utterance.add(Fragment(index, text, 0, 0, Boundary.SENTENCE, ""))
+    utterance.say()
+    utterance.timed(timed_words("One two.", 0.1))
+    utterance.received(b"\1" * FORMAT.bytes_for(0.75))
+    assert not utterance.complete
+    assert utterance.lost()  # between two texts
+    assert utterance.peek() == "Three four. "
+    utterance.say()
+    utterance.say()
+    utterance.timed(timed_words("Three four. Five.", 0.1))
+    utterance.received(b"\1" * FORMAT.bytes_for(1.2))
+    assert utterance.lost()  # where the second of them begins
+    assert (utterance.peek(), utterance.repeating) == ("Five. ", False)
+    utterance.say()
+    utterance.timed(timed_words("Five.", 0.1))
+    utterance.received(b"\1" * FORMAT.bytes_for(0.3))
+    assert not utterance.lost()  # within it
