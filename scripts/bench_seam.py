@@ -226,8 +226,8 @@ async def print_real() -> None:
             again, words = sorted(cut.cut_s - cut.goes_on_s for cut in done), sorted(cut.twice for cut in done)
             p50, p95 = len(done) // 2, 95 * len(done) // 100
             print(
-                f"{speed:5.2f} {len(done):6} {1_000 * max(cut.skipped_s for cut in done):11.0f} {again[p50]:10.2f} {again[p95]:6.2f} "
-                f"{again[-1]:6.2f} {words[p95]:10} {words[-1]:5}"
+                f"{speed:5.2f} {len(done):6} {1_000 * max(cut.skipped_s for cut in done):11.0f} {again[p50]:10.2f} "
+                f"{again[p95]:6.2f} {again[-1]:6.2f} {words[p95]:10} {words[-1]:5}"
             )
         print(f"\n{'heard, text':>12} {'places':>6} {'error p50':>10} {'p95':>6} {'words p95':>10} {'most':>5} {'within':>7}")
         for name, text in (("this", TEXT), ("pacing's", PROSE)):
