@@ -405,6 +405,7 @@ class Link(ABC, Generic[_M]):
                 self.ws.transport.close()
             case _:
                 assert_never(drop.how)
+        await self.ws.wait_closed()  # whoever would go on does not, on a connection that is gone
         return True
 
 
