@@ -54,7 +54,10 @@ class Metrics:
         self._tokens = Counter("llm2ws_tokens", "Tokens, as LLMs count them", ["kind"], registry=registry)
         self._requests = Counter("llm2ws_requests", "Answered requests", ["face", "status"], registry=registry)
         self._ping = Gauge(
-            "llm2ws_speech_ping_seconds", "What a ping takes to be answered; NaN before the first", ["endpoint"], registry=registry
+            "llm2ws_speech_ping_seconds",
+            "What a ping takes to be answered; NaN before the first",
+            ["endpoint"],
+            registry=registry,
         )
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
