@@ -211,10 +211,11 @@ class Turn:
                 slot = await self._lease()
                 while self.outcome is None:
                     next_slot = await self._drive(slot)
-                    if next_slot is None and not self._after_link():
-                        slot = await self._lease()
-                    elif next_slot is not None:
+                    if next_slot is not None:
                         slot = next_slot
+                    elif (delay_s := self._after_link()) is not None:
+                        await asyncio.sleep(delay_s)
+                        slot = await self._lease()
         except (SpeechError, ConfigError) as exc:
             self._lose(exc)
 
@@ -353,8 +354,8 @@ class Turn:
         if self.stats.first_flush_s is None:
             self.stats.first_flush_s = self._since_start()
 
-    def _after_link(self) -> bool:
-        """The place is free: because the turn is complete (True), or its connection was lost and it has to go on elsewhere.
+    def _after_link(self) -> float | None:
+        """The place is free: because the turn is complete (None), or it was lost and goes on elsewhere, after so many seconds.
 
         Raises TurnLost when it cannot.
         """
@@ -363,7 +364,7 @@ class Turn:
             if self.outcome is None:
                 outcome = Outcome.DONE if self._feeder.error is None else Outcome.CUT_SHORT
                 self._finish(outcome, self._feeder.error)
-            return True
+            return None
         self._pacing.lost()
         got_on = self._acked_since or self._utterance.released_s > self._lost_at_s + GOT_ON_S
         self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
@@ -376,7 +377,8 @@ class Turn:
         self.stats.resumed += 1
         if not self._utterance.repeating:  # else it is told when the place is found
             self._emit(Notice(NoticeKind.RESUMED, failed.what))
-        return False
+        # A connection that was lost is the pool's to replace, which has delays of its own.
+        return (failed.retry_s or 0.0) if failed.scope is messages.Scope.CONTEXT else 0.0
 
     def _fail_over(self, endpoint: Endpoint) -> None:
         """Another voice goes on, so there is no seam: what was partly heard is said again from its start."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,9 +11,15 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
+from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.cartesia import SAMPLE_RATES_HZ, Cartesia
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
+from llm2ws.testing import Coding, script
+from llm2ws.turn import Conversation
+from scripts.virtual_clock import run
+from tests.vendors.cartesia import CartesiaServer
+from tests.whole import FORMAT, heard
 
 
 def cartesia(**setup: object) -> Cartesia:
@@ -150,3 +158,19 @@ TIMES = JSON | st.dictionaries(st.sampled_from(["words", "start", "end"]), JSON 
 def test_no_message_breaks_the_reader(message: str) -> None:
     cartesia().decode(message)
     cartesia().refused(500, {}, message.encode("utf-8", "replace"))
+
+
+def test_a_turn_that_is_one_too_many_waits_before_it_is_tried_again() -> None:
+    async def speak() -> None:
+        async with CartesiaServer(coding=Coding(char_samples=240), pace=1.0, concurrency=1) as server, Pool() as pool:
+            endpoint = Endpoint(Cartesia(Setup(server.url, "", FORMAT)))
+            texts = ("This takes more than a second.", "This has to wait.")
+            first = asyncio.create_task(heard(Conversation(pool, [endpoint]).turn(script(texts[0]))))
+            await server.until(lambda s: s.active == 1)
+            assert await heard(Conversation(pool, [endpoint]).turn(script(texts[1]))) == texts[1]
+            assert await first == texts[0]
+            tries = [entry.at for entry in server.log if entry.message.get("transcript", "").strip() == texts[1]]
+            assert len(tries) > 1
+            assert all(after - before >= 1.0 for before, after in pairwise(tries))
+
+    run(speak())
