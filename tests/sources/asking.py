@@ -1,4 +1,4 @@
-"""Asking either API through its source, and pieces of their answers."""
+"""Asking an LLM through its source, and pieces of answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple, Protocol, Unpack
 
-import pytest
-
-from llm2ws import Aside, anthropic_messages, openai_chat
+from llm2ws import Aside
 from llm2ws.errors import SourceError
 from llm2ws.sources.model import ModelOptions
 from llm2ws.sources.prompt import Prompt
 from tests.sources.replay import Reply, json_reply
 
-__all__ = ["HALF", "PROMPT", "Ask", "Outcome", "both", "chunk", "delta", "event", "outcome_of", "refusal"]
+__all__ = ["PROMPT", "Ask", "Outcome", "chunk", "delta", "event", "outcome_of", "refusal"]
 
 PROMPT = "Why is the secret word xyzzy?"
 
@@ -56,13 +54,6 @@ def event(kind: str, **fields: Any) -> bytes:
 
 def delta(text: str) -> bytes:
     return event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-
-
-HALF = {openai_chat: chunk("Half an") + chunk(" answer"), anthropic_messages: delta("Half an") + delta(" answer")}
-BOTH: list[Ask] = [openai_chat, anthropic_messages]
-
-
-both = pytest.mark.parametrize("ask", BOTH, ids=["openai", "anthropic"])
 
 
 def refusal(status: int, message: str = "", code: str | None = None, **headers: str) -> Reply:

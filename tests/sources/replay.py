@@ -115,7 +115,7 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     framing = {"Connection": "close"} if reply.end is End.EOF else {"Transfer-Encoding": "chunked"}
     headers = [f"{name}: {value}" for name, value in {**framing, **reply.headers}.items()]
     writer.write("\r\n".join([f"HTTP/1.1 {reply.status} Word", *headers, "", ""]).encode())
-    for piece in reply.pieces:
+    for piece in filter(None, reply.pieces):  # an empty chunk would be the last
         writer.write(piece if reply.end is End.EOF else b"%x\r\n%b\r\n" % (len(piece), piece))
         await writer.drain()
 
@@ -135,8 +135,8 @@ async def replay(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIte
 
 
 def stream(name: str) -> bytes:
-    """One of the recorded streams, without its suffix."""
-    return Path(DATA / f"{name}.sse").read_bytes()
+    """One of the recorded streams; without a suffix, of server-sent events."""
+    return Path(DATA / (name if "." in name else f"{name}.sse")).read_bytes()
 
 
 def json_reply(status: int, body: object, **headers: str) -> Reply:

@@ -4,93 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import pytest
 
-from llm2ws import Aside, anthropic_messages, openai_chat
 from llm2ws.sources.answer import _Watchdog
-from tests.sources.asking import HALF, PROMPT, Ask, both, chunk, delta, event, outcome_of, refusal
+from tests.sources.asking import outcome_of
 from tests.sources.clock import run_jumping
-from tests.sources.replay import SSE, End, Reply, replay, stream
+from tests.sources.kinds import Kind, every_sdk
+from tests.sources.replay import SSE, End, Reply, replay
 
 
-@both
-async def test_retries_before_the_first_token_are_the_sdks(ask: Ask) -> None:
-    whole = stream("anthropic" if ask is anthropic_messages else "openai")
-    busy = refusal(503, retry_after_ms="1")
-    async with replay(busy, busy, Reply([whole])) as server:
-        text, _, error = await outcome_of(ask, server.url, max_retries=2)
-
-    assert error is None
-    assert text.startswith("Why?")
-    assert len(server.requests) == 3
-
-
-@both
-async def test_compressed_although_not_asked_for(ask: Ask) -> None:
-    whole = gzip.compress(stream("anthropic" if ask is anthropic_messages else "openai"))
-    pieces = [whole[i : i + 100] for i in range(0, len(whole), 100)]
+@every_sdk
+async def test_compressed_although_not_asked_for(kind: Kind) -> None:
+    whole = gzip.compress(kind.whole())
+    pieces = [whole[i : i + 20] for i in range(0, len(whole), 20)]
     async with replay(Reply(pieces, 200, {**SSE, "Content-Encoding": "gzip"})) as server:
-        text, _, error = await outcome_of(ask, server.url)
+        text, _, error = await outcome_of(kind.ask, server.url)
 
     assert error is None
     assert text.endswith("Done.")
     assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
-@both
-async def test_a_line_of_a_megabyte(ask: Ask) -> None:
+@every_sdk
+async def test_a_line_of_a_megabyte(kind: Kind) -> None:
     long = "x" * 1_000_000
-    pieces = [chunk(long), chunk(reason="stop")] if ask is openai_chat else [delta(long), event("message_stop")]
-    async with replay(Reply(pieces)) as server:
-        text, _, error = await outcome_of(ask, server.url)
+    async with replay(Reply([kind.whole(long)])) as server:
+        text, _, error = await outcome_of(kind.ask, server.url)
 
     assert error is None
     assert text == long
 
 
-@both
-async def test_an_answer_without_text(ask: Ask) -> None:
-    pieces = [chunk(reason="stop")] if ask is openai_chat else [event("message_stop")]
-    async with replay(Reply(pieces)) as server:
-        text, asides, error = await outcome_of(ask, server.url)
-
-    assert (text, error) == ("", None)
-    assert [aside.kind for aside in asides] == ["finish"]
-
-
-@both
-async def test_a_connection_that_stays_open_after_the_answer_holds_up_nothing(ask: Ask) -> None:
-    whole = stream("anthropic" if ask is anthropic_messages else "openai")
+@every_sdk
+async def test_a_connection_that_stays_open_after_the_answer_holds_up_nothing(kind: Kind) -> None:
+    whole = kind.whole()
     async with replay(Reply([whole], end=End.HOLD)) as server:
-        text, asides, error = await outcome_of(ask, server.url)
+        text, asides, error = await outcome_of(kind.ask, server.url)
         await server.left.wait()
 
     assert (text[-5:], len(asides), error) == ("Done.", 1, None)
 
 
-@both
-@pytest.mark.parametrize("by", ["aclose", "cancel", "cancel before headers"])
-async def test_leaving_closes_the_connection_and_the_server_sees_it(ask: Ask, by: str) -> None:
-    reply = Reply([HALF[ask]], end=End.HOLD, raw=b"" if by == "cancel before headers" else None)
-    async with replay(reply) as server:
-        items = ask(PROMPT, model="m", base_url=server.url)
-        if by == "aclose":
-            assert await anext(items) == "Half an"
-            await items.aclose()
-        else:
-            taken = asyncio.create_task(_take_all(items))
-            await server.holding.wait()
-            taken.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await taken
+@every_sdk
+async def test_leaving_before_there_is_an_answer_closes_the_connection_and_the_server_sees_it(kind: Kind) -> None:
+    async with replay(Reply(end=End.HOLD, raw=b"")) as server:
+        taken = asyncio.create_task(outcome_of(kind.ask, server.url))
+        await server.holding.wait()
+        taken.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taken
         await server.left.wait()  # the test's own time limit is the assertion
-
-
-async def _take_all(items: AsyncIterator[str | Aside]) -> list[str | Aside]:
-    return [item async for item in items]
 
 
 async def gaps(*waits: float) -> AsyncGenerator[bytes, None]:

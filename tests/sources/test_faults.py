@@ -1,6 +1,6 @@
 """What becomes of an answer when something goes wrong: one line, one outcome, and what was received is kept.
 
-Each fault is met by both APIs where both can have it, over real sockets and through the official SDKs.
+Each fault is met by every API of an SDK where it can have it, over real sockets and through the official SDKs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-from llm2ws import anthropic_messages, openai_chat
+from llm2ws import openai_chat
 from llm2ws.errors import SourceError
-from tests.sources.asking import HALF, PROMPT, Ask, both, outcome_of, refusal
+from tests.sources.asking import PROMPT, outcome_of, refusal
+from tests.sources.kinds import KINDS, Kind, every_sdk
 from tests.sources.replay import SSE, End, Reply, json_reply, replay, stream
 from tests.support import MS, texts_of
 
@@ -116,12 +117,12 @@ def assert_line(error: SourceError | None, url: str, line: str) -> None:
     assert not any("xyzzy" in text for text in texts_of(error))  # the prompt, in whatever the servers echo
 
 
-@both
+@every_sdk
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_before_the_answer(ask: Ask, name: str) -> None:
+async def test_a_fault_before_the_answer(kind: Kind, name: str) -> None:
     fault = FAULTS[name]
     async with replay(fault.reply) as server:
-        text, asides, error = await outcome_of(ask, server.url)
+        text, asides, error = await outcome_of(kind.ask, server.url)
 
     assert_line(error, server.url, fault.line)
     assert (text, asides) == ("", [])
@@ -148,12 +149,12 @@ BROKEN = {
 }
 
 
-@both
+@every_sdk
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_fault_within_the_answer_keeps_what_came_before(ask: Ask, name: str) -> None:
+async def test_a_fault_within_the_answer_keeps_what_came_before(kind: Kind, name: str) -> None:
     pieces, end, line = BROKEN[name]
-    async with replay(Reply([HALF[ask], *pieces], end=end)) as server:
-        text, asides, error = await outcome_of(ask, server.url, stall_s=(200 if name == "stalled" else 30_000) * MS)
+    async with replay(Reply([kind.half, *pieces], end=end)) as server:
+        text, asides, error = await outcome_of(kind.ask, server.url, stall_s=(200 if name == "stalled" else 30_000) * MS)
 
     assert (text, asides) == ("Half an answer", [])
     assert_line(error, server.url, line)
@@ -166,15 +167,17 @@ RECORDED = {
     "llamacpp_old_error": "failed in the middle of the answer, the conversation is longer than the model takes (server_error)",
     "llamacpp_new_error": "failed in the middle of the answer, the conversation is longer than the model takes (server_error)",
     "openrouter_error": "failed in the middle of the answer, an error of the server: try again",
+    "responses_error": "failed in the middle of the answer, an error of the server (server_error): try again, or look into",
+    "responses_failed": "failed in the middle of the answer, too many requests (rate_limit_exceeded): try again later",
     "anthropic_error": "failed in the middle of the answer, the server is overloaded (overloaded_error): try again later",
 }
 
 
 @pytest.mark.parametrize("name", RECORDED)
 async def test_servers_that_say_under_status_200_that_they_failed(name: str) -> None:
-    ask: Ask = anthropic_messages if name.startswith("anthropic") else openai_chat
+    kind = KINDS.get(name.partition("_")[0], KINDS["openai"])
     async with replay(Reply([stream(name)])) as server:
-        text, asides, error = await outcome_of(ask, server.url)
+        text, asides, error = await outcome_of(kind.ask, server.url)
 
     assert (text, asides) == ("Half an answer", [])
     assert_line(error, server.url, RECORDED[name])
@@ -188,55 +191,46 @@ QUIET = {
 }
 
 
-@both
+@every_sdk
 @pytest.mark.parametrize("name", QUIET)
-async def test_a_server_that_never_begins(ask: Ask, name: str) -> None:
+async def test_a_server_that_never_begins(kind: Kind, name: str) -> None:
     async with replay(QUIET[name]) as server:
-        _, _, error = await outcome_of(ask, server.url, first_token_s=300 * MS)
+        _, _, error = await outcome_of(kind.ask, server.url, first_token_s=300 * MS)
         await server.left.wait()
 
     assert_line(error, server.url, "no answer in time: raise first_token_s if the model needs longer to load")
 
 
-@both
-async def test_a_model_that_is_loaded_first_may_take_longer_than_a_stall(ask: Ask) -> None:
+@every_sdk
+async def test_a_model_that_is_loaded_first_may_take_longer_than_a_stall(kind: Kind) -> None:
     """The limit for a stall is passed many times before the first event comes."""
-    async with replay(Reply([HALF[ask]], end=End.HOLD)) as server:
-        items = ask(PROMPT, model="m", base_url=server.url, first_token_s=30_000 * MS, stall_s=0.0)
+    async with replay(Reply([kind.half], end=End.HOLD)) as server:
+        items = kind.ask(PROMPT, model="m", base_url=server.url, first_token_s=30_000 * MS, stall_s=0.0)
 
         assert await anext(items) == "Half an"
         await items.aclose()
 
 
-@both
-async def test_the_key_is_refused_and_echoed(ask: Ask, canary: Callable[[], str]) -> None:
+@every_sdk
+async def test_the_key_is_refused_and_echoed(kind: Kind, canary: Callable[[], str]) -> None:
     key = canary()
     body = {"error": {"message": f"Incorrect API key provided: {key}", "type": "auth", "code": key}}
     async with replay(json_reply(401, body)) as server:
-        _, _, error = await outcome_of(ask, server.url, api_key=key)
+        _, _, error = await outcome_of(kind.ask, server.url, api_key=key)
 
-    variable = "OPENAI_API_KEY" if ask is openai_chat else "ANTHROPIC_API_KEY"
+    variable = "ANTHROPIC_API_KEY" if kind.name == "anthropic" else "OPENAI_API_KEY"
     assert_line(error, server.url, f"401, the key was refused (auth): set {variable} to a valid key")
     assert error is not None
     assert not any(key in text for text in texts_of(error))
     assert any(key in value for value in server.requests[0].headers.values())
 
 
-@both
-async def test_a_key_is_asked_for(ask: Ask) -> None:
+@every_sdk
+async def test_a_key_is_asked_for(kind: Kind) -> None:
     async with replay(refusal(401)) as server:
-        _, _, error = await outcome_of(ask, server.url)
+        _, _, error = await outcome_of(kind.ask, server.url)
 
     assert_line(error, server.url, "401, it asks for a key (invalid_request_error): set api_key")
-
-
-@both
-async def test_nobody_listens(ask: Ask) -> None:
-    async with replay(Reply()) as server:
-        pass
-    _, _, error = await outcome_of(ask, server.url)
-
-    assert_line(error, server.url, "nothing listens there: start the server, or check base_url")
 
 
 async def test_a_name_that_does_not_exist() -> None:
@@ -253,29 +247,29 @@ async def test_an_address_that_cannot_be_reached() -> None:
     assert_line(error, url, "it cannot be reached: check base_url, and the network")
 
 
-@both
-async def test_proxies(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_sdk
+async def test_proxies(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "http://llm.example"
     async with replay(Reply()) as server:
         monkeypatch.setenv("http_proxy", server.url)
-    _, _, unreachable = await outcome_of(ask, url)
+    _, _, unreachable = await outcome_of(kind.ask, url)
     async with replay(Reply([], 407)) as server:
         monkeypatch.setenv("https_proxy", server.url)
-        _, _, refusal = await outcome_of(ask, url.replace("http:", "https:"))
+        _, _, refusal = await outcome_of(kind.ask, url.replace("http:", "https:"))
 
     assert_line(unreachable, url, "the proxy cannot be reached: check HTTPS_PROXY")
     assert_line(refusal, url, "the proxy refused: check HTTPS_PROXY")
 
 
-@both
-async def test_certificates(ask: Ask, tmp_path: Any) -> None:
+@every_sdk
+async def test_certificates(kind: Kind, tmp_path: Any) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    async with replay(Reply([stream("anthropic" if ask is anthropic_messages else "openai")]), tls=context) as server:
-        strange = await outcome_of(ask, server.url)
-        known = await outcome_of(ask, server.url, ca_file=str(tmp_path / "ca.pem"))
+    async with replay(Reply([kind.whole()]), tls=context) as server:
+        strange = await outcome_of(kind.ask, server.url)
+        known = await outcome_of(kind.ask, server.url, ca_file=str(tmp_path / "ca.pem"))
 
     assert_line(strange.error, server.url, "its certificate is not trusted: set ca_file to the authority's PEM file")
     assert known.error is None
@@ -295,9 +289,9 @@ async def plain_server() -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-@both
-async def test_https_where_http_is_spoken(ask: Ask) -> None:
+@every_sdk
+async def test_https_where_http_is_spoken(kind: Kind) -> None:
     async with plain_server() as url:
-        _, _, error = await outcome_of(ask, url)
+        _, _, error = await outcome_of(kind.ask, url)
 
     assert_line(error, url, "TLS failed: check whether base_url is https:// or http://")
