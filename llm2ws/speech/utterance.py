@@ -8,17 +8,18 @@ A *carrier* is a place on a connection that says groups of this turn, numbered b
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..audio import AudioFormat
-from ..text.fragments import Boundary, Fragment
+from ..text.fragments import Fragment
+from .backlog import Backlog
+from .groups import Group
 from .messages import Word
-from .seam import EXACT_S, NEAR_S, Repeat, Seam, Take, place_like
+from .seam import EXACT_S, Seam, Take
 from .spoken import Saying, Spoken, Stretch
-from .timing import Known, Mark, find_words, resume_at, time_of, word_end
 
 __all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
 
@@ -36,49 +37,7 @@ class Resume(StrEnum):
 
 SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
 PACE_CHARS = 100  # after so many, the times of words tell its pace
-UNMARKED_S = 2.0  # beyond twice of what was heard: a repeat without times for its words is taken for one that gets none
 GROUP_S = 12.0
-
-
-@dataclass(slots=True)
-class _Text:
-    """One Speak, and the span of the model's text that it stands for."""
-
-    text: str
-    start: int
-    end: int
-
-
-@dataclass(slots=True)
-class _Group:
-    texts: list[_Text] = field(default_factory=list)
-    said: int = 0  # of `texts`, sent on the present carrier
-    chars: int = 0  # of all `texts`
-    closed: bool = False  # takes no more text: it was flushed once
-    flushed: bool = False  # on the present carrier
-    acked: bool = False
-    carrier: int = 0
-    received: int = 0  # bytes, whole samples
-    odd: bytes = b""  # half a sample
-    held: list[bytes] = field(default_factory=list)  # waits for earlier groups
-    heard: Take | None = None  # what was handed out of it
-    repeat: Repeat | None = None  # while it is said again, until it is known where that goes on
-    announced: int = 0  # of `texts`
-    start_s: float = 0.0  # in the turn's audio
-    # Where the endpoint tells when words are spoken; times count from the group's audio, and from the repeat's.
-    marks: list[Mark] = field(default_factory=list)
-    repeat_marks: list[Mark] = field(default_factory=list)
-    told: bool = False  # times come before their audio
-    found: Seam | None = None  # by the sound
-    shift_s: float = 0.0  # what is now said of it began so much before the endpoint's own audio
-
-    @property
-    def text(self) -> str:
-        return "".join(text.text for text in self.texts)
-
-    @property
-    def said_chars(self) -> int:
-        return self.chars if self.said == len(self.texts) else sum(len(text.text) for text in self.texts[: self.said])
 
 
 class Utterance:
@@ -101,20 +60,14 @@ class Utterance:
     ) -> None:
         self.seconds_per_char = seconds_per_char
         self.left_out_chars = 0  # of groups whose rest was given up (Resume.NEXT_GROUP)
-        self.unspeakable_chars = 0  # without a letter or digit, and with no neighbour to go with: never sent
         self.finished = False
         self.said_chars = 0
         self._format = fmt
         self._bytes_per_second = fmt.bytes_per_second
-        self._exact = exact
         self._resume = resume
-        self._max_chars = max_chars
         self._group_s = group_s
-        self._backlog: deque[_Text] = deque()
-        self._backlog_chars = 0
-        self._carry: _Text | None = None  # without letter or digit: goes in front of the next text
-        self._separate = False  # the last text ended with no separator, so the next keeps its own
-        self._groups: deque[_Group] = deque()  # those not acked and fully released, oldest first
+        self._backlog = Backlog(exact=exact, max_chars=max_chars)
+        self._groups: deque[Group] = deque()  # those not acked and fully released, oldest first
         self._stretches: list[Stretch] = []
         self._released = 0  # bytes
 
@@ -122,55 +75,14 @@ class Utterance:
 
     def add(self, fragment: Fragment) -> None:
         """Take a fragment. Nothing of it is lost but what cannot be spoken at the very end."""
-        text = _Text(self._sendable(fragment), fragment.start, fragment.end)
-        if self._carry is not None:
-            text, self._carry = self._join_texts(self._carry, text), None
-        if _speakable(text):
-            self._push(text)
-        elif self._backlog:
-            last = self._backlog.pop()
-            self._backlog_chars -= len(last.text)
-            self._push(self._join_texts(last, text))
-        else:
-            self._carry = text
+        self._backlog.add(fragment)
 
     def finish(self) -> None:
         """There is no more text."""
         self.finished = True
-        if self._carry is not None:
-            group = self._current()
-            if group is not None and group.texts and not group.closed:  # its Flush is still to come, so it may be sent
-                self._push(self._carry)
-            else:
-                self._leave_out(self._carry)
-            self._carry = None
-
-    def _push(self, text: _Text) -> None:
-        for part in _parts(text, self._max_chars):
-            self._backlog.append(part)
-            self._backlog_chars += len(part.text)
-
-    def _join_texts(self, first: _Text, second: _Text) -> _Text:
-        """Both as one; only the speakable one if they would be too long."""
-        if self._max_chars is None or len(first.text) + len(second.text) <= self._max_chars:
-            return _Text(first.text + second.text, first.start, second.end)
-        kept, other = (first, second) if _speakable(first) else (second, first)
-        self._leave_out(other)
-        return kept
-
-    def _leave_out(self, text: _Text) -> None:
-        self.unspeakable_chars += len(text.text.strip())
-
-    def _sendable(self, fragment: Fragment) -> str:
-        text = _well_formed(fragment.text)
-        if self._exact:
-            return text
-        joined = " ".join(text.split())
-        if self._separate and text[:1].isspace():
-            joined = " " + joined
-        # A cut for length may be within a word; the white space after it, if any, is at the start of the next fragment.
-        self._separate = fragment.boundary is Boundary.LENGTH and not text[-1:].isspace()
-        return joined if self._separate or not joined else joined + " "
+        group = self._current()
+        # While the Flush of a group is still to come, text may join it.
+        self._backlog.finish(joinable=group is not None and not group.closed and bool(group.texts))
 
     # Text out
 
@@ -179,21 +91,18 @@ class Utterance:
         group = self._current()
         if group is not None and group.said < len(group.texts):
             return group.texts[group.said].text
-        if not self._backlog or (group is not None and (group.closed or self._full(group))):
+        if not self._backlog.texts or (group is not None and (group.closed or self._full(group))):
             return None
-        return self._backlog[0].text
+        return self._backlog.texts[0].text
 
     def say(self, carrier: int = 0) -> str:
         """Take the text that `peek` showed: it is being sent on this carrier."""
         group = self._current()
         if group is None:
-            group = _Group()
+            group = Group(self._format)
             self._groups.append(group)
         if group.said == len(group.texts):
-            text = self._backlog.popleft()
-            self._backlog_chars -= len(text.text)
-            group.texts.append(text)
-            group.chars += len(text.text)
+            group.add(self._backlog.pop())
         group.carrier = carrier
         group.said += 1
         text = group.texts[group.said - 1]
@@ -205,11 +114,8 @@ class Utterance:
         group = self._current()
         if group is not None:
             group.closed = group.flushed = True
-        if self.finished and not any(map(_speakable, self._backlog)):  # marks that came too late for this group
-            for text in self._backlog:
-                self._leave_out(text)
-            self._backlog.clear()
-            self._backlog_chars = 0
+        if self.finished:
+            self._backlog.drop_unspeakable()  # marks that came too late for this group
 
     @property
     def open_chars(self) -> int:
@@ -252,19 +158,24 @@ class Utterance:
     @property
     def backlog_chars(self) -> int:
         """Characters that wait to be sent."""
-        return self._backlog_chars
+        return self._backlog.chars
+
+    @property
+    def unspeakable_chars(self) -> int:
+        """Characters of texts without a letter or digit, and with no neighbour to go with: never sent."""
+        return self._backlog.left_out_chars
 
     @property
     def all_said(self) -> bool:
         """There is no more text, and all of it has been sent (not necessarily flushed)."""
-        if not self.finished or self._backlog:
+        if not self.finished or self._backlog.texts:
             return False
         return all(group.said == len(group.texts) for group in self._groups)  # several may have to be said again
 
     @property
     def complete(self) -> bool:
         """All text has been spoken and all its audio released."""
-        return self.finished and not self._backlog and not self._groups
+        return self.finished and not self._backlog.texts and not self._groups
 
     @property
     def outstanding_s(self) -> float:
@@ -275,34 +186,28 @@ class Utterance:
                 seconds += max(0.0, group.said_chars * self.seconds_per_char - group.received / self._bytes_per_second)
         return seconds
 
-    def _current(self) -> _Group | None:
+    def _current(self) -> Group | None:
         """The group that is being said: the oldest one not flushed."""
         for group in self._groups:
             if not group.flushed:
                 return group
         return None
 
-    def _full(self, group: _Group) -> bool:
+    def _full(self, group: Group) -> bool:
         """Whether the next text would make it too long. A single text may be longer: it is not cut here."""
-        if not self._backlog or not group.texts:
+        if not self._backlog.texts or not group.texts:
             return False
-        return (group.chars + len(self._backlog[0].text)) * self.seconds_per_char > self._group_s
+        return (group.chars + len(self._backlog.texts[0].text)) * self.seconds_per_char > self._group_s
 
     # Audio in
 
     def received(self, data: bytes, carrier: int = 0) -> list[Released]:
         """Audio came on a carrier: it is of the oldest group there. Gives what may be handed out now."""
-        group = next((group for group in self._groups if group.carrier == carrier and not group.acked), None)
-        if group is None:
-            return []
-        if group.odd or len(data) % self._format.sample_bytes:
-            data = group.odd + data
-            whole = len(data) - len(data) % self._format.sample_bytes
-            data, group.odd = data[:whole], data[whole:]
-        if not data:
+        group = self._speaking(carrier)
+        if group is None or not (data := group.whole(data)):
             return []
         if group.repeat is not None:
-            return self._join(group, self._seam(group, group.repeat.feed(data)))
+            return self._join(group, group.seam(group.repeat.feed(data)))
         group.received += len(data)
         if group is not self._groups[0]:
             group.held.append(data)
@@ -314,17 +219,12 @@ class Utterance:
 
         Gives what may be handed out now.
         """
-        group = next((group for group in self._groups if group.carrier == carrier and not group.acked), None)
+        group = self._speaking(carrier)
         if group is None:
             return []
+        group.timed(words, from_here=from_here)
         if group.repeat is not None:
-            base_s = self._format.seconds(len(group.repeat.take.data)) if from_here else 0.0
-            after = group.repeat_marks[-1] if group.repeat_marks else None
-            group.repeat_marks += find_words(words, group.text, after, base_s)
-            return self._join(group, self._seam(group, None))
-        group.told = from_here
-        base_s = self._format.seconds(group.received) if from_here else group.shift_s
-        group.marks += find_words(words, group.text, group.marks[-1] if group.marks else None, base_s)
+            return self._join(group, group.seam(None))
         if group.marks and group.marks[-1].end >= PACE_CHARS:
             self.seconds_per_char = group.marks[-1].end_s / group.marks[-1].end
         return []
@@ -339,7 +239,7 @@ class Utterance:
         if group.received:
             # A long group tells more than a short one.
             weight = min(0.5, group.chars / 400)
-            self.seconds_per_char += weight * (self._format.seconds(group.received) / group.chars - self.seconds_per_char)
+            self.seconds_per_char += weight * (group.received_s / group.chars - self.seconds_per_char)
         return joined + self._release_acked()
 
     def ended(self, carrier: int = 0) -> list[Released]:
@@ -349,7 +249,7 @@ class Utterance:
             if group.carrier == carrier and group.said == len(group.texts):
                 if group.repeat is not None:
                     joined += self._join(group, group.repeat.finish())
-                group.closed = group.flushed = group.acked = True
+                group.settle()
         return joined + self._release_acked()
 
     def refused(self, carrier: int = 0) -> None:
@@ -367,6 +267,15 @@ class Utterance:
             group.chars += later.chars
             del self._groups[at + 1]
 
+    def _speaking(self, carrier: int) -> Group | None:
+        """The group that a carrier now gives audio of: the oldest one there."""
+        for group in self._groups:
+            if group.carrier == carrier and not group.acked:
+                return group
+        return None
+
+    # Said again
+
     def lost(self, carrier: int = 0) -> bool:
         """A carrier is gone: what it had not finished is to be said again, exactly its Speaks and its Flush.
 
@@ -374,54 +283,20 @@ class Utterance:
         """
         unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
         for group in unfinished:
-            self._part_heard(group)
-            if group.acked:
+            if (heard := group.split_heard()) is not None:
+                self._stretches.append(heard.stretch(self.seconds_per_char))
+            if group.acked:  # all of it was heard
                 continue
-            if group.heard is not None and self._resume is Resume.FAIL:
+            if group.heard is None or self._resume is Resume.SEAM:
+                group.say_again()
+            elif self._resume is Resume.FAIL:
                 return False
-            group.said, group.flushed, group.odd = 0, False, b""
-            if group.heard is None:
-                group.received, group.held, group.marks = 0, [], []
-                group.shift_s = 0.0
-            elif self._resume is Resume.SEAM:
-                group.repeat, group.repeat_marks, group.found = Repeat(group.heard), [], None
             else:
-                self.left_out_chars += max(0, group.chars - round(self._format.seconds(group.received) / self.seconds_per_char))
+                self.left_out_chars += max(0, group.chars - round(group.received_s / self.seconds_per_char))
                 del group.texts[group.announced :]  # not said, as far as one can tell
-                group.said, group.closed, group.flushed, group.acked = len(group.texts), True, True, True
+                group.settle()
         self._release_acked()
         return True
-
-    def _part_heard(self, group: _Group) -> None:
-        """What is known to have been heard of a group is not said again: its first texts become a group of their own."""
-        heard_s = self._format.seconds(group.received)
-        told = [mark for mark in group.marks if mark.end_s <= heard_s]
-        if group.heard is None or not told:
-            return
-        n, chars, heard_chars = 0, 0, word_end(group.text, told[-1].end)
-        for text in group.texts:
-            if chars + len(text.text.rstrip()) > heard_chars:
-                break
-            n, chars = n + 1, chars + len(text.text)
-        if not n:
-            return
-        if n == len(group.texts):
-            group.said, group.closed, group.flushed, group.acked = n, True, True, True
-            return
-        next_s = next((mark.start_s for mark in group.marks if mark.begin >= chars), heard_s)
-        n_bytes = self._format.bytes_for(min(next_s, heard_s))
-        self._stretches.append(self._stretch(_first(group, n, chars, n_bytes)))
-        cut_s = self._format.seconds(n_bytes)
-        del group.texts[:n]
-        group.chars -= chars
-        group.announced = max(0, group.announced - n)
-        group.start_s += cut_s
-        group.received -= n_bytes
-        rest = [mark for mark in group.marks if mark.begin >= chars]
-        group.marks = [Mark(m.begin - chars, m.end - chars, m.start_s - cut_s, m.end_s - cut_s) for m in rest]
-        group.heard.forget(group.received)
-        if not group.received:
-            group.heard = None
 
     def restart(self, handed_s: float, *, group_s: float = GROUP_S) -> tuple[float, int]:
         """After `lost`: another voice goes on, from the start of the text that was being heard.
@@ -434,26 +309,20 @@ class Utterance:
         if group is None or not group.announced:
             self._regroup()
             return self.released_s, 0
-        before = sum(len(text.text) for text in group.texts[: group.announced - 1])
-        begins_s = min(self._at_s(group, before), self.released_s)
+        whole = group.texts[: group.announced - 1]  # were heard
+        begins_s = min(group.at_s(sum(len(text.text) for text in whole), self.seconds_per_char), self.released_s)
         cut_s = max(handed_s, begins_s)
-        if group.announced > 1:
-            n_bytes = self._format.bytes_for(begins_s - group.start_s)
-            self._stretches.append(self._stretch(_first(group, group.announced - 1, before, n_bytes)))
         repeated = len(group.texts[group.announced - 1].text) if handed_s > begins_s else 0
-        del group.texts[: group.announced - 1]
-        group.chars -= before
-        group.announced, group.received, group.heard, group.repeat = 0, 0, None, None
-        group.marks, group.shift_s = [], 0.0
+        if whole:
+            heard = group.take_off(len(whole), begins_s - group.start_s)
+            self._stretches.append(heard.stretch(self.seconds_per_char))
         self._released = self._format.bytes_for(cut_s)
         self._regroup()
         return cut_s, repeated
 
     def _regroup(self) -> None:
         """What is to be said again is grouped anew: one endpoint acknowledges parts of a turn, another its end."""
-        texts = [text for group in self._groups for text in group.texts]
-        self._backlog.extendleft(reversed(texts))
-        self._backlog_chars += sum(len(text.text) for text in texts)
+        self._backlog.put_back(text for group in self._groups for text in group.texts)
         self._groups.clear()
 
     @property
@@ -461,52 +330,21 @@ class Utterance:
         """A group is being said again whose beginning has been heard."""
         return any(group.repeat is not None for group in self._groups)
 
-    def _join(self, group: _Group, seam: Seam | None) -> list[Released]:
+    def _join(self, group: Group, seam: Seam | None) -> list[Released]:
         """Go on with a group that is being said again, if it is known where."""
-        if group.repeat is None or seam is None:
+        if seam is None:
             return []
-        rest = bytes(group.repeat.take.data[seam.at_bytes :])
-        group.repeat = None
-        self._join_marks(group, self._format.seconds(seam.at_bytes))
-        group.received += len(rest)
-        return [seam, *(self._release(group, [rest]) if rest else [])]
+        rest = group.join(seam)
+        return [seam, *self._release(group, [rest] if rest else [])]
 
-    def _seam(self, group: _Group, found: Seam | None) -> Seam | None:
-        """Where a repeat goes on: by its words where their times are known, else as `found` by its sound."""
-        if group.repeat is None or group.heard is None or not group.marks:
-            return found
-        heard_s, repeated_s = self._format.seconds(group.received), self._format.seconds(len(group.repeat.take.data))
-        group.found = found or group.found
-        place = resume_at(group.marks, group.repeat_marks, heard_s, told=group.told)
-        if place is None:
-            return group.found if repeated_s > 2 * heard_s + UNMARKED_S else None
-        if place.known is Known.NOTHING and not group.heard.ends_quiet:
-            return group.found  # somewhere in a word
-        if place.at_s + NEAR_S > repeated_s:
-            return None
-        at_s = place.at_s if place.known is Known.WORD else place_like(group.heard, group.repeat.take, place.at_s)
-        return Seam(self._format.bytes_for(at_s), 0.0, 1.0)
-
-    def _join_marks(self, group: _Group, seam_s: float) -> None:
-        """The words heard before the seam, and the repeat's behind it."""
-        heard_s = self._format.seconds(group.received)
-        group.shift_s = shift_s = heard_s - seam_s
-        group.marks = [mark for mark in group.marks if mark.start_s < heard_s]
-        after = group.marks[-1].end if group.marks else 0
-        behind = [mark for mark in group.repeat_marks if mark.end > after and mark.end_s > seam_s]
-        group.marks += [mark._replace(start_s=mark.start_s + shift_s, end_s=mark.end_s + shift_s) for mark in behind]
-        group.repeat_marks = []
-
-    def _at_s(self, group: _Group, chars: int) -> float:
-        """When what follows after so many characters of a group begins, in the turn's audio."""
-        return group.start_s + time_of(group.marks, chars, self.seconds_per_char)
+    # Audio out
 
     @property
     def released_s(self) -> float:
         """Seconds of audio given out so far."""
         return self._released / self._bytes_per_second
 
-    def _release(self, group: _Group, chunks: list[bytes]) -> list[Released]:
+    def _release(self, group: Group, chunks: list[bytes]) -> list[Released]:
         """Hand out audio of the head group, with each text announced just before the audio in which it begins."""
         if not chunks:
             return []
@@ -518,23 +356,10 @@ class Utterance:
         for chunk in chunks:
             if self._resume is Resume.SEAM:
                 group.heard.feed(chunk)
-            out += self._announce(group, self.released_s + self._format.seconds(len(chunk)))
+            out += group.announce(self.released_s + self._format.seconds(len(chunk)), self.seconds_per_char)
             out.append(chunk)
             self._released += len(chunk)
         return out
-
-    def _announce(self, group: _Group, until_s: float) -> list[Released]:
-        sayings: list[Released] = []
-        before = sum(len(text.text) for text in group.texts[: group.announced])
-        while group.announced < len(group.texts):
-            at_s = self._at_s(group, before)
-            if at_s >= until_s:
-                break
-            text = group.texts[group.announced]
-            sayings.append(Saying(text.text, text.start, text.end, at_s))
-            before += len(text.text)
-            group.announced += 1
-        return sayings
 
     def _release_acked(self) -> list[Released]:
         out: list[Released] = []
@@ -542,8 +367,8 @@ class Utterance:
             group = self._groups.popleft()
             if not group.received:
                 group.start_s = self.released_s
-            out += self._announce(group, float("inf"))
-            self._stretches.append(self._stretch(group))
+            out += group.announce(math.inf, self.seconds_per_char)
+            self._stretches.append(group.stretch(self.seconds_per_char))
             if self._groups:
                 held, self._groups[0].held = self._groups[0].held, []
                 out += self._release(self._groups[0], held)
@@ -555,55 +380,5 @@ class Utterance:
         """What has been released so far, against the model's `text`."""
         stretches = list(self._stretches)
         if self._groups and self._groups[0].announced:
-            stretches.append(self._stretch(self._groups[0]))
+            stretches.append(self._groups[0].stretch(self.seconds_per_char))
         return Spoken(text, tuple(stretches), complete=self.complete)
-
-    def _stretch(self, group: _Group) -> Stretch:
-        seconds = self._format.seconds(group.received)
-        share = seconds / group.chars if group.chars else 0.0
-        if not group.acked:  # cut off: as much of it as was likely said
-            share = max(share, self.seconds_per_char)
-            seconds = max(share * group.chars, group.marks[-1].end_s if group.marks else 0.0)
-        sayings, before = [], 0
-        for text in group.texts:
-            at_s = group.start_s + time_of(group.marks, before, share)
-            sayings.append(Saying(text.text, text.start, text.end, at_s))
-            before += len(text.text)
-        words = tuple(m._replace(start_s=group.start_s + m.start_s, end_s=group.start_s + m.end_s) for m in group.marks)
-        pauses = group.heard.envelope.pauses() if group.heard is not None else []
-        shifted = tuple((group.start_s + start_s, group.start_s + end_s) for start_s, end_s in pauses)
-        return Stretch(group.start_s, group.start_s + seconds, tuple(sayings), shifted, words)
-
-
-def _first(group: _Group, n: int, chars: int, n_bytes: int) -> _Group:
-    """The first texts of a group, which have been spoken, as a group: so many, with so many characters and bytes of audio."""
-    marks = [mark for mark in group.marks if mark.end <= chars]
-    return _Group(group.texts[:n], chars=chars, acked=True, received=n_bytes, start_s=group.start_s, marks=marks)
-
-
-def _speakable(text: _Text) -> bool:
-    return any(map(str.isalnum, text.text))
-
-
-def _parts(text: _Text, max_chars: int | None) -> list[_Text]:
-    """The text in parts that are not too long, cut at spaces where there are any."""
-    if max_chars is None or len(text.text) <= max_chars:
-        return [text]
-    parts, at, whole = list[_Text](), 0, len(text.text)
-    share = (text.end - text.start) / whole
-    while at < whole:
-        cut = at + max_chars
-        if cut < whole:
-            cut = text.text.rfind(" ", at, cut) + 1 or cut
-        end = text.end if cut >= whole else text.start + round(cut * share)
-        parts.append(_Text(text.text[at:cut], text.start + round(at * share), end))
-        at = cut
-    return parts
-
-
-def _well_formed(text: str) -> str:
-    """Text that can be sent: surrogate pairs joined, lone ones and control characters replaced by a space."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\ufffd", " ")
-    return "".join(char if char >= " " or char.isspace() else " " for char in text)
