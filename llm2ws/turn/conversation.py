@@ -69,7 +69,6 @@ class Conversation:
             slow_consumer_s,
             token_s,
         )
-        self._last: Turn | None = None
 
     @property
     def format(self) -> AudioFormat:
@@ -93,5 +92,4 @@ class Conversation:
         `pace`: who takes the audio, if not as usual in this conversation.
         """
         voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
-        self._last = Turn(self._pool, voicing, source, self._last)
-        return self._last
+        return Turn(self._pool, voicing, source)

@@ -34,7 +34,7 @@ class _Closable(Protocol):
 class Feeder:
     """Reads one source to its end. `run` is to be a task; cancelling it closes the source.
 
-    `emit` takes what is passed on and not spoken, `go_on` is called when there is more to say.
+    `emit` takes what is passed on and not spoken.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Feeder:
         stats: TurnStats,
         *,
         emit: Callable[[TurnEvent], None],
-        go_on: Callable[[], None],
         since_start: Callable[[], float],
     ) -> None:
         self.error: SourceError | ConfigError | None = None  # how the source failed
@@ -58,7 +57,6 @@ class Feeder:
         self._utterance = utterance
         self._stats = stats
         self._emit = emit
-        self._go_on = go_on
         self._since_start = since_start
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
@@ -73,12 +71,13 @@ class Feeder:
         """The model's text, as far as it has come."""
         return "".join(self._text)
 
-    async def run(self) -> None:
+    async def run(self, go_on: Callable[[], None]) -> None:
         """Read the source to its end. How it failed is left in `error`: what it gave before is spoken.
 
-        Raises LocalProtocolError for a source that gives what is no text.
+        `go_on` is called whenever there is more to say. Raises LocalProtocolError for a source that gives what is no text.
         """
         self._loop = asyncio.get_running_loop()
+        self._go_on = go_on
         silent = self._silent = asyncio.timeout(self._token_s)
         try:
             async with AsyncExitStack() as stack:

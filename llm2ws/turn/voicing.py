@@ -7,14 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..audio import AudioFormat
+from ..connection import Connection
 from ..pool import Endpoint
 from ..speech.pacing import Pace
-from ..speech.utterance import Resume
+from ..speech.utterance import SECONDS_PER_CHAR, Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
 
-__all__ = ["Voicing"]
+__all__ = ["Floor", "Voicing"]
+
+
+@dataclass(slots=True)
+class Floor:
+    """Which turn may speak, and what it leaves to the next one."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connection: Connection | None = None  # the last one that carried a turn
+    seconds_per_char: float = SECONDS_PER_CHAR  # how fast the voice speaks, as far as it has shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class Voicing:
     ahead_s: float
     slow_consumer_s: float
     token_s: float
-    floor: asyncio.Lock = field(default_factory=asyncio.Lock)
+    floor: Floor = field(default_factory=Floor)
 
     @property
     def format(self) -> AudioFormat:
@@ -43,7 +53,3 @@ class Voicing:
         limits = [endpoint.limits or endpoint.dialect.limits for endpoint in self.endpoints]
         allowed = [n for limit in limits for n in (limit.chars_per_speak, limit.chars_per_window) if n is not None]
         return min(allowed, default=None)
-
-    @property
-    def waits_for_flush(self) -> bool:
-        return all(endpoint.dialect.traits.audio_waits_for_flush for endpoint in self.endpoints)
