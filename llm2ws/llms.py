@@ -119,7 +119,8 @@ def _shape(llm: Llm) -> Shape:
     headers = []
     for number, header in enumerate(llm.headers, 1):
         name, colon, value = header.reveal().partition(":")
-        if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII) or not value.isprintable():
+        plain = value.isascii() and value.isprintable()  # gRPC takes nothing else
+        if not colon or not plain or not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
             raise ConfigError(f"headers: the {number}. is no header", hint='write each as "Name: value"')
         headers.append((name, value.strip()))
     return Shape(

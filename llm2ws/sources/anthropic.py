@@ -13,7 +13,7 @@ from .client import one_answer
 from .events import EventReader, Paragraphs, json_of
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
-from .prompt import Prompt, conversation
+from .prompt import Prompt, conversation, without_system
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
@@ -79,17 +79,15 @@ class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
-        messages = conversation(prompt, system=settings.system, template=settings.template)
-        # Here the system prompt is no message.
-        system = [content for message in messages if message.get("role") == "system" and (content := message.get("content"))]
+        system, messages = without_system(conversation(prompt, system=settings.system, template=settings.template))
         own = {
-            "system": "\n\n".join(map(str, system)) or None,
+            "system": system or None,
             "temperature": settings.temperature,
             "stop_sequences": settings.stop_words or None,
         }
         return {
             "model": self._endpoint.model,
-            "messages": [message for message in messages if message.get("role") != "system"],
+            "messages": messages,
             "max_tokens": settings.max_tokens or MAX_TOKENS,
             **{name: value for name, value in own.items() if value is not None},
             **settings.extra,

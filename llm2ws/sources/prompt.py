@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Message", "Prompt", "Request", "check_template", "conversation"]
+__all__ = ["Message", "Prompt", "Request", "check_template", "conversation", "without_system"]
 
 # One message of a conversation, such as {"role": "user", "content": "Hello"}; passed on as it is.
 Message = Mapping[str, object]
@@ -47,6 +47,23 @@ def conversation(prompt: Prompt, *, system: str | None = None, template: str | N
     return messages
 
 
+def without_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """The system prompt, "" for none, and the other messages: for APIs where it is no message."""
+    system = [_text(message) for message in messages if message.get("role") == "system"]
+    return "\n\n".join(filter(None, system)), [message for message in messages if message.get("role") != "system"]
+
+
+def _text(message: Message) -> str:
+    """What a message says: its content is a text, or a list of parts, some of them pictures."""
+    match message.get("content"):
+        case str(text):
+            return text
+        case [*parts]:
+            return "\n".join(part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str))
+        case _:
+            return ""
+
+
 class Request:
     """What a server of no known API is sent: JSON in which a text such as "{prompt}" stands for a value.
 
@@ -77,11 +94,11 @@ class Request:
 
     def filled(self, messages: Sequence[Message], values: Mapping[str, object]) -> dict[str, object]:
         """The request for a conversation. `values`: what the other names stand for, None to leave them out."""
-        question = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
-        system = [str(message.get("content")) for message in messages if message.get("role") == "system"]
-        if "system" in self._used:  # it is not said a second time
-            messages = [message for message in messages if message.get("role") != "system"]
-        given = {**values, "messages": list(messages), "prompt": question or "", "system": "\n\n".join(system) or None}
+        question = next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
+        system, others = without_system(messages)
+        # What has a place of its own is not said a second time.
+        messages = others if "system" in self._used else list(messages)
+        given = {**values, "messages": messages, "prompt": question, "system": system or None}
         filled: dict[str, object] = _filled(self._body, given)
         return filled
 

@@ -14,7 +14,7 @@ from .events import EventReader, Paragraphs, json_of
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings
 from .openai import VENDOR, is_openai, make_sdk
-from .prompt import Message, Prompt, conversation
+from .prompt import Message, Prompt, conversation, without_system
 from .sdk import HEADERS, SdkClient, reads_of
 from .sse import Event
 
@@ -60,12 +60,9 @@ class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
         settings = self._settings
-        messages = conversation(prompt, system=settings.system, template=settings.template)
-        system = [
-            str(content) for message in messages if message.get("role") == "system" and (content := message.get("content"))
-        ]
+        system, messages = without_system(conversation(prompt, system=settings.system, template=settings.template))
         own = {
-            "instructions": "\n\n".join(system) or None,
+            "instructions": system or None,
             "temperature": settings.temperature,
             "max_output_tokens": settings.max_tokens,
             # The padding against guessing by length is for the open network; only OpenAI knows the field.
@@ -85,22 +82,31 @@ def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
     """A conversation as input items. Calls and their results, which are messages elsewhere, are items of their own."""
     for message in messages:
         match message:
-            case {"role": "system"}:
-                continue
             case {"role": "tool", "tool_call_id": call_id, "content": output}:
                 yield {"type": "function_call_output", "call_id": call_id, "output": output}
             case {"role": str(role)}:
-                content = message.get("content")
-                if isinstance(content, list):
-                    kind = "output_text" if role == "assistant" else "input_text"
-                    content = [{**part, "type": kind} if part.get("type") == "text" else part for part in content]
-                if content:
-                    yield {"role": role, "content": content}
+                match message.get("content"):
+                    case [*parts]:
+                        yield {"role": role, "content": [_part(part, role) for part in parts]}
+                    case str(text) if text:
+                        yield {"role": role, "content": text}
                 calls = message.get("tool_calls")
                 for call in calls if isinstance(calls, list) else ():
-                    yield {"type": "function_call", "call_id": call["id"], **call["function"]}
+                    match call:
+                        case {"id": call_id, "function": {"name": name, "arguments": arguments}}:
+                            yield {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
             case _:
                 yield message  # an item of this API
+
+
+def _part(part: object, role: str) -> object:
+    match part:
+        case {"type": "text", **rest}:
+            return {**rest, "type": "output_text" if role == "assistant" else "input_text"}
+        case {"type": "image_url", "image_url": {"url": url}}:
+            return {"type": "input_image", "image_url": url}
+        case _:
+            return part
 
 
 def _translated(fields: Mapping[str, object]) -> dict[str, object]:

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["FRAMINGS", "HttpStream", "Shape"]
 
 VENDOR = Vendor("the server", "http://127.0.0.1:8000/chat", "", "api_key", "", service=False)
-REQUEST = json.dumps({name: f"{{{name}}}" for name in ("model", "messages", "temperature", "max_tokens")} | {"stream": True})
+# As most servers take it.
+REQUEST = json.dumps(
+    {name: f"{{{name}}}" for name in ("model", "messages", "temperature", "max_tokens", "stop")} | {"stream": True}
+)
+# Why an answer ended, as Gemini, llama.cpp, Ollama and others say it, in the words of Chat Completions. All else is "stop".
+REASONS = {
+    **dict.fromkeys(("length", "limit", "max_new_tokens", "max_output_tokens", "max_tokens"), "length"),
+    **dict.fromkeys(("blocklist", "content_filter", "prohibited_content", "refusal", "safety"), "content_filter"),
+}
 MAX_REFUSAL_BYTES = 65_536
 
 
@@ -39,7 +47,7 @@ class Shape:
     """
 
     framing: str = "sse"  # one of FRAMINGS
-    request: str = ""  # JSON for `Request`; "": as most take it
+    request: str = ""  # JSON for `Request`; "": as most servers take it
     text_path: str = ""  # where the text is in an event or line; "": that itself is the text
     end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
     error_path: str = "error"  # what is there when the server fails
@@ -190,7 +198,7 @@ class _Reader:
             raise failed(self._endpoint, body)
         if shape.end and (ended := at(body, shape.end)):
             self.complete = True
-            self._reason = ended if isinstance(ended, str) else "stop"
+            self._reason = REASONS.get(str(ended).lower(), "stop")
         text = at(body, shape.text_path)
         return self._deltas.feed(text) if isinstance(text, str) else ""
 

@@ -38,7 +38,7 @@ def packed(name: str, datatype: str, value: object) -> bytes:
         raise ConfigError(f"request: the input {name} is {datatype}, which is not known here", hint="leave it out")
     try:
         return struct.pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
-    except struct.error:
+    except (struct.error, OverflowError):
         pass
     raise ConfigError(f"request: the input {name} is {datatype}, and its value is not", hint="give a value of that type")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
-from llm2ws.sources.prompt import check_template, conversation
+from llm2ws.sources.prompt import Request, check_template, conversation, without_system
 
 USER = {"role": "user", "content": "Why?"}
 HISTORY = [USER, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}]
@@ -46,3 +49,60 @@ def test_a_template_needs_a_place_for_the_prompt() -> None:
     check_template("{prompt}")
     with pytest.raises(ConfigError, match=r"template has no \{prompt\}"):
         check_template("{system}: {Prompt}")
+
+
+PARTS = [
+    {"type": "text", "text": "Look."},
+    {"type": "image_url", "image_url": {"url": "data:,"}},
+    {"type": "text", "text": "Why?"},
+]
+
+
+def test_where_the_system_prompt_is_no_message() -> None:
+    brief = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    assert without_system([{"role": "system", "content": "Be kind."}, brief, USER]) == ("Be kind.\n\nBe brief.", [USER])
+    assert without_system([USER, {"role": "system", "content": None}]) == ("", [USER])
+
+
+# --- requests of one's own --------------------------------------------------------------------------------------------------
+
+
+def filled(template: object, messages: list[dict[str, object]], **values: object) -> object:
+    return Request(json.dumps(template)).filled(messages, values)
+
+
+def test_a_request_has_values_where_their_names_stand() -> None:
+    template = {"q": "{prompt}", "m": "{messages}", "o": {"t": "{temperature}", "n": ["{max_tokens}", 1]}, "x": None}
+    system: dict[str, object] = {"role": "system", "content": "s"}
+    question: dict[str, object] = {"role": "user", "content": PARTS}
+
+    assert filled(template, [system, question], temperature=0.5) == {
+        "q": "Look.\nWhy?",
+        "m": [system, question],
+        "o": {"t": 0.5, "n": [None, 1]},
+        "x": None,
+    }
+
+
+def test_a_system_prompt_with_a_place_of_its_own_is_said_once() -> None:
+    system: dict[str, object] = {"role": "system", "content": "s"}
+    question: dict[str, object] = {"role": "user", "content": "Why?"}
+
+    assert filled({"m": "{messages}", "s": "{system}"}, [system, question]) == {"m": [question], "s": "s"}
+    assert filled({"m": "{messages}", "s": "{system}"}, [question]) == {"m": [question]}
+
+
+@given(st.text())
+def test_a_prompt_cannot_change_the_request(prompt: str) -> None:
+    for said in (prompt, "{system}" + prompt, '", "admin": true, "x": "' + prompt):
+        assert filled({"q": "{prompt}"}, [{"role": "user", "content": said}], system="s") == {"q": said}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_what_is_no_name_stays(value: object) -> None:
+    assume(not re.search(r'"\{\w+\}"', json.dumps(value, ensure_ascii=False)))
+    assert filled({"q": "{prompt}", "v": value}, [{"role": "user", "content": "?"}]) == {"q": "?", "v": value}
