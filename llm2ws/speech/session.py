@@ -2,10 +2,7 @@
 
 Rules, in which everything here follows the tables of the dialect (`traits`, `limits`) and no vendor's name:
 
-- A turn is OPEN while it may still be given text, ENDING from its End until the endpoint has spoken it all, CLEARING from
-  Cancel until the endpoint has confirmed it, and DONE after that. `_AFTER` is the whole of it.
-- Acks carry no number that could be trusted. `Flushed` answers the oldest unanswered Flush; a refusal comes at once,
-  while accepted ones are still being spoken, so it answers the newest.
+- A turn is OPEN, ENDING, CLEARING or DONE (`turns.py`), and an ack answers one Flush (`acks.py`).
 - An End with nothing unflushed sends nothing: there is exactly one final Flush after the last Speak.
 - After Cancel, audio is dropped until the confirmation; at that point every Flush that was on its way is void, and an ack
   that comes for it later, with no audio before it, is stale. So no byte of a cancelled turn reaches the next one.
@@ -16,12 +13,12 @@ Rules, in which everything here follows the tables of the dialect (`traits`, `li
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import assert_never
 
 from ..errors import LocalProtocolError
+from .acks import Acks
 from .dialect import Dialect, Limits
 from .governor import Governor
 from .messages import (
@@ -47,57 +44,14 @@ from .messages import (
     Unknown,
     Warned,
 )
+from .turns import Position, State, Turn, Turns
 
-__all__ = ["Counts", "Session", "State"]
-
+__all__ = ["Counts", "Session"]
 
 # An endpoint may render a whole text before it sends the first byte; the slowest do that some seven times faster than speech.
 SECONDS_PER_OWED_CHAR = 0.01
 UNKNOWN_KINDS = 32  # that are counted by name
 PROMPT_CHARS = 100  # a sentence: no more patience for less
-
-
-class State(StrEnum):
-    OPEN = "open"
-    ENDING = "ending"
-    CLEARING = "clearing"
-    DONE = "done"
-
-
-_Verb = type[Speak | Flush | End | Cancel | Ended | Cancelled]
-
-# What a turn becomes; a missing entry is a mistake of the caller's.
-_AFTER: dict[State, dict[_Verb, State]] = {
-    State.OPEN: {
-        Speak: State.OPEN,
-        Flush: State.OPEN,
-        End: State.ENDING,
-        Cancel: State.CLEARING,
-        Ended: State.DONE,  # the endpoint gave up on it
-        Cancelled: State.DONE,
-    },
-    State.ENDING: {Flush: State.ENDING, Cancel: State.CLEARING, Ended: State.DONE, Cancelled: State.DONE},
-    State.CLEARING: {Ended: State.DONE, Cancelled: State.DONE},
-    State.DONE: {},
-}
-
-
-@dataclass(slots=True)
-class _Turn:
-    ref: int
-    state: State = State.OPEN
-    unflushed: bool = False  # text was sent that no Flush covers
-    in_flight: int = 0  # flushes without an answer
-    begun: bool = False  # text of it was sent
-    context: int | None = None  # what the endpoint calls it now; None: it knows nothing of it
-    complete: bool = False  # the endpoint was told that the context gets no more text
-    cancelled_at: float = 0.0
-    waiting_since: float | None = None  # for the endpoint's next sign of life
-    owed_chars: int = 0  # sent since the endpoint last owed it nothing
-    sent_at: float = 0.0
-    audio_at: float = 0.0
-    audio_bytes: int = 0  # received
-    cancel_again: bool = False  # when audio comes: the endpoint would not do it before
 
 
 @dataclass(slots=True)
@@ -126,21 +80,16 @@ class Session:
         self.dialect = dialect
         self.limits = limits or dialect.limits
         self.opened_at = now
+        self.retired = False  # it takes no new turn, and is to be closed when it has none
         self._traits = dialect.traits
         self._governor = Governor(self.limits)
         self._silence_s = silence_s
         self._clear_s = clear_s
-        self._turns: dict[int, _Turn] = {}  # those not DONE
-        self._last_ref = 0
-        self._contexts: dict[int, _Turn] = {}  # those that the endpoint has open
-        self._flushes: deque[int] = deque()  # refs of unanswered flushes, oldest first
-        self._void = 0  # flushes voided by a Cancelled whose acks may still come
-        self._audio_since_ack = False
-        self._position_ms = 0  # in all audio of the connection, where that of the next turn begins
-        self._cancelled_ms = 0  # where the last interruption was
+        self._turns = Turns()
+        self._acks = Acks()
+        self._position = Position()
         self._outgoing: list[str | bytes] = []
         self._last_sent = now
-        self._retired = False
         self._closed = False
 
     # Commands
@@ -149,14 +98,15 @@ class Session:
         """Open a turn; its `ref`. Raises LocalProtocolError when there is no place (`places`)."""
         if not self.places:
             raise LocalProtocolError("no place for another turn on this connection")
-        self._last_ref += 1
-        self._turns[self._last_ref] = _Turn(self._last_ref)
-        return self._last_ref
+        return self._turns.begin().ref
 
     def speak(self, ref: int, text: str, now: float) -> None:
         """Send text. It counts against the limits: ask `speak_at` first."""
-        turn = self._step(ref, Speak)
-        context = turn.context or self._begin_context(turn, now)
+        turn = self._turns.step(ref, Speak)
+        context = turn.context
+        if context is None:
+            context = self._turns.begin_context(turn)
+            self._send(Begin(context), now)
         turn.unflushed = True
         turn.sent_at = now
         turn.owed_chars += len(text)
@@ -167,14 +117,14 @@ class Session:
         """Have the text since the last Flush spoken. Without such text nothing is sent."""
         if not self._traits.audio_waits_for_flush and self._traits.context_idle_s is None:
             raise LocalProtocolError("this endpoint speaks text as it comes: there is no Flush within a turn")
-        turn = self._step(ref, Flush)
+        turn = self._turns.step(ref, Flush)
         if turn.unflushed:
             turn.complete = self._traits.context_idle_s is not None
             self._flush(turn, Flush, now)
 
     def end(self, ref: int, now: float) -> list[Event]:
         """No more text. Gives `Ended` at once when there is nothing left to wait for."""
-        turn = self._step(ref, End)
+        turn = self._turns.step(ref, End)
         if turn.unflushed or (self._ends_by_name(turn) and not turn.complete):
             turn.complete = True
             self._flush(turn, End, now)
@@ -182,14 +132,16 @@ class Session:
 
     def cancel(self, ref: int, now: float, *, played_ms: int | None = None) -> list[Event]:
         """Stop a turn. Gives `Cancelled` at once when the endpoint has nothing of it left to stop."""
-        turn = self._step(ref, Cancel)
-        if turn.context is None or not (turn.unflushed or turn.in_flight or self._ends_by_name(turn)):
+        turn = self._turns.step(ref, Cancel)
+        if turn.context is None or not (turn.unflushed or self._acks.waiting(turn.ref) or self._ends_by_name(turn)):
             return self._finish(turn, Cancelled(ref))
         turn.cancelled_at, turn.complete = now, True
         if self._traits.cancels:
-            self._send(Cancel(turn.context, self._position(turn, played_ms)), now)
+            if played_ms is not None and self._traits.played_since_opened:
+                played_ms = self._position.of(min(played_ms, self._audio_ms(turn)))
+            self._send(Cancel(turn.context, played_ms), now)
         else:
-            self._retired = True
+            self.retired = True
         return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
 
     def close(self, now: float) -> bool:
@@ -214,7 +166,7 @@ class Session:
         told: list[Event] = []
         events = self.dialect.decode(message)
         for event in events:
-            named = self._named(event)
+            named = self._turns.named(event)
             told += self._receive(named, now)
             self._heard(getattr(named, "ref", None), now)
         if not events:
@@ -223,7 +175,7 @@ class Session:
 
     def receive_close(self, code: int, reason: str) -> Failed:
         """The connection has ended. 1006 stands for an end without a close frame."""
-        self._turns.clear()
+        self._turns.live.clear()
         return self.dialect.closed(code, reason)
 
     # Time
@@ -231,13 +183,9 @@ class Session:
     @property
     def next_deadline(self) -> float | None:
         """When `tick` wants to be called, None for never."""
-        times = [at for _, at in self._keepalives()]
-        for turn in self._turns.values():
-            if turn.state is State.CLEARING:
-                times.append(turn.cancelled_at + self._confirm_s)
-            elif turn.waiting_since is not None:
-                times.append(turn.waiting_since + self._patience_s(turn))
-        return min(times, default=None)
+        times = [at for _, at in self._keepalives()] + [self._due_at(turn) for turn in self._turns.live.values()]
+        first = min(times, default=math.inf)
+        return None if first == math.inf else first
 
     def tick(self, now: float) -> list[Event]:
         """Act on what has not come in time."""
@@ -245,14 +193,15 @@ class Session:
             if now >= at:
                 self._send(KeepAlive(context), now)
                 if context is not None:
-                    self._contexts[context].sent_at = now
+                    self._turns.contexts[context].sent_at = now
         events: list[Event] = []
-        for turn in list(self._turns.values()):
+        for turn in list(self._turns.live.values()):
+            if now < self._due_at(turn):
+                continue
             if turn.state is State.CLEARING:
-                if now >= turn.cancelled_at + self._confirm_s:
-                    what = "the endpoint did not confirm an interruption in time"
-                    events += self._give_up(turn, Cancelled(turn.ref), what)
-            elif turn.waiting_since is not None and now >= turn.waiting_since + self._patience_s(turn):
+                what = "the endpoint did not confirm an interruption in time"
+                events += self._give_up(turn, Cancelled(turn.ref), what)
+            elif turn.waiting_since is not None:
                 what = f"the endpoint has sent nothing for {now - turn.waiting_since:.3g} s though text was to be spoken"
                 failed = Failed(Scope.CONTEXT, what, "look at the endpoint; try again", retry_s=0.0, ref=turn.ref)
                 events += self._give_up(turn, failed, what)
@@ -263,19 +212,14 @@ class Session:
     @property
     def places(self) -> int:
         """How many more turns may be opened now."""
-        if self._closed or self._retired:
+        if self._closed or self.retired:
             return 0
-        return max(0, self._traits.turns_at_once - len(self._turns))
+        return max(0, self._traits.turns_at_once - len(self._turns.live))
 
     @property
     def clearing(self) -> bool:
         """A place will be free in a moment: its turn waits for the confirmation of its Cancel, and not for long."""
-        return not self._traits.audio_has_ref and any(turn.state is State.CLEARING for turn in self._turns.values())
-
-    @property
-    def retired(self) -> bool:
-        """This connection takes no new turn; it is to be closed when it has none."""
-        return self._retired
+        return not self._traits.audio_has_ref and any(turn.state is State.CLEARING for turn in self._turns.live.values())
 
     def speak_at(self, n_chars: int, now: float) -> float:
         """The earliest time at which the limits allow so many characters."""
@@ -291,18 +235,10 @@ class Session:
 
     def quiet_since(self, ref: int) -> float:
         """When text of an open turn was last sent, or audio of it last came."""
-        turn = self._turns[ref]
+        turn = self._turns.live[ref]
         return max(turn.sent_at, turn.audio_at)
 
     # How
-
-    def _step(self, ref: int, verb: _Verb) -> _Turn:
-        turn = self._turns.get(ref)
-        if turn is None or verb not in _AFTER[turn.state]:
-            state = turn.state if turn else State.DONE
-            raise LocalProtocolError(f"{verb.__name__} on turn {ref}, which is {state}")
-        turn.state = _AFTER[turn.state][verb]
-        return turn
 
     def _send(self, command: Command, now: float) -> None:
         messages = self.dialect.encode(command)
@@ -310,30 +246,7 @@ class Session:
             self._outgoing += messages
             self._last_sent = now
 
-    def _begin_context(self, turn: _Turn, now: float) -> int:
-        """Give the turn a name on the wire: its own, then others."""
-        if turn.begun:
-            self._last_ref += 1
-        context = turn.context = self._last_ref if turn.begun else turn.ref
-        turn.begun, turn.complete = True, False
-        self._contexts[context] = turn
-        self._send(Begin(context), now)
-        return context
-
-    def _end_context(self, turn: _Turn) -> None:
-        if turn.context is not None:
-            del self._contexts[turn.context]
-            turn.context = None
-
-    def _named(self, event: Event) -> Event:
-        """The event, with its turn's ref in place of the context's."""
-        if isinstance(event, (Opened, Warned, Unknown)) or event.ref is None:
-            return event
-        turn = self._contexts.get(event.ref)
-        ref = turn.ref if turn else 0  # of no turn
-        return event if ref == event.ref else replace(event, ref=ref)
-
-    def _ends_by_name(self, turn: _Turn) -> bool:
+    def _ends_by_name(self, turn: Turn) -> bool:
         """Whether the endpoint will say when the turn's context is over."""
         return turn.context is not None and not self._traits.ends_with_flush_ack
 
@@ -342,20 +255,24 @@ class Session:
         keepalive_s = self._traits.keepalive_s
         if keepalive_s is None or self._closed:
             return []
-        open_ones = [(context, turn.sent_at) for context, turn in self._contexts.items() if not turn.complete]
-        idle = open_ones if self._contexts else [(None, self._last_sent)]
+        open_ones = [(context, turn.sent_at) for context, turn in self._turns.contexts.items() if not turn.complete]
+        idle = open_ones if self._turns.contexts else [(None, self._last_sent)]
         return [(context, at + keepalive_s) for context, at in idle]
 
-    @property
-    def _confirm_s(self) -> float:
-        """How long an interruption may go without its confirmation: longer where nobody else has to wait for it."""
-        return self._silence_s if self._traits.audio_has_ref else self._clear_s
+    def _due_at(self, turn: Turn) -> float:
+        """When patience ends: for the confirmation of an interruption, or for what the endpoint owes. inf: it owes nothing."""
+        if turn.state is State.CLEARING:
+            # Longer where nobody else has to wait for it.
+            return turn.cancelled_at + (self._silence_s if self._traits.audio_has_ref else self._clear_s)
+        if turn.waiting_since is None:
+            return math.inf
+        # The more text it was given, the longer.
+        return turn.waiting_since + self._silence_s + SECONDS_PER_OWED_CHAR * max(0, turn.owed_chars - PROMPT_CHARS)
 
-    def _flush(self, turn: _Turn, verb: type[Flush | End], now: float) -> None:
+    def _flush(self, turn: Turn, verb: type[Flush | End], now: float) -> None:
         turn.unflushed = False
         if self._traits.ends_with_flush_ack or verb is Flush:
-            turn.in_flight += 1
-            self._flushes.append(turn.ref)
+            self._acks.sent(turn.ref)
         self._governor.flushed(now)
         turn.sent_at = now
         if turn.context is not None:
@@ -368,23 +285,19 @@ class Session:
 
         It does not while a refused final Flush waits for its window.
         """
-        for turn in self._turns.values():
+        for turn in self._turns.live.values():
             if ref is not None and ref != turn.ref:
                 continue
-            if turn.in_flight or (turn.state is State.ENDING and self._ends_by_name(turn)):
+            if self._acks.waiting(turn.ref) or (turn.state is State.ENDING and self._ends_by_name(turn)):
                 turn.waiting_since = now
             else:
                 turn.waiting_since, turn.owed_chars = None, 0
 
-    def _patience_s(self, turn: _Turn) -> float:
-        """How long the endpoint may be silent while it owes audio: the more text it was given, the longer."""
-        return self._silence_s + SECONDS_PER_OWED_CHAR * max(0, turn.owed_chars - PROMPT_CHARS)
-
-    def _give_up(self, turn: _Turn, event: Event, what: str) -> list[Event]:
+    def _give_up(self, turn: Turn, event: Event, what: str) -> list[Event]:
         """The endpoint does not do its part. Where turns have names, the others go on; its place may be lost."""
         if not self._traits.audio_has_ref:
             return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
-        self._retired = True
+        self.retired = True
         return self._finish(turn, event)
 
     def _receive(self, event: Event, now: float) -> list[Event]:
@@ -401,10 +314,10 @@ class Session:
                 self._cancel_refused(event, now)
                 return []
             case Timed(ref=ref):
-                turn = self._of(ref)
+                turn = self._turns.of(ref)
                 return [replace(event, ref=turn.ref)] if turn and turn.state is not State.CLEARING else []
             case Failed(scope=Scope.CONTEXT, ref=ref):
-                turn = self._of(ref)
+                turn = self._turns.of(ref)
                 return self._finish(turn, replace(event, ref=turn.ref)) if turn else []
             case Unknown(kind=kind):
                 if kind not in self.counts.unknown and len(self.counts.unknown) >= UNKNOWN_KINDS:
@@ -419,14 +332,8 @@ class Session:
             case _:
                 assert_never(event)
 
-    def _of(self, ref: int | None) -> _Turn | None:
-        """The turn that an event is about: by its name, else the only one, or the oldest that awaits something."""
-        if ref is not None:
-            return self._turns.get(ref)
-        return next(iter(self._turns.values()), None)
-
     def _audio(self, event: Audio, now: float) -> list[Event]:
-        turn = self._of(event.ref)
+        turn = self._turns.of(event.ref)
         # A turn whose text has not been sent has no audio: it is a cancelled one's, and came after its Cleared.
         if turn is None or not turn.begun:
             self.counts.stray_audio += 1
@@ -439,19 +346,15 @@ class Session:
                 turn.cancel_again = False
                 self._send(Cancel(turn.context), now)
             return []
-        self._audio_since_ack = True
+        self._acks.audio()
         return [event if event.ref is not None else Audio(event.data, turn.ref)]
 
     def _flush_acked(self, event: FlushAcked) -> list[Event]:
-        void = self._void > 0 and not self._audio_since_ack
-        self._void -= void
-        self._audio_since_ack = False
-        ref = None if void else self._take_flush(event.ref, newest=False)
-        turn = self._turns.get(ref) if ref is not None else None
-        if turn is None:
+        ref = self._acks.acked(event.ref)
+        if ref is None:
             self.counts.stale_acks += 1
             return []
-        self._void = 0  # acks keep their order: none of an older turn can follow
+        turn = self._turns.live[ref]
         if turn.state is State.CLEARING:
             return []
         return [FlushAcked(turn.ref), *self._settle(turn)]
@@ -459,71 +362,48 @@ class Session:
     def _flush_refused(self, event: FlushRefused, now: float) -> list[Event]:
         self.counts.refused_flushes += 1
         self._governor.refused(now)
-        ref = self._take_flush(event.ref, newest=True)
-        turn = self._turns.get(ref) if ref is not None else None
-        if turn is None or turn.state is State.CLEARING:
+        ref = self._acks.refused(event.ref)
+        if ref is None or (turn := self._turns.live[ref]).state is State.CLEARING:
             return []
         turn.unflushed = True
         return [FlushRefused(turn.ref)]
 
-    def _take_flush(self, ref: int | None, *, newest: bool) -> int | None:
-        """Take the unanswered flush that an ack or refusal answers; the ref of its turn."""
-        if ref is None and self._flushes:
-            ref = self._flushes[-1 if newest else 0]
-        if ref is None or ref not in self._flushes:
-            return None
-        self._flushes.remove(ref)
-        if turn := self._turns.get(ref):
-            turn.in_flight -= 1
-        return ref
-
     def _over(self, event: Ended | Cancelled) -> list[Event]:
-        turn = self._of(event.ref)
+        turn = self._turns.of(event.ref)
         if turn is None:
             return []
         was_clearing = turn.state is State.CLEARING
-        if isinstance(event, Ended) and turn.in_flight and not was_clearing and self._traits.context_idle_s is not None:
-            self._end_context(turn)
+        lapses = self._traits.context_idle_s is not None
+        if lapses and isinstance(event, Ended) and not was_clearing and self._acks.waiting(turn.ref):
+            self._turns.end_context(turn)
             return self._flush_acked(FlushAcked(turn.ref))
-        self._step(turn.ref, type(event))
-        self._position_ms += self._audio_ms(turn)
-        if isinstance(event, Cancelled) and event.played_ms is not None:
-            self._position_ms = self._cancelled_ms = event.played_ms
+        self._turns.step(turn.ref, type(event))
+        self._position.over(self._audio_ms(turn), event.played_ms if isinstance(event, Cancelled) else None)
         if isinstance(event, Cancelled) or was_clearing:
-            self._void += turn.in_flight if event.ref is None else 0
+            if event.ref is None:
+                self._acks.void(turn.ref)
             return self._finish(turn, replace(event, ref=turn.ref) if isinstance(event, Cancelled) else Cancelled(turn.ref))
         return self._finish(turn, Ended(turn.ref))
 
     def _cancel_refused(self, event: CancelRefused, now: float) -> None:
         """Some have nothing to cancel before there is audio. So that there will be some, the turn is ended."""
-        turn = self._of(event.ref)
+        turn = self._turns.of(event.ref)
         if turn is None or turn.state is not State.CLEARING:
             return
         turn.cancel_again = True
         if turn.unflushed:
             self._flush(turn, End, now)
 
-    def _position(self, turn: _Turn, played_ms: int | None) -> int | None:
-        """How much was heard, as the endpoint counts it; None where it would not take that."""
-        if played_ms is None or not self._traits.played_since_opened:
-            return played_ms
-        # A turn that has come from another connection may have been heard for longer than it has been spoken here.
-        position_ms = self._position_ms + min(played_ms, self._audio_ms(turn))
-        return position_ms if position_ms > self._cancelled_ms else None
-
-    def _audio_ms(self, turn: _Turn) -> int:
+    def _audio_ms(self, turn: Turn) -> int:
         return round(1_000 * self.dialect.format.seconds(turn.audio_bytes))
 
-    def _settle(self, turn: _Turn) -> list[Event]:
+    def _settle(self, turn: Turn) -> list[Event]:
         """The end of a turn that ends with its last ack, once that has come."""
-        if turn.state is not State.ENDING or turn.unflushed or turn.in_flight:
+        if turn.state is not State.ENDING or turn.unflushed or self._acks.waiting(turn.ref):
             return []
         return [] if self._ends_by_name(turn) else self._finish(turn, Ended(turn.ref))
 
-    def _finish(self, turn: _Turn, event: Event) -> list[Event]:
-        turn.state = State.DONE
-        self._end_context(turn)
-        del self._turns[turn.ref]
-        self._flushes = deque(ref for ref in self._flushes if ref != turn.ref)
-        self._audio_since_ack = False
+    def _finish(self, turn: Turn, event: Event) -> list[Event]:
+        self._turns.finish(turn)
+        self._acks.forget(turn.ref)
         return [event]

@@ -564,7 +564,7 @@ def timed_words(text: str, letter_s: float, at_s: float = 0.0) -> list[Word]:
 
 
 @given(
-    cut_s=st.floats(0.05, 7.0),
+    cut_s=st.floats(0.05, 7.0) | st.integers(1, 70).map(lambda n: n / 10),
     speed=st.sampled_from([0.85, 1.0, 1.2]),
     lead_s=st.floats(0.0, 0.2),
     frame_s=st.sampled_from([0.03, 0.5]),
@@ -613,7 +613,8 @@ def test_by_the_times_of_its_words_a_repeat_goes_on_where_it_broke_off(
     longest = 8_000 * letter_s * max(1.0, 1 / speed)
     assert all(0.95 * shortest <= n <= 2.1 * longest for value, n in runs if chr(value).isalnum())
     said = "".join(chr(value) for value, _ in runs)
-    assert said.replace(" ", "") == "".join(char for char, _ in groupby(whole)).replace(" ", "")
+    # A mark behind the last word that was heard makes no sound: nobody goes back for it.
+    assert [*filter(str.isalnum, said)] == [*filter(str.isalnum, (char for char, _ in groupby(whole)))]
     spoken = utterance.spoken(whole)
     assert spoken.split(fmt.seconds(len(heard)) - 0.01).error_s == 0.0
     middle = spoken.split(min(cut_s, 5.0) / 2)
