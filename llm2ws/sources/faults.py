@@ -30,9 +30,7 @@ class _Status(NamedTuple):
     retry: bool = False
 
 
-_SETTINGS = "check the settings model, temperature, max_tokens, stop and extra"
 _STATUS = {
-    400: _Status("the request was refused", _SETTINGS),
     401: _Status("the key was refused", "set {key_variable} to a valid key"),
     402: _Status("the account has no credit left", "add credit, or choose another model"),
     403: _Status("the key may not use this model", "choose another model, or allow it for the key"),
@@ -40,12 +38,11 @@ _STATUS = {
     408: _Status("the server gave up waiting", "try again", retry=True),
     409: _Status("the server is busy with something that conflicts", "try again", retry=True),
     413: _Status("the conversation is longer than the server takes", "shorten it"),
-    422: _Status("the request was refused", _SETTINGS),
     429: _Status("too many requests", "try again later, or raise the limit of the account", retry=True),
     503: _Status("the server is not ready", "try again later", retry=True),
     529: _Status("the server is overloaded", "try again later", retry=True),
 }
-_CLIENT_ERROR = _Status("the request was refused", _SETTINGS)
+_CLIENT_ERROR = _Status("the request was refused", "check the settings model, temperature, max_tokens, stop and extra")
 _SERVER_ERROR = _Status("an error of the server", "try again, or look into its log", retry=True)
 
 # What servers say, in whatever words, under whatever status. The first that fits.
@@ -90,14 +87,17 @@ def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str,
         shown = f" to {location}" if plain else ""
         what = f"{endpoint.who}: {status}, it redirects{shown}"
         return SourceError(what, hint="set base_url to where the server really is", status=status)
-    known = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
-    if status == 401 and not endpoint.key:
-        known = _Status("it asks for a key", "set api_key")
-    elif status not in (401, 402, 403):
-        known = _cause(body) or known
+    known = _of_status(status, body, endpoint)
     wait = headers.get("retry-after", "")
     hint = f"try again in {wait} s" if known.retry and re.fullmatch(r"[0-9]{1,6}", wait) else known.hint
     return _error(endpoint, f"{status}, {known.what}", body, hint, status=status, retry=known.retry)
+
+
+def _of_status(status: int, body: object, endpoint: Endpoint) -> _Status:
+    if status == 401 and not endpoint.key:
+        return _Status("it asks for a key", "set api_key")
+    known = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
+    return known if status in (401, 402, 403) else _cause(body) or known
 
 
 def of_sdk(exc: Exception, endpoint: Endpoint) -> SourceError:
@@ -115,7 +115,9 @@ _GRPC = {
     "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "DEADLINE_EXCEEDED": 408,
+    "INTERNAL": 500,
     "RESOURCE_EXHAUSTED": 429,
+    "UNKNOWN": 500,
 }
 # What gRPC says of a connection, which is all that there is to tell one from the other.
 _GRPC_LINKS: list[tuple[re.Pattern[str], _Status]] = [
@@ -136,11 +138,11 @@ def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
     if code == "UNIMPLEMENTED":
         known = _Status("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
     elif code in _GRPC:
-        known = _cause(details) or _STATUS[_GRPC[code]]
+        known = _of_status(_GRPC[code], details, endpoint)
     elif code == "UNAVAILABLE":
         known = next((status for pattern, status in _GRPC_LINKS if pattern.search(details)), _BROKE)
     else:
-        known = (_cause(details) or _SERVER_ERROR) if code in ("INTERNAL", "UNKNOWN") else _BROKE
+        known = _BROKE
     named = f"{code}, " if code and known is not _BROKE else ""
     hint = known.hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
     return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, retry=known.retry)
@@ -149,9 +151,8 @@ def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
 def failed(endpoint: Endpoint, body: object) -> SourceError:
     """The server said in the middle of a stream that it failed."""
     known = _cause(body) or _SERVER_ERROR
-    return _error(
-        endpoint, f"failed in the middle of the answer, {known.what}", body, known.hint, status=None, retry=known.retry
-    )
+    what = f"failed in the middle of the answer, {known.what}"
+    return _error(endpoint, what, body, known.hint, status=None, retry=known.retry)
 
 
 def silent(endpoint: Endpoint, stall_s: float | None) -> SourceError:

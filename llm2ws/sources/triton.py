@@ -7,6 +7,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/deco
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
@@ -56,6 +57,7 @@ class TritonModel(Client):
             raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror}") from exc
 
     def _load(self) -> tuple[type[Exception], ...]:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what is raised as well
         import grpc
         from google.protobuf.message import DecodeError
         from tritonclient.grpc import service_pb2

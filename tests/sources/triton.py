@@ -19,7 +19,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from llm2ws.sources.tensors import packed, texts_in
 
-__all__ = ["HOLD", "VLLM", "Abort", "Failure", "Final", "Model", "Tensor", "Triton", "sdk_text", "triton"]
+__all__ = ["HOLD", "VLLM", "Abort", "Failure", "Final", "Model", "Step", "Tensor", "Triton", "sdk_text", "triton"]
+
+grpc.aio.init_grpc_aio()  # its pair of sockets to wake itself up: there from the start, it is none that a test leaves behind
 
 HOLD = "hold"  # nothing more, until the client leaves
 
@@ -52,13 +54,16 @@ class Abort(NamedTuple):
     details: str = ""
 
 
+Step = str | Failure | Final | Abort
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """`steps`: texts, one a response, and what else comes. `kind`: of a backend."""
 
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
-    steps: Sequence[str | Failure | Final | Abort] = ()
+    steps: Sequence[Step] = ()
     decoupled: bool = True
     ensemble: bool = False
     raw: bool = True  # contents as bytes, as Triton sends them; else as typed fields, as the definition allows
@@ -96,8 +101,9 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
     async def _begin(self, method: str, context: Any, name: str | None = None) -> Any:
         self.calls.append(method)
         self.metadata.append(dict(context.invocation_metadata()))
-        if self.key and self.metadata[-1].get("authorization") != f"Bearer {self.key}":
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the key {self.key} was expected")
+        presented = self.metadata[-1].get("authorization")
+        if self.key and presented != f"Bearer {self.key}":
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the key {presented} is wrong")
         if method in self.unimplemented:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         if name is not None and name not in self.models:

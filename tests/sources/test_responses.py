@@ -1,0 +1,187 @@
+"""OpenAI's Responses, beside the official SDK's own iterator on the same bytes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from llm2ws import Aside
+from llm2ws.errors import ConfigError, LocalProtocolError
+from llm2ws.sources.events import EventReader
+from llm2ws.sources.model import Endpoint, ModelSettings
+from llm2ws.sources.openai import VENDOR
+from llm2ws.sources.responses import OpenAIResponses, _Parser, openai_responses
+from tests.sources.asking import event
+from tests.sources.kinds import responses_text
+from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
+
+HERE = Endpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+USAGE = {"prompt_tokens": 11, "completion_tokens": 32, "total_tokens": 43}
+
+
+async def ask(url: str, prompt: Any = "Why?", **options: Any) -> Answer:
+    return await read(openai_responses(prompt, **{"model": "m", "base_url": f"{url}/v1", "max_retries": 0, **options}))
+
+
+STREAMS = {
+    "responses": (WHOLE, "stop"),
+    "responses_incomplete": ("First.\n\nSecond, and", "length"),
+    "responses_refusal": ("", "stop"),
+    "responses_tool_call": ("One moment.", "tool_calls"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_recorded_streams_give_the_sdks_text(name: str) -> None:
+    text, reason = STREAMS[name]
+    whole = stream(name)
+    cut = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+    async with replay(Reply([whole]), Reply([whole]), Reply(cut, end=End.EOF)) as server:
+        assert await responses_text(server.url) == (text if text == WHOLE else text.replace("\n\n", ""))
+        for _ in range(2):
+            answer = await ask(server.url)
+
+            assert (answer.text, answer.reason, answer.usage) == (text, reason, USAGE)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_recorded_streams_cut_at_every_byte(name: str) -> None:
+    whole, fresh = stream(name), EventReader(_Parser(HERE), HERE)
+
+    for cut in range(len(whole)):
+        reader = deepcopy(fresh)
+        items = [item for data in (whole[:cut], whole[cut:], b"") for item in reader.feed(data)]
+        assert "".join(item for item in items if isinstance(item, str)) == STREAMS[name][0], cut
+        assert reader.end().data["reason"] == STREAMS[name][1]
+
+
+async def test_tool_calls_are_passed_on() -> None:
+    async with replay(Reply([stream("responses_tool_call")])) as server:
+        calls = (await ask(server.url)).asides
+
+    assert {aside.kind for aside in calls} == {"tool_call"}
+    assert calls[0].data == {"index": 1, "id": "call_unLAR8MvFNptuiZK6K6HCy5k", "name": "get_weather"}
+    assert "".join(str(aside.data.get("arguments", "")) for aside in calls) == '{"city":"Köln"}'
+
+
+async def test_a_refusal_is_not_spoken() -> None:
+    async with replay(Reply([stream("responses_refusal")])) as server:
+        asides = (await ask(server.url)).asides
+
+    assert asides == [Aside("refusal", {"text": "I'm sorry"}), Aside("refusal", {"text": ", no."})]
+
+
+async def test_a_server_that_does_not_stream() -> None:
+    output = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "One."}, {"type": "refusal", "refusal": "No."}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "message", "content": [{"type": "output_text", "text": "Two."}]},
+    ]
+    async with replay(json_reply(200, {"status": "completed", "error": None, "output": output})) as server:
+        answer = await ask(server.url)
+
+    assert (answer.text, answer.reason, answer.usage) == ("One.\n\nTwo.", "tool_calls", None)
+    assert answer.asides == [
+        Aside("refusal", {"text": "No."}),
+        Aside("tool_call", {"index": 2, "id": "c", "name": "f", "arguments": "{}"}),
+    ]
+
+
+async def test_events_of_kinds_to_come_are_passed_over() -> None:
+    strange = [
+        event("response.hologram.delta", delta="no"),
+        event("response.output_text.delta", delta=7),
+        event("response.output_text.delta"),
+        event("response.output_item.added", output_index=0, item={"type": "hologram"}),
+        b"data: 7\n\n",
+    ]
+    ended = event("response.incomplete", response={"status": "incomplete", "incomplete_details": {"reason": "moonrise"}})
+    async with replay(Reply([*strange, event("response.output_text.delta", delta="Yes."), ended])) as server:
+        answer = await ask(server.url)
+
+    assert (answer.text, answer.reason, answer.usage, answer.asides) == ("Yes.", "moonrise", None, [])
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+FUNCTION = {"name": "f", "parameters": {"type": "object"}}
+
+
+async def test_what_is_asked() -> None:
+    history = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "One"}, {"type": "image_url", "image_url": {"url": "data:,"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "7"},
+        {"role": "assistant", "content": [{"type": "text", "text": "1"}]},
+        {"type": "item_reference", "id": "i"},
+        {"role": "user", "content": "Two"},
+    ]
+    tools = {"tools": [{"type": "function", "function": FUNCTION}, {"type": "web_search"}], "tool_choice": "auto"}
+    async with replay(Reply([stream("responses")])) as server:
+        await ask(
+            server.url, history, system="Count.", template="Q: {prompt}", temperature=0.5, max_tokens=50, extra={"top_p": 1}
+        )
+        await ask(server.url, extra={"max_completion_tokens": 7, "store": True, **tools})
+
+    first, second = server.requests
+    assert first.path == second.path == "/v1/responses"
+    assert first.body == {
+        "model": "m",
+        "instructions": "Count.\n\nBe brief.",
+        "input": [
+            {
+                "role": "user",
+                "content": [{"type": "input_text", "text": "One"}, {"type": "input_image", "image_url": "data:,"}],
+            },
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "7"},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "1"}]},
+            {"type": "item_reference", "id": "i"},
+            {"role": "user", "content": "Q: Two"},
+        ],
+        "temperature": 0.5,
+        "max_output_tokens": 50,
+        "top_p": 1,
+        "store": False,
+        "stream": True,
+    }
+    assert second.body == {
+        "model": "m",
+        "input": [{"role": "user", "content": "Why?"}],
+        "max_output_tokens": 7,
+        "store": True,
+        "stream": True,
+        "tools": [{"type": "function", **FUNCTION}, {"type": "web_search"}],
+        "tool_choice": "auto",
+    }
+
+
+async def test_openai_itself_is_asked_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a proxy of the environment, which is honoured for a vendor: nothing is sent to OpenAI."""
+    async with replay(Reply([stream("responses")])) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        answer = await read(openai_responses("Why?", base_url="http://eu.api.openai.com/v1", model="m"))
+
+    assert answer.text == WHOLE
+    assert server.requests[0].body["stream_options"] == {"include_obfuscation": False}
+
+
+async def test_a_client_keeps_its_connection_from_answer_to_answer() -> None:
+    async with replay(Reply([stream("responses")])) as server:
+        async with OpenAIResponses(ModelSettings(model="m", base_url=server.url)) as responses:
+            answers = [await read(responses.answer("Why?")) for _ in range(3)]
+
+    assert [answer.text for answer in answers] == [WHOLE] * 3
+    assert {request.connection for request in server.requests} == {1}
+
+
+def test_wrong_options_are_told_before_anything_is_started() -> None:
+    with pytest.raises(ConfigError, match="no key for OpenAI: set OPENAI_API_KEY"):
+        openai_responses("Why?")
+    with pytest.raises(ConfigError, match="Responses know no stop words"):
+        openai_responses("Why?", model="m", base_url="http://localhost", stop=["END"])
+    with pytest.raises(LocalProtocolError, match="not entered"):
+        OpenAIResponses(ModelSettings(model="m", base_url="http://localhost")).answer("Why?")
