@@ -14,7 +14,6 @@ from llm2ws.speech.dialect import Dialect, Limits, Setup, Traits
 from llm2ws.speech.elevenlabs import ElevenLabs
 from llm2ws.speech.messages import Cancelled, Event, Failed, Scope
 from llm2ws.speech.session import Session
-from tests.speech.dialects import Contexts
 from tests.support import ROOT
 
 DIALECTS: dict[str, Dialect] = {
@@ -22,7 +21,6 @@ DIALECTS: dict[str, Dialect] = {
     "deepgram-v2": DeepgramV2(Setup("", "", AudioFormat())),
     "elevenlabs": ElevenLabs(Setup("", "", AudioFormat())),
     "cartesia": Cartesia(Setup("", "", AudioFormat())),
-    "contexts": Contexts(),
 }
 CASES = [
     pytest.param(DIALECTS[path.stem], case["steps"], id=f"{path.stem}: {case['name']}")

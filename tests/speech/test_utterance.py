@@ -38,51 +38,7 @@ def fragments(*texts: str, boundary: Boundary = Boundary.SENTENCE) -> list[Fragm
     return made
 
 
-def said(utterance: Utterance) -> list[str]:
-    """Say and flush all that there is, one text at a time."""
-    texts = list[str]()
-    while utterance.peek() is not None or utterance.open_chars:
-        if utterance.peek() is None:
-            utterance.flush()
-        else:
-            texts.append(utterance.say())
-    return texts
-
-
 # --- by example
-
-
-@pytest.mark.parametrize(
-    ("given_", "spoken", "left"),
-    [
-        (["Hello.", " And  you?\n"], ["Hello. ", "And you? "], 0),
-        (["— ", "Yes."], ["— Yes. "], 0),
-        (["Yes.", " —"], ["Yes. — "], 0),  # joined while its neighbour waits
-        (["..."], [], 3),
-        ([" \n "], [], 0),
-        (["", "a"], ["a "], 0),
-        ([], [], 0),
-        (["1"], ["1 "], 0),
-        (["a\x00b\x1b[0m"], ["a b [0m "], 0),
-        (["\ud83d\ude00 hi \ud800"], ["\U0001f600 hi "], 0),
-    ],
-)
-def test_what_is_sent_for_what_was_cut(given_: list[str], spoken: list[str], left: int) -> None:
-    utterance = Utterance(FORMAT)
-    for fragment in fragments(*given_):
-        utterance.add(fragment)
-    utterance.finish()
-    assert (said(utterance), utterance.unspeakable_chars) == (spoken, left)
-
-
-def test_a_cut_within_a_word_gets_no_separator() -> None:
-    utterance = Utterance(FORMAT)
-    for fragment in fragments("unbeliev", "able", " things", boundary=Boundary.LENGTH):
-        utterance.add(fragment)
-    for fragment in fragments(" end."):
-        utterance.add(fragment)
-    utterance.finish()
-    assert "".join(said(utterance)) == "unbelievable things end. "
 
 
 def test_marks_alone_are_never_flushed() -> None:
@@ -96,46 +52,6 @@ def test_marks_alone_are_never_flushed() -> None:
         utterance.flush()
         assert utterance.all_said
         assert (utterance.peek(), utterance.unspeakable_chars) == (None, 1)
-
-
-@given(st.lists(st.text("ab.—\n ", max_size=6), max_size=8))
-def test_exact_texts_are_exact(texts: list[str]) -> None:
-    utterance = Utterance(FORMAT, exact=True)
-    for fragment in fragments(*texts, boundary=Boundary.WORD):
-        utterance.add(fragment)
-    utterance.finish()
-    whole, spoken = "".join(texts), "".join(said(utterance))
-    assert whole.startswith(spoken)
-    assert not any(map(str.isalnum, whole[len(spoken) :]))
-
-
-@given(
-    st.lists(
-        st.tuples(st.text("ab.— ", min_size=1, max_size=6), st.sampled_from([Boundary.SENTENCE, Boundary.LENGTH])), max_size=8
-    )
-)
-def test_texts_joined_are_the_words(parts: list[tuple[str, Boundary]]) -> None:
-    utterance, expected = Utterance(FORMAT), ""
-    for text, boundary in parts:
-        utterance.add(Fragment(0, text, 0, len(text), boundary, ""))
-        expected += text if boundary is Boundary.LENGTH else text + " "
-    utterance.finish()
-    texts = said(utterance)
-    spoken, words = "".join(texts).split(), expected.split()
-    assert spoken == words[: len(spoken)]
-    assert not any(map(str.isalnum, "".join(words[len(spoken) :])))
-    assert all(any(map(str.isalnum, text)) for text in texts)
-
-
-def test_no_text_is_longer_than_an_endpoint_takes() -> None:
-    utterance = Utterance(FORMAT, max_chars=100)
-    whole = "word " * 50 + "x" * 250 + " end."
-    for fragment in fragments("-" * 500, whole):
-        utterance.add(fragment)
-    utterance.finish()
-    texts = said(utterance)
-    assert max(map(len, texts)) <= 100
-    assert "".join(texts).split() == whole.split()
 
 
 def test_audio_in_odd_pieces_comes_out_in_whole_samples() -> None:
