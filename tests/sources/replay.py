@@ -93,7 +93,8 @@ class Server:
             await _write(writer, reply)
         match reply.end:
             case End.CHUNK:
-                writer.write(b"0\r\n\r\n")
+                if not head[0].startswith("HEAD "):  # whose answer has no body
+                    writer.write(b"0\r\n\r\n")
                 return True
             case End.HOLD:
                 self.holding.set()
