@@ -33,7 +33,7 @@ def test_each_is_short() -> None:
 
 async def ran(name: str, tmp_path: Path, llm: str, speech: str, said: str) -> str:
     """What a recipe in Python writes to standard output."""
-    block = RECIPES["A tutor"].replace(OLLAMA, llm).replace("connect(", f"connect({speech!r}")
+    block = RECIPES[name].replace(OLLAMA, llm).replace("connect(", f"connect({speech!r}")
     block = block.replace("Player(speech.format", "Player(speech.format, device='null'")
     command = [sys.executable, "-P", "-W", "error", "-c", block]
     done = await asyncio.to_thread(
