@@ -128,7 +128,9 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
     host = parts.hostname
     if not host or parts.scheme not in ("http", "https"):
         raise ConfigError("base_url is no http:// or https:// URL", hint=f"such as {vendor.url}")
-    if parts.username is not None or parts.query or parts.fragment:
+    # Of a vendor's API it is the beginning, of other servers all of the address.
+    query = parts.query if vendor.service else ""
+    if parts.username is not None or query or parts.fragment:
         raise ConfigError(
             f"base_url for {host} holds a name, password or query", hint="give the key as api_key, and only there"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -153,6 +154,19 @@ async def test_a_request_of_ones_own_with_values_as_values(canary: Callable[[], 
     assert (asked.headers["x-api-key"], asked.headers["x-tenant"]) == (key, "one")
     assert "authorization" not in asked.headers
     assert asked.headers["accept-encoding"] == "identity"
+
+
+async def test_gemini_as_it_wants_to_be_asked(canary: Callable[[], str]) -> None:
+    shape = replace(RECORDED["gemini.sse"].shape, request='{"contents": [{"parts": [{"text": "{prompt}"}]}]}')
+    shape, key = replace(shape, key_header="x-goog-api-key"), canary()
+    path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
+    async with replay(Reply([stream("gemini")])) as server:
+        text, _, error = await outcome_of(asking(shape), f"{server.url}{path}", api_key=key)
+
+    assert (text, error) == (WHOLE, None)
+    assert server.requests[0].path == path
+    assert server.requests[0].headers["x-goog-api-key"] == key
+    assert server.requests[0].body == {"contents": [{"parts": [{"text": PROMPT}]}]}
 
 
 WRONG: dict[str, tuple[Shape, ModelOptions, str]] = {
