@@ -104,6 +104,7 @@ SLOW = (
     "aiohttp",
     "anthropic",
     "espeakng_loader",
+    "grpc",
     "httpx2",
     "lameenc",
     "miniaudio",
@@ -111,6 +112,7 @@ SLOW = (
     "openai",
     "prometheus_client",
     "soxr",
+    "tritonclient",
 )
 SLOW_ALLOWED = {"localspeech.worker": {"numpy", "soxr"}, "server": {"aiohttp"}, "metrics": {"prometheus_client"}}
 
