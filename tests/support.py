@@ -133,6 +133,7 @@ def run(
 
 
 _MADE = {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", ".venv-lowest", "__pycache__", "dist"}
+_MADE |= {"PKG-INFO"}  # of a release
 
 
 def repository_files() -> list[Path]:

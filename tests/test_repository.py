@@ -1,4 +1,4 @@
-"""What must not be in the repository: machines, registries, secrets' files; and that the lock files lock."""
+"""What must not be in the repository: machines, registries, secrets' files; that the lock files lock; what a release holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import tomllib
 
 import pytest
+from flit_core.sdist import SdistBuilder
 
 from tests.support import ROOT, repository_files
 
@@ -50,3 +51,11 @@ def test_both_locks_agree_and_hold_what_the_project_asks_for() -> None:
 
     assert run <= dev
     assert {re.split(r"[\[<>=;]", one)[0] for one in asked} <= {name for name, _ in run}
+
+
+def test_a_release_holds_the_repository() -> None:
+    builder = SdistBuilder.from_ini_path(ROOT / "pyproject.toml")
+
+    packed = builder.apply_includes_excludes(builder.select_files())
+    assert {str(path.relative_to(ROOT)) for path in repository_files()} <= set(packed)
+    assert [path for path in packed if path.startswith(("secrets/", ".env"))] == [".env.example", "secrets/.gitignore"]
