@@ -65,7 +65,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _skipped: dict[str, str] = {}
-_conformance: dict[str, dict[str, tuple[str, str]]] = {}  # case, dialect: what came of it, and why it cannot be otherwise
+# Suites that try each case with each of several: the property that their tests record, and the title of their table.
+_SUITES = {"conformance": "speech endpoints", "llm": "LLMs"}
+# Suite, case, who: what came of it, and why it cannot be otherwise.
+_tables: dict[str, dict[str, dict[str, tuple[str, str]]]] = {}
 
 
 def _allowed(nodeid: str) -> bool:
@@ -75,10 +78,12 @@ def _allowed(nodeid: str) -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and (cell := dict(report.user_properties).get("conformance")):
-        dialect, case = str(cell).split()
-        why = getattr(report, "wasxfail", "")
-        _conformance.setdefault(case, {})[dialect] = ("cannot", why) if why and report.skipped else (report.outcome, "")
+    for suite, cell in report.user_properties if report.when == "call" else ():
+        if suite in _SUITES:
+            who, case = str(cell).split(maxsplit=1)
+            why = getattr(report, "wasxfail", "").removeprefix("reason: ")
+            outcome = ("cannot", why) if why and report.skipped else (report.outcome, "")
+            _tables.setdefault(suite, {}).setdefault(case, {})[who] = outcome
     if report.skipped and not hasattr(report, "wasxfail"):
         _skipped[report.nodeid] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
@@ -95,17 +100,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _conformance:
-        terminalreporter.section("speech endpoints")
-        dialects = sorted({dialect for cells in _conformance.values() for dialect in cells})
-        terminalreporter.write_line(" " * 14 + "".join(f"{dialect:14}" for dialect in dialects).rstrip())
-        for case, cells in sorted(_conformance.items()):
-            line = "".join(f"{cells.get(dialect, ('-', ''))[0]:14}" for dialect in dialects)
-            terminalreporter.write_line(f"{case:14}{line}".rstrip())
-        for case, cells in sorted(_conformance.items()):
-            for dialect, (_, why) in cells.items():
+    for suite, table in sorted(_tables.items()):
+        terminalreporter.section(_SUITES[suite])
+        columns = sorted({who for cells in table.values() for who in cells})
+        width = max(map(len, table)) + 2
+        terminalreporter.write_line(" " * width + "".join(f"{who:14}" for who in columns).rstrip())
+        for case, cells in sorted(table.items()):
+            line = "".join(f"{cells.get(who, ('-', ''))[0]:14}" for who in columns)
+            terminalreporter.write_line(f"{case:{width}}{line}".rstrip())
+        for case, cells in sorted(table.items()):
+            for who, (_, why) in sorted(cells.items()):
                 if why:
-                    terminalreporter.write_line(f"{dialect} cannot {case}: {why}")
+                    terminalreporter.write_line(f"{who} cannot {case}: {why}")
     if not _skipped:
         return
     terminalreporter.section("skipped")
