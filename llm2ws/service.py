@@ -217,6 +217,7 @@ class Service:
             from .connection import client_tls
             from .pool import Pool  # after the embedded endpoint, which loads them while it starts
 
+            cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that
             self._tls = {path: client_tls(path) for path in {entry.ca_file for entry in self._entries.values()} if path}
             connect_s = max(entry.connect_s for entry in self._entries.values())
             replicas = self.settings.server.replicas
