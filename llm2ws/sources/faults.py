@@ -145,7 +145,7 @@ def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
         known = _BROKE
     named = f"{code}, " if code and known is not _BROKE else ""
     hint = known.hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
-    return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, retry=known.retry)
+    return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, status=_GRPC.get(code), retry=known.retry)
 
 
 def failed(endpoint: Endpoint, body: object) -> SourceError:

@@ -27,9 +27,11 @@ INPUTS: dict[str, object] = {
     "sampling_param_max_tokens": "{max_tokens}",
     "temperature": "{temperature}",
     "sampling_param_temperature": "{temperature}",
+    "top_p": "{top_p}",
+    "sampling_param_top_p": "{top_p}",
     "stop_words": "{stop}",
     "sampling_param_stop": "{stop}",
-    "sampling_parameters": {"max_tokens": "{max_tokens}", "temperature": "{temperature}", "stop": "{stop}"},
+    "sampling_parameters": {name: f"{{{name}}}" for name in ("max_tokens", "temperature", "top_p", "stop")},
 }
 
 

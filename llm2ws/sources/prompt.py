@@ -72,7 +72,7 @@ class Request:
     names that are not known, and where something has no place.
     """
 
-    NAMES = ("max_tokens", "messages", "model", "prompt", "stop", "system", "temperature")
+    NAMES = ("max_tokens", "messages", "model", "prompt", "stop", "system", "temperature", "top_p")
 
     def __init__(self, text: str, given: Collection[str] = ()) -> None:
         try:

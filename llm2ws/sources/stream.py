@@ -29,7 +29,7 @@ __all__ = ["FRAMINGS", "HttpStream", "Shape"]
 VENDOR = Vendor("the server", "http://127.0.0.1:8000/chat", "", "api_key", "", service=False)
 # As most servers take it.
 REQUEST = json.dumps(
-    {name: f"{{{name}}}" for name in ("model", "messages", "temperature", "max_tokens", "stop")} | {"stream": True}
+    {name: f"{{{name}}}" for name in ("model", "messages", "temperature", "top_p", "max_tokens", "stop")} | {"stream": True}
 )
 # Why an answer ended, as Gemini, llama.cpp, Ollama and others say it, in the words of Chat Completions. All else is "stop".
 REASONS = {

@@ -138,6 +138,16 @@ async def test_the_usual_request_is_what_most_servers_take() -> None:
     }
 
 
+async def test_fields_of_a_request_win_over_the_settings_where_there_is_a_place_for_them() -> None:
+    async with replay(Reply([stream("openai")])) as server:
+        async with HttpStream(ModelSettings(base_url=server.url, temperature=0.5, max_tokens=9), CHAT) as client:
+            await read(client.answer("Why?", extra={"temperature": 0.1, "top_p": 0.9, "seed": 7}))
+
+    (asked,) = server.requests
+    question = {"role": "user", "content": "Why?"}
+    assert asked.body == {"messages": [question], "temperature": 0.1, "top_p": 0.9, "max_tokens": 9, "stream": True}
+
+
 async def test_a_request_of_ones_own_with_values_as_values(canary: Callable[[], str]) -> None:
     request = '{"q": "{prompt}", "who": "{system}", "options": {"n": "{max_tokens}", "t": "{temperature}"}, "n": [1, null]}'
     shape = Shape(framing="text", request=request, headers=[("X-Tenant", "one")], key_header="X-Api-Key")

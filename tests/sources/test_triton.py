@@ -196,19 +196,19 @@ async def test_a_model_that_is_not_there() -> None:
 
 
 ABORTS = {
-    "INVALID_ARGUMENT": ("INVALID_ARGUMENT, the request was refused", False),
-    "PERMISSION_DENIED": ("PERMISSION_DENIED, the key may not use this model", False),
-    "RESOURCE_EXHAUSTED": ("RESOURCE_EXHAUSTED, too many requests", True),
-    "INTERNAL": ("INTERNAL, an error of the server", True),
-    "UNAVAILABLE": ("the connection broke", True),
-    "CANCELLED": ("the connection broke", True),
-    "UNIMPLEMENTED": ("UNIMPLEMENTED, it does not speak KServe v2", False),
+    "INVALID_ARGUMENT": ("INVALID_ARGUMENT, the request was refused", 400, False),
+    "PERMISSION_DENIED": ("PERMISSION_DENIED, the key may not use this model", 403, False),
+    "RESOURCE_EXHAUSTED": ("RESOURCE_EXHAUSTED, too many requests", 429, True),
+    "INTERNAL": ("INTERNAL, an error of the server", 500, True),
+    "UNAVAILABLE": ("the connection broke", None, True),
+    "CANCELLED": ("the connection broke", None, True),
+    "UNIMPLEMENTED": ("UNIMPLEMENTED, it does not speak KServe v2", None, False),
 }
 
 
 @pytest.mark.parametrize("code", ABORTS)
 async def test_an_error_of_the_call(code: str) -> None:
-    line, retry = ABORTS[code]
+    line, status, retry = ABORTS[code]
     steps: list[Step] = ["Half", " an", " answer", Abort(grpc.StatusCode[code], f"no: {PROMPT}")]
     async with triton(Triton({"m": replace(VLLM, steps=steps)})) as server:
         text, asides, error = await outcome_of(asking(), server.url)
@@ -216,7 +216,7 @@ async def test_an_error_of_the_call(code: str) -> None:
     assert (text, asides) == ("Half an answer", [])
     assert_line(error, server, line)
     assert error is not None
-    assert error.retry is retry
+    assert (error.status, error.retry) == (status, retry)
 
 
 async def test_an_error_within_the_stream_gives_what_was_held_back() -> None:
