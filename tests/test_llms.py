@@ -10,14 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 
 from llm2ws.check import settings_of, show
 from llm2ws.config import load
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.llms import KINDS, answer, choose_llm, llm_client
-from llm2ws.settings import Llm, Secret, Settings
+from llm2ws.server.life import running
+from llm2ws.settings import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import FaultySpeech
 from tests.sources.replay import WHOLE, Reply, json_reply, read, replay, stream
 from tests.sources.triton import VLLM, Triton, triton
@@ -69,10 +72,10 @@ async def test_its_answer_is_spoken_and_nothing_is_imported_for_other_kinds(tmp_
 async def test_check_reports_each(tmp_path: Path) -> None:
     models = json_reply(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
     waits = Reply([], 405)  # it wants a POST
-    async with triton(Triton({"m": VLLM, "once": replace(VLLM, decoupled=False)})) as rpc, replay(models) as openai:
+    async with triton(Triton({"m": VLLM, "once": replace(VLLM, decoupled=False)})) as rpc, replay(models) as vendor:
         async with replay(waits) as chat:
             fields = {
-                "responses": f"base_url = '{openai.url}/v1'\nmodel = 'm'",
+                "responses": f"base_url = '{vendor.url}/v1'\nmodel = 'm'",
                 "relay": f"kind = 'sse'\nbase_url = '{chat.url}/chat'\ntext_path = 'delta'",
                 "triton": f"base_url = '{rpc.url}'\nmodel = 'm'",
                 "once": f"kind = 'triton'\nbase_url = '{rpc.url}'\nmodel = 'once'",
@@ -89,7 +92,7 @@ async def test_check_reports_each(tmp_path: Path) -> None:
     }
     assert "it does not stream" in found["once"]["detail"]
     assert "nothing listens there" in found["dead"]["detail"]
-    assert [request.path for server in (openai, chat) for request in server.requests] == ["/v1/models", "/chat"]
+    assert [request.path for server in (vendor, chat) for request in server.requests] == ["/v1/models", "/chat"]
     assert "ModelStreamInfer" not in rpc.calls
 
 
@@ -107,6 +110,21 @@ async def test_they_stand_in_for_each_other() -> None:
 
     assert text == "One. Two."
     assert len(http.requests) == 1
+
+
+async def test_the_daemons_clients_ask_them_as_they_ask_openai() -> None:
+    async with triton(Triton({"m": replace(VLLM, steps=["One. ", "Two."])})) as rpc, FaultySpeech() as speech:
+        settings = Settings(
+            llm={"gpu": Llm(kind="triton", base_url=rpc.url, model="m")},
+            speech={"it": Speech(url=speech.url)},
+            server=Server(listen="127.0.0.1:0"),
+        )
+        async with running(settings) as daemon, openai.AsyncOpenAI(base_url=f"{daemon.url}/v1", api_key="none") as client:
+            question: Any = [{"role": "user", "content": "Why?"}]
+            told = await client.chat.completions.create(model="gpu", messages=question, temperature=0.5)
+
+    assert told.choices[0].message.content == "One. Two."
+    assert json.loads(rpc.inputs()["sampling_parameters"]) == {"temperature": 0.5}
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------------

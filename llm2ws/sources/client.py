@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -19,6 +20,9 @@ from .model import ModelSettings, Vendor, resolve
 from .prompt import Prompt
 
 __all__ = ["Client", "one_answer"]
+
+# Two threads that import what imports in a circle, as numpy does below tritonclient, get half of it: one at a time.
+_IMPORTING = threading.Lock()
 
 RETRY_S = 0.5  # before a request is sent for the second time; then twice as long
 
@@ -41,7 +45,7 @@ class Client(ABC):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             # In a thread: importing an SDK takes up to a second, in which the speech endpoint is connected.
-            self._caught = await asyncio.to_thread(self._load)
+            self._caught = await asyncio.to_thread(self._loaded)
             await self._connect(stack)
             self._opened = stack.pop_all()
         return self
@@ -79,6 +83,10 @@ class Client(ABC):
         except (ValueError, KeyError, TypeError):
             error = no_answer(self._endpoint, "something")
         raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
+
+    def _loaded(self) -> tuple[type[Exception], ...]:
+        with _IMPORTING:
+            return self._load()
 
     def _check_opened(self) -> None:
         if self._opened is None:
