@@ -19,9 +19,23 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ConfigError
-from .settings import ClientLimits, Key, Llm, Model, Play, Secret, Server, Settings, Speech, SpeechLimits, Text, Voice
+from .settings import (
+    ClientLimits,
+    Key,
+    Llm,
+    Model,
+    Play,
+    Secret,
+    Server,
+    Settings,
+    Speech,
+    SpeechLimits,
+    Text,
+    Voice,
+    is_description,
+)
 
-__all__ = ["Loaded", "describe", "key_of", "load", "read_key", "sample"]
+__all__ = ["Loaded", "describe", "key_of", "load", "read_key", "read_toml", "sample"]
 
 PREFIX = "LLM2WS_"
 # Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
@@ -105,15 +119,19 @@ def _is_file(path: Path) -> bool:
 
 
 def _toml(path: Path) -> _Layer:
+    return _Layer(str(path), dict(_leaves(read_toml(path, "a settings file"))), {})
+
+
+def read_toml(path: Path, what: str) -> dict[str, object]:
+    """What a TOML file holds; `what` it should be, for people. Raises ConfigError when it cannot be read."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}", hint="name a settings file that can be read") from None
+        raise ConfigError(f"{path}: {exc.strerror}", hint=f"name {what} that can be read") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text", hint="name a TOML file") from None
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: {exc}", hint="correct this line") from None
-    return _Layer(str(path), dict(_leaves(table)), {})
 
 
 def _leaves(table: Mapping[str, object], path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
@@ -257,13 +275,15 @@ def _put(tree: dict[str, object], path: Path_, value: object) -> None:
 def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) -> tuple[str, ...]:
     """A `.env` that came with somebody's folder must not send a key of yours to an address of its own."""
     notes = []
-    for path in [path for path, origin in origins.items() if path[-1] in ("url", "base_url") and origin == ".env"]:
+    for path in [path for path, origin in origins.items() if path[-1] in ("url", "base_url", "dialect") and origin == ".env"]:
         entry = tree
         for part in path[:-1]:
             inner = entry[part]
             assert isinstance(inner, dict)
             entry = inner
         assert isinstance(entry, dict)
+        if path[-1] == "dialect" and not is_description(str(entry["dialect"])):
+            continue  # it has no address
         for key in ("api_key", "api_key_file", "headers"):
             where = origins.get((*path[:-1], key), ".env")
             if key in entry and (where != ".env" or key == "api_key_file"):

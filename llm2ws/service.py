@@ -7,24 +7,25 @@ import dataclasses
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat, Encoding
-from .config import VENDORS, key_of
+from .config import VENDORS, key_of, read_toml
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .llms import LlmClient, choose_llm, llm_client, model_settings
-from .settings import Llm, Secret, Settings, Speech, Text
+from .settings import Llm, Secret, Settings, Speech, Text, is_description
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech import ACCOUNTS, DIALECTS, OPENAI_VOICES
-from .speech.dialect import Limits, Setup
+from .speech.dialect import Dialect, Limits, Setup
 from .speech.pacing import Pace
 from .text.fragments import Policy
 
@@ -73,11 +74,12 @@ async def connect(
 ) -> AsyncIterator[Conversation]:
     """A conversation with a speech endpoint: `async with connect("deepgram") as speech`.
 
-    `endpoint`: the name of a dialect ("deepgram", "deepgram-v2", "elevenlabs", "cartesia"), "local" for the embedded one, or a
-    ws:// or wss:// URL; "" is the first vendor whose key is in the environment, else the embedded one. `api_key`: None takes
-    the vendor's variable of the environment when the endpoint is a vendor's own address; a URL of yours is given no key that
-    you do not name. `dialect` is what a URL speaks, Deepgram's when "". `ca_file`: a PEM file with a private authority. `pace`:
-    who takes the audio. `silence_s`: how long the endpoint may be silent while it owes audio. Settings files are not read.
+    `endpoint`: the name of a dialect ("deepgram", "deepgram-v2", "elevenlabs", "cartesia"), a .toml file that describes one,
+    "local" for the embedded one, or a ws:// or wss:// URL; "" is the first vendor whose key is in the environment, else the
+    embedded one. `api_key`: None takes the vendor's variable of the environment when the endpoint is a vendor's own address; a
+    URL of yours is given no key that you do not name. `dialect` is what a URL speaks, Deepgram's when "". `ca_file`: a PEM file
+    with a private authority. `pace`: who takes the audio. `silence_s`: how long the endpoint may be silent while it owes audio.
+    Settings files are not read.
 
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
@@ -104,7 +106,9 @@ async def connect(
 
 
 def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
-    """The endpoint that is meant, and its name. `wanted`: a name in the settings, a dialect, "local", a URL, "" for the usual.
+    """The endpoint that is meant, and its name.
+
+    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual.
 
     Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
     """
@@ -112,6 +116,8 @@ def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
         return wanted.partition("://")[2].partition("/")[0], Speech(url=wanted, dialect="deepgram")
     name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
     entry = settings.speech.get(name)
+    if entry is None and is_description(name):
+        entry = Speech(dialect=name)
     if entry is None and name not in (*DIALECTS, LOCAL):
         known = ", ".join(dict.fromkeys([*settings.speech, *DIALECTS, LOCAL]))
         raise ConfigError(f"speech endpoint {name!r} is not known", hint=f"give one of {known}, or a ws:// or wss:// URL")
@@ -125,9 +131,10 @@ def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
 
 def _known(dialect: str, of: str = "") -> str:
     """A dialect that there is. Raises ConfigError."""
-    if dialect not in (*DIALECTS, LOCAL):
+    if dialect not in (*DIALECTS, LOCAL) and not is_description(dialect):
         known = ", ".join([*DIALECTS, LOCAL])
-        raise ConfigError(f"{of}dialect: {dialect!r} is not known", hint=f"give one of {known}")
+        hint = f"give one of {known}, or a .toml file that describes another"
+        raise ConfigError(f"{of}dialect: {dialect!r} is not known", hint=hint)
     return dialect
 
 
@@ -197,6 +204,7 @@ class Service:
         names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
         self._llms = dict(choose_llm(settings, name) for name in names)
         self._keys: dict[str, str] = {}
+        self._dialects = dict(DIALECTS)
         self._tls: dict[str, ssl.SSLContext] = {}
         self._clients: dict[str, LlmClient] = {}
         self._relays: dict[str, list[Relay]] = {}
@@ -208,7 +216,9 @@ class Service:
         async with AsyncExitStack() as stack:
             for name, entry in self._entries.items():
                 self._keys[name] = key_of(entry)
-                if entry.dialect != LOCAL and not entry.url and not self._keys[name]:
+                if is_description(entry.dialect):
+                    self._dialects[entry.dialect] = _described(entry.dialect)
+                elif entry.dialect != LOCAL and not entry.url and not self._keys[name]:
                     account = ACCOUNTS.get(entry.dialect, entry.dialect)
                     variable = next(of for of, path in VENDORS.items() if path[:2] == ("speech", account))
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
@@ -356,7 +366,7 @@ class Service:
             return speech, ""
         if voice in OPENAI_VOICES["deepgram"]:
             # The embedded endpoint, too, knows the names of Deepgram's voices.
-            return speech, OPENAI_VOICES["deepgram" if entry.dialect == LOCAL else entry.dialect].get(voice, "")
+            return speech, OPENAI_VOICES.get("deepgram" if entry.dialect == LOCAL else entry.dialect, {}).get(voice, "")
         allowed = not entry.voices or any(fnmatchcase(voice, pattern) for pattern in entry.voices)
         if not allowed or not _VOICE_NAME.fullmatch(voice):
             raise UnknownName(f"there is no voice {_shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
@@ -378,7 +388,7 @@ class Service:
         url, key = self._local if local else (entry.url, self._keys[name])
         voice = voice or entry.voice or ("en-us" if local else "")
         setup = Setup(url, voice, fmt, key, entry.speed * speed, entry.model, entry.language)
-        dialect = DIALECTS["deepgram" if local else entry.dialect](setup)
+        dialect = self._dialects["deepgram" if local else entry.dialect](setup)
         given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
         return Endpoint(
             dialect,
@@ -389,6 +399,12 @@ class Service:
             tls=self._tls.get(entry.ca_file),
             silence_s=entry.silence_s,
         )
+
+
+def _described(path: str) -> Callable[[Setup], Dialect]:
+    from .speech.described import described
+
+    return described(read_toml(Path(path), "a file that describes a speech endpoint"), path)
 
 
 def _chain(settings: Settings, names: Sequence[str], default: str) -> Iterator[tuple[str, Speech]]:

@@ -25,6 +25,7 @@ __all__ = [
     "SpeechLimits",
     "Text",
     "Voice",
+    "is_description",
 ]
 
 
@@ -71,7 +72,11 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     """A speech endpoint."""
 
     dialect: Annotated[
-        str, Meta(description="deepgram, deepgram-v2, elevenlabs, cartesia or local; empty: its own name, or deepgram")
+        str,
+        Meta(
+            description="deepgram, deepgram-v2, elevenlabs, cartesia, local, or a .toml file that describes another; "
+            "empty: its own name, or deepgram"
+        ),
     ] = ""
     url: Annotated[str, Meta(description="ws:// or wss:// address; empty: the vendor's own")] = ""
     voice: Annotated[str, Meta(description="the voice, in the endpoint's words; empty: its usual one")] = ""
@@ -110,6 +115,11 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
         30.0
     )
     limits: SpeechLimits = SpeechLimits()
+
+
+def is_description(dialect: str) -> bool:
+    """Whether a dialect is one that a file describes, and not the name of one."""
+    return dialect.endswith(".toml")
 
 
 class Llm(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,7 +44,8 @@ def test_a_loop_with_other_names_is_found(tmp_path: Path) -> None:
 
 
 SPEECH = ROOT / "llm2ws" / "speech"
-SHARED = [SPEECH / "session.py", SPEECH / "utterance.py", *sorted((ROOT / "llm2ws" / "turn").glob("*.py"))]
+PARTS = ("acks", "backlog", "groups", "session", "turns", "utterance")
+SHARED = [*(SPEECH / f"{name}.py" for name in PARTS), *sorted((ROOT / "llm2ws" / "turn").glob("*.py"))]
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.name)
@@ -54,7 +55,7 @@ def test_what_all_vendors_share_names_none(path: Path) -> None:
     assert [name for name in names if name in text] == []
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", [*DIALECTS, "described"])
 def test_a_dialect_is_one_short_file(name: str) -> None:
     lines = (SPEECH / f"{name.replace('-', '_')}.py").read_text().splitlines()
     assert len(lines) < 200

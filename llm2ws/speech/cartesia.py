@@ -18,9 +18,9 @@ from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from .lenient import (
     STATUSES,
     Verdict,
+    audio_in,
     closing,
     one_line,
-    read_audio,
     read_numbers,
     read_object,
     read_text,
@@ -124,7 +124,7 @@ class Cartesia:
         ref = int(context) if context.isdecimal() else 0  # 0: of no turn
         match data.get("type"):
             case "chunk":
-                audio = read_audio(data, "data")
+                audio = audio_in(data.get("data"))
                 return [Unknown("audio, not in base64") if audio is None else Audio(audio, ref)]
             case "timestamps":
                 words = _words(data.get("word_timestamps"))

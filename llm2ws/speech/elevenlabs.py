@@ -19,9 +19,9 @@ from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from .lenient import (
     STATUSES,
     Verdict,
+    audio_in,
     closing,
     one_line,
-    read_audio,
     read_numbers,
     read_object,
     read_text,
@@ -151,7 +151,7 @@ class ElevenLabs:
         ref = int(context) if context.isdecimal() else 0  # 0: of no turn
         if read_text(data, "error"):
             return [self._failed(data, ref)]
-        audio = read_audio(data, "audio")
+        audio = audio_in(data.get("audio"))
         if audio is None:
             return [Unknown("audio, not in base64")]
         events: list[Event] = []

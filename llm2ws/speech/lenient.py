@@ -17,9 +17,11 @@ __all__ = [
     "STATUSES",
     "Advice",
     "Verdict",
+    "audio_in",
     "closing",
+    "holds",
     "one_line",
-    "read_audio",
+    "read_at",
     "read_numbers",
     "read_object",
     "read_text",
@@ -64,9 +66,8 @@ def read_text(data: Mapping[str, object], *names: str) -> str:
     return next((value for name in names if isinstance(value := data.get(name), str)), "")
 
 
-def read_audio(data: Mapping[str, object], name: str) -> bytes | None:
-    """A field that is audio in base64; b"" where it is missing or null, None where it is something else."""
-    value = data.get(name)
+def audio_in(value: object) -> bytes | None:
+    """Audio in base64; b"" for None, None for what is something else."""
     if value is None:
         return b""
     if not isinstance(value, str):
@@ -75,6 +76,27 @@ def read_audio(data: Mapping[str, object], name: str) -> bytes | None:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+def read_at(value: object, path: str) -> object:
+    """What is there: keys with full stops between them, a number for an element of a list. None where nothing is."""
+    for key in path.split("."):
+        match value:
+            case dict():
+                value = value.get(key)
+            case list() if key.isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            case _:
+                return None
+    return value
+
+
+def holds(value: object, wanted: Mapping[str, object] | None) -> bool:
+    """Whether all paths of `wanted` lead to the values that it has for them; never for None."""
+    if wanted is None:
+        return False
+    found = ((read_at(value, path), inner) for path, inner in wanted.items())
+    return all(holds(there, inner) if isinstance(inner, dict) else there == inner for there, inner in found)
 
 
 def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:

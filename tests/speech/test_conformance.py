@@ -23,7 +23,7 @@ from llm2ws.testing.server import SpeechServer
 from llm2ws.turn import Audio, Conversation, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
-from tests.vendors.rows import ROWS, Row
+from tests.vendors.rows import DESCRIBED, ROWS, Row
 from tests.whole import FORMAT, audio_of, heard, listen, sentences
 
 CODING = Coding(char_samples=480, lead_in_s=0.1)  # 60 ms a character
@@ -48,7 +48,7 @@ class Stage(NamedTuple):
 @asynccontextmanager
 async def stage(row: Row, key: str, *, pace: float | None = None, wrong: str = "", **options: Any) -> AsyncIterator[Stage]:
     async with row.server(coding=CODING, key=key, pace=pace, **options) as server, Pool() as pool:
-        dialect = DIALECTS[row.dialect](Setup(server.url, "", FORMAT, wrong or key))
+        dialect = row.speaks(Setup(server.url, "", FORMAT, wrong or key))
         yield Stage(server, pool, Endpoint(dialect, row.dialect, silence_s=20.0))
 
 
@@ -241,7 +241,7 @@ async def goodbye(row: Row, key: str) -> None:
     now = asyncio.get_running_loop().time
     async with row.server(coding=CODING, key=key) as server:
         async with Pool() as pool:
-            dialect = DIALECTS[row.dialect](Setup(server.url, "", FORMAT, key))
+            dialect = row.speaks(Setup(server.url, "", FORMAT, key))
             assert await heard(Conversation(pool, [Endpoint(dialect)]).turn(script("Hello. "))) == "Hello."
             since = now()
         await server.until(lambda s: s.open == 0)
@@ -256,7 +256,7 @@ CASES: tuple[Case, ...] = (
 
 
 def table() -> Iterator[object]:
-    for row in ROWS:
+    for row in (*ROWS, *DESCRIBED):
         for case in CASES:
             name = case.__name__
             why = row.exceptions.get(name)
@@ -274,7 +274,7 @@ def test_every_dialect_meets_every_case(
 
 def test_a_dialect_has_two_exceptions_at_most_each_with_its_reason() -> None:
     names = {case.__name__ for case in CASES}
-    for row in ROWS:
+    for row in (*ROWS, *DESCRIBED):
         assert len(row.exceptions) <= 2
         assert names.issuperset(row.exceptions)
         assert all(row.exceptions.values())
