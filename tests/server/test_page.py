@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
 from llm2ws.settings import Key, Secret, Server
-from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
-from tests.server.conftest import Running, Start, says
+from llm2ws.testing import Coding, Drop, FaultySpeech, How, Renderer
+from tests.server.conftest import CODING, Running, Start, says
 from tests.sources.replay import SSE, End, Reply
 from tests.support import MS, ROOT
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 STATIC = ROOT / "llm2ws" / "server" / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
+SAMPLE_RATE = 24_000  # of the audio of /chat
 TEXT = "The sky is blue, because air scatters short waves of light more. " * 3
 LONG = Coding(char_samples=1200, word_pause_s=0.004, sentence_pause_s=0.01, lead_in_s=0.0)  # 20 characters a second
 STOP_MS = 200 * MS * 1000
@@ -166,10 +169,13 @@ async def test_every_sample_is_played(start: Start) -> None:
 
         data = await heard(page)
         assert data["kind"] == "worklet"
-        assert (data["played"], data["missing"]) == (data["received"], "0")
-        tape: list[float] = await page.evaluate("window.tape")
-        samples = [round(sample * 32768) for sample in tape]
-        assert decode(b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)) == TEXT.strip()
+        assert data["played"] == data["received"]
+        # On a busy machine the answer may come too late, and silence is played in between: all else is compared.
+        pcm = Renderer(CODING, SAMPLE_RATE, Random(0)).say(TEXT)
+        expected = [sample for (sample,) in struct.iter_unpack("<h", pcm) if sample]
+        await page.wait_for_function("n => window.tape.filter(Boolean).length >= n", arg=len(expected))
+        tape: list[float] = await page.evaluate("window.tape.filter(Boolean)")
+        assert [round(sample * 32768) for sample in tape] == expected
         assert (await page.inner_text("#text")).strip() == TEXT.strip()
         assert (await page.inner_text("#heard")).strip() == TEXT.strip()  # all of it is lit
 
@@ -247,7 +253,8 @@ async def test_a_new_prompt_stops_the_answer_before(start: Start) -> None:
         await running.llm.left.wait()
 
         assert await page.inner_text("#text") == "Yes."
-        assert (await heard(page))["missing"] == "0"
+        data = await heard(page)
+        assert data["played"] == data["received"]
 
 
 @pytest.mark.browser
@@ -315,7 +322,7 @@ async def test_without_a_secure_context_it_falls_back(start: Start) -> None:
             await ask(page)
             data = await heard(page)
             assert data["kind"] == "buffers"
-            assert (data["played"], data["missing"]) == (data["received"], "0")
+            assert data["played"] == data["received"]
             assert (await page.inner_text("#heard")).strip() == TEXT[:65].strip()
 
             await playing(page)
