@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -96,15 +96,14 @@ class HttpStream(Client):
         return Opened(_reads(response), _Reader(FRAMINGS[shape.framing](self._endpoint.who), shape, self._endpoint))
 
     async def _models(self) -> list[str] | None:
-        """There is no list. Whether somebody is there is known from any answer."""
-        response = await self._sent("HEAD", b"")
-        response.release()
+        """There is no list. Whether somebody is there is known from any answer that does not say otherwise."""
+        (await self._sent("OPTIONS", b"", also=(400, 405, 422, 501))).close()
         return None
 
-    async def _sent(self, method: str, body: bytes) -> aiohttp.ClientResponse:
-        """The response, for a POST one of success. Raises SourceError for others."""
+    async def _sent(self, method: str, body: bytes, *, also: Collection[int] = ()) -> aiohttp.ClientResponse:
+        """The response when it is one of success or `also`. Raises SourceError for others."""
         response = await self._session.request(method, self._endpoint.url, data=body, allow_redirects=False)
-        if response.status < 300 or (method == "HEAD" and response.status in (400, 405, 422, 501)):
+        if response.status < 300 or response.status in also:
             return response
         said = await response.content.read(MAX_REFUSAL_BYTES)
         response.close()

@@ -93,8 +93,7 @@ class Server:
             await _write(writer, reply)
         match reply.end:
             case End.CHUNK:
-                if not head[0].startswith("HEAD "):  # whose answer has no body
-                    writer.write(b"0\r\n\r\n")
+                writer.write(b"0\r\n\r\n")
                 return True
             case End.HOLD:
                 self.holding.set()
