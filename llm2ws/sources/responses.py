@@ -81,15 +81,15 @@ class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):
 def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
     """A conversation as input items. Calls and their results, which are messages elsewhere, are items of their own."""
     for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if isinstance(content, list):
+            content = [_part(part, role) for part in content]
         match message:
-            case {"role": "tool", "tool_call_id": call_id, "content": output}:
-                yield {"type": "function_call_output", "call_id": call_id, "output": output}
-            case {"role": str(role)}:
-                match message.get("content"):
-                    case [*parts]:
-                        yield {"role": role, "content": [_part(part, role) for part in parts]}
-                    case str(text) if text:
-                        yield {"role": role, "content": text}
+            case {"role": "tool", "tool_call_id": call_id}:
+                yield {"type": "function_call_output", "call_id": call_id, "output": content}
+            case {"role": str()}:
+                if content:
+                    yield {"role": role, "content": content}
                 calls = message.get("tool_calls")
                 for call in calls if isinstance(calls, list) else ():
                     match call:
@@ -99,7 +99,8 @@ def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
                 yield message  # an item of this API
 
 
-def _part(part: object, role: str) -> object:
+def _part(part: object, role: object) -> object:
+    """One of a content's parts, whose kinds are called after who said it here."""
     match part:
         case {"type": "text", **rest}:
             return {**rest, "type": "output_text" if role == "assistant" else "input_text"}
