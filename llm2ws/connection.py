@@ -1,4 +1,4 @@
-"""One WebSocket to a speech endpoint, from handshake to close.
+"""One WebSocket to a speech endpoint, once it is open.
 
 It never reconnects: it ends once, with one `LinkEnded`, and every turn on it is told. The Pool decides what comes next.
 """
@@ -9,34 +9,29 @@ import asyncio
 import contextlib
 import logging
 import math
-import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI, ProxyError
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from .errors import ConfigError, ConnectFailed, LocalProtocolError
-from .speech.dialect import Dialect, Limits, Request, is_loopback
+from .errors import LocalProtocolError
+from .handshake import open_socket
+from .speech.dialect import Dialect, Limits
 from .speech.messages import Audio, Cancelled, Ended, Event, Failed, Opened, Scope, Warned
 from .speech.session import Session
 
-__all__ = ["Connection", "LinkEnded", "Slot", "client_tls"]
+__all__ = ["Connection", "LinkEnded", "Slot"]
 
 OPEN_S = 10.0  # for TCP, TLS and the handshake together
 DRAIN_S = 2.0  # for the endpoint to close after Close
 CLOSE_S = 1.0  # for the closing handshake, when it did not
 VERIFY_AFTER_S = 5.0  # of silence, after which a connection is not taken for granted
 VERIFY_S = 1.5
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the library's 1 MiB
 
 _log = logging.getLogger("llm2ws.connection")
-# At DEBUG the library writes the handshake, with its Authorization header: its logger here is kept above that.
-_wire_log = logging.getLogger("llm2ws.websockets")
-_wire_log.setLevel(logging.INFO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,27 +155,8 @@ class Connection:
         place becomes free.
         Raises ConfigError for a request that cannot be made, ConnectFailed for one that is not granted.
         """
-        request = dialect.request()
+        socket = await open_socket(dialect, tls=tls, open_s=open_s, close_s=CLOSE_S)
         now = asyncio.get_running_loop().time
-        parts = urlsplit(request.url)
-        loopback = is_loopback(parts.hostname)
-        try:
-            async with asyncio.timeout(open_s):
-                socket = await connect(
-                    request.url,
-                    additional_headers=request.headers,
-                    compression=None,  # audio does not shrink
-                    max_size=MAX_MESSAGE_BYTES,
-                    open_timeout=None,
-                    close_timeout=CLOSE_S,
-                    ping_interval=dialect.traits.ping_s,
-                    ping_timeout=dialect.traits.ping_s,
-                    proxy=None if loopback else True,
-                    logger=_wire_log,
-                    ssl=(tls or client_tls()) if parts.scheme == "wss" else None,
-                )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError) as exc:
-            raise _refusal(exc, dialect, request, open_s) from exc
         session = Session(dialect, now=now(), limits=limits, silence_s=silence_s)
         return cls(socket, session, now=now, life_share=life_share, on_change=on_change)
 
@@ -372,64 +348,3 @@ class Connection:
         slots, self._slots = self._slots, {}
         for slot in slots.values():
             slot.over(why)
-
-
-def client_tls(ca_file: str | None = None) -> ssl.SSLContext:
-    """How an endpoint's certificate is verified: by the system's authorities, and by those in `ca_file` if given.
-
-    Raises ConfigError when the file cannot be read.
-    """
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as exc:
-            why = "not a PEM certificate" if isinstance(exc, ssl.SSLError) else exc.strerror
-            raise ConfigError(f"CA file {ca_file}: {why}", hint="give a PEM file with the authority's certificate") from None
-    return context
-
-
-# OpenSSL's verify codes (X509_V_ERR_*), in words.
-_CERTIFICATE_FAULTS = {
-    9: "its certificate is not valid yet",
-    10: "its certificate has expired",
-    18: "its certificate is self-signed",
-    19: "its certificate is from an unknown authority",
-    20: "its certificate is from an unknown authority",
-    62: "its certificate is for another host",
-    64: "its certificate is for another host",
-}
-
-
-def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) -> ConnectFailed | ConfigError:
-    """The one place where the library's and the system's errors become ours."""
-    parts = urlsplit(request.url)
-    where = f"speech endpoint {parts.scheme}://{parts.netloc}{parts.path}"
-    status: int | None = None
-    retry_s: float | None = None
-    match exc:
-        case InvalidStatus(response=response):
-            failed = dialect.refused(response.status_code, dict(response.headers.raw_items()), bytes(response.body or b""))
-            what, hint, status, retry_s = failed.what, failed.hint, failed.status, failed.retry_s
-        case ssl.SSLCertVerificationError(verify_code=code):
-            what = _CERTIFICATE_FAULTS.get(code, "its certificate cannot be trusted")
-            hint = "name the authority with ca_file" if code in (18, 19, 20) else "look at the address and at its certificate"
-        case ssl.SSLError():
-            what, hint = "no TLS there", "use ws:// if it is a plain endpoint on this machine"
-        case TimeoutError():
-            what, hint, retry_s = f"did not answer within {open_s:g} s", "look at the address and the network", 1.0
-        case socket.gaierror():
-            what, hint = f"host {parts.hostname} is not known", "look at url"
-        case ConnectionRefusedError():
-            what, hint, retry_s = "nothing listens there", "start the endpoint or look at url", 0.5
-        case ConnectionResetError() | BrokenPipeError():
-            what, hint, retry_s = "hung up during the handshake", "look at url, and whether it is ws:// or wss://", 0.5
-        case ProxyError():
-            what, hint, retry_s = "the proxy refused", "look at HTTPS_PROXY", None
-        case InvalidMessage() | InvalidHandshake() | EOFError():
-            what, hint, retry_s = "did not answer as a WebSocket server", "look at url", 0.5
-        case OSError():
-            what, hint, retry_s = exc.strerror or type(exc).__name__, "look at the address and the network", 0.5
-        case _:
-            return ConfigError(f"{where}: not an address that can be opened", hint="look at url")
-    return ConnectFailed(f"{where}: {what}", hint=hint, status=status, retry_s=retry_s)

@@ -224,7 +224,7 @@ class Service:
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
                 self._local = await stack.enter_async_context(local_endpoint())
-            from .connection import client_tls
+            from .handshake import client_tls
             from .pool import Pool  # after the embedded endpoint, which loads them while it starts
 
             cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that

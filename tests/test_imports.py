@@ -28,6 +28,7 @@ _SERVICE = (
     "sinks",
     "config",
     "settings",
+    "handshake",
     "connection",
     "pool",
     "turn",
@@ -47,7 +48,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "metrics": ("errors",),
     "journal": (),
     "log": ("errors", "journal"),
-    "connection": ("errors", "audio", "speech"),
+    "handshake": ("errors", "speech"),
+    "connection": ("errors", "audio", "speech", "handshake"),
     "breaker": (),
     "pool": ("errors", "audio", "speech", "connection", "breaker"),
     # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
