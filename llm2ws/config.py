@@ -119,15 +119,15 @@ def _is_file(path: Path) -> bool:
 
 
 def _toml(path: Path) -> _Layer:
-    return _Layer(str(path), dict(_leaves(read_toml(path, "a settings file"))), {})
+    return _Layer(str(path), dict(_leaves(read_toml(path, "a settings file that can be read"))), {})
 
 
 def read_toml(path: Path, what: str) -> dict[str, object]:
-    """What a TOML file holds; `what` it should be, for people. Raises ConfigError when it cannot be read."""
+    """What a TOML file holds; `what`: that it should be, for people. Raises ConfigError when it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}", hint=f"name {what} that can be read") from None
+        raise ConfigError(f"{path}: {exc.strerror}", hint=f"name {what}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text", hint="name a TOML file") from None
     except tomllib.TOMLDecodeError as exc:

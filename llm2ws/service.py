@@ -404,7 +404,7 @@ class Service:
 def _described(path: str) -> Callable[[Setup], Dialect]:
     from .speech.described import described
 
-    return described(read_toml(Path(path), "a file that describes a speech endpoint"), path)
+    return described(read_toml(Path(path), "one that can be read"), path)
 
 
 def _chain(settings: Settings, names: Sequence[str], default: str) -> Iterator[tuple[str, Speech]]:

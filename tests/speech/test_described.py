@@ -292,7 +292,7 @@ async def test_connect_takes_the_file_itself(tmp_path: Path) -> None:
             assert await heard(speech.turn(script(*tokens(TEXT)))) == TEXT
         async with connect(server.url, dialect=str(SIMPLE), format=FORMAT) as speech:
             assert await heard(speech.turn(script(*tokens(TEXT)))) == TEXT
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file or directory: name one that can be read"):
         async with connect("nowhere.toml"):
             pass
 
