@@ -123,7 +123,7 @@ def _toml(path: Path) -> _Layer:
 
 
 def read_toml(path: Path, what: str) -> dict[str, object]:
-    """What a TOML file holds; `what`: that it should be, for people. Raises ConfigError when it cannot be read."""
+    """What a TOML file holds; `what`: what else to name, for people. Raises ConfigError when it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
