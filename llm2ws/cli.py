@@ -175,12 +175,16 @@ _policy = click.option(
 @command.command("say", epilog=EXIT_CODES)
 @click.argument("prompt", required=False)
 @click.option("--chat", is_flag=True, help="Go on with a question a line; Ctrl+C stops an answer, Ctrl+D ends.")
-@click.option("--llm", default="", metavar="NAME", help="What answers: a name in the settings, openai, anthropic, echo.")
+@click.option(
+    "--llm", default="", metavar="NAME", help="What answers: a name in the settings, openai, responses, anthropic, echo."
+)
 @click.option("--model", metavar="NAME", help="The model, as its server calls it.")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option("--temperature", type=float, metavar="N", help="How freely the model writes.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer.")
-@click.option("--speech", default="", metavar="NAME|URL", help="What speaks: a name, local, deepgram or a ws:// address.")
+@click.option(
+    "--speech", default="", metavar="NAME|URL", help="What speaks: a name, a dialect, a .toml of one, a ws:// address."
+)
 @click.option("--voice", metavar="NAME", help="The voice, in the endpoint's words.")
 @click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")
 @click.option("--play/--no-play", default=None, help="Play it. Default: yes without -o, no with it.")

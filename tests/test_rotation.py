@@ -59,7 +59,8 @@ def test_fifty_conversations_outlive_their_connections_and_none_is_interrupted()
 
 @pytest.mark.soak
 def test_the_same_in_real_time() -> None:
-    asyncio.run(converse_fifty_times(2.0))  # the margin is 60 ms here: a loop in debug mode would be too slow for it
+    # The margin is 3 %: 120 ms, in which a busy machine, and all the more a loop in debug mode, may not come round to all of them.
+    asyncio.run(converse_fifty_times(4.0))
 
 
 async def second_opened(speech: FaultySpeech) -> float:

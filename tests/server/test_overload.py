@@ -79,12 +79,14 @@ async def test_ten_thousand_idle_sockets(tmp_path: Path) -> None:
         memory_kb, used, _ = used_by(daemon.pid)
         with descriptors(0, 10_500), descriptors(daemon.pid, 10_500):
             idle = [opened(daemon.url, IDLE[n % 3]) for n in range(10_000)]
-            await speaks(daemon)
-            memory_then_kb, used_then, _ = used_by(daemon.pid)
-            assert used_then >= used + 10_000
+            try:
+                await speaks(daemon)
+                memory_then_kb, used_then, _ = used_by(daemon.pid)
+            finally:
+                for one in idle:
+                    one.close()
+            assert used_then >= 10_000
             assert memory_then_kb - memory_kb < 10_000 * 30
-            for one in idle:
-                one.close()
         async with asyncio.timeout(30):
             while used_by(daemon.pid).descriptors > used + 20:
                 await speaks(daemon)
