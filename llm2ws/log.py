@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from .journal import JournalHandler, is_journal
 if TYPE_CHECKING:
     from structlog.types import Processor
 
-__all__ = ["configure", "turn_id"]
+__all__ = ["configure", "turn_id", "turn_line"]
 
 _turn: ContextVar[str] = ContextVar("turn", default="")
 
@@ -31,6 +31,12 @@ def turn_id(turn: str) -> Iterator[None]:
         yield
     finally:
         _turn.reset(token)
+
+
+def turn_line(fields: Mapping[str, object]) -> str:
+    """How a turn that is over is logged: name=value, without what is zero or did not happen."""
+    shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
+    return "turn " + " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in shown.items() if value)
 
 
 def configure(

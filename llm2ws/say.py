@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 import sys
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from .errors import ConfigError, Llm2wsError, SinkError
-from .log import turn_id
+from .log import turn_id, turn_line
 from .report import Report, decoded
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .turn import Conversation, Turn
 
 __all__ = ["Asked", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
+
+_log = logging.getLogger("llm2ws.turn")
 
 # By the end of a file's name: whether it has a header, and the encoding that the name promises.
 _OUTPUTS = {"": (True, ""), ".wav": (True, ""), ".pcm": (False, ""), ".raw": (False, "")}
@@ -165,6 +168,8 @@ async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Rep
         except asyncio.CancelledError:
             report.interrupted(await turn.interrupt(report.played_s))
             raise
+        finally:
+            _log.info("%s", turn_line({"outcome": turn.outcome, **asdict(turn.stats)}))
         report.heard = turn.spoken.split(float("inf")).heard
     return failed
 

@@ -72,7 +72,9 @@ class Client:
     def conversation(self) -> Iterator[None]:
         """One request or WebSocket. Raises Problem when the client has too many."""
         if self.conversations >= self.limits.conversations:
-            raise _too_many(f"{self.limits.conversations} conversations are in progress: end one, or try again later")
+            raise _too_many(
+                f"conversations in progress: {self.limits.conversations}, and no more are allowed: end one, or try again later"
+            )
         self.conversations += 1
         try:
             yield
@@ -82,7 +84,7 @@ class Client:
     def message(self) -> None:
         """Count a request or a WebSocket message. Raises Problem when there are too many a second."""
         if not self._messages.take(1, _now()):
-            raise _too_many(f"more than {self.limits.messages_per_s:g} messages a second: send them more slowly")
+            raise _too_many(f"messages came faster than {self.limits.messages_per_s:g} a second: send them more slowly")
 
     def check_text(self, text: str, param: str = "input") -> None:
         """Raises Problem for a text that is too long, and when no speech is left for the client."""

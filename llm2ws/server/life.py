@@ -197,12 +197,12 @@ async def _drain(daemon: Daemon) -> None:
     if not daemon.running:
         return
     drain_s = daemon.settings.server.drain_s
-    _log.info("%d conversations are in progress: they have %g s to finish", daemon.running, drain_s)
+    _log.info("conversations in progress: %d; they have %g s to finish", daemon.running, drain_s)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(drain_s):
             await daemon.until_unused()
     if daemon.running:
-        _log.warning("%d conversations are ended: %g s are over", daemon.running, drain_s)
+        _log.warning("conversations ended because %g s are over: %d", drain_s, daemon.running)
         daemon.deadline.set()
         await asyncio.gather(*(stop() for stop in daemon.turns), return_exceptions=True)
         with contextlib.suppress(TimeoutError):

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
+from ..log import turn_line
 from ..sources.aside import Aside
 from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
@@ -122,10 +123,9 @@ class Speaking:
             face=face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
         )
         if _log.isEnabledFor(logging.INFO):
-            shown = {name: round(value, 3) for name, value in values.items() if value}
-            fields = {"face": face, "client": self._client.name, "outcome": outcome, **shown}
-            fields |= {"gaps": self._gaps, "gap_s": round(self._gap_s, 3), "wasted_chars": unheard}
-            _log.info("turn %s", " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in fields.items()))
+            fields = {"face": face, "client": self._client.name, "outcome": outcome, **values}
+            fields |= {"gaps": self._gaps, "gap_s": self._gap_s, "wasted_chars": unheard}
+            _log.info("%s", turn_line(fields))
 
 
 @asynccontextmanager
