@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .sources.aside import Aside
     from .sources.inlet import Inlet
     from .sources.openai import openai_chat
+    from .sources.responses import openai_responses
     from .sources.text import echo, from_iterable, from_text
     from .turn import Conversation, Outcome, Turn
 
@@ -50,6 +51,7 @@ _HOME = {
     "from_iterable": "sources.text",
     "from_text": "sources.text",
     "openai_chat": "sources.openai",
+    "openai_responses": "sources.responses",
 }
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "from_iterable",
     "from_text",
     "openai_chat",
+    "openai_responses",
 ]
 
 

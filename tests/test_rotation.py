@@ -59,7 +59,7 @@ def test_fifty_conversations_outlive_their_connections_and_none_is_interrupted()
 
 @pytest.mark.soak
 def test_the_same_in_real_time() -> None:
-    # The margin is 3 %: 120 ms, in which a busy machine, and all the more a loop in debug mode, may not come round to all of them.
+    # The margin is 3 %, 120 ms: a busy machine, or a loop in debug mode, may not come round to all of them in less.
     asyncio.run(converse_fifty_times(4.0))
 
 
