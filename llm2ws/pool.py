@@ -198,7 +198,7 @@ class Pool:
         # A turn that leaves one connection for another is not one more.
         share = None if avoid else self._share(endpoint.turns)
         while not self._quota.acquire(kind, share):
-            await self._wait(give_up_at, endpoint, f"{share} turns")
+            await self._wait(give_up_at, endpoint, "turns", share)
         try:
             slot = await self._place(endpoint, listener, last, avoid, give_up_at, retry=retry)
         except BaseException:
@@ -253,11 +253,8 @@ class Pool:
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
                         return opened.lease(listener)
             # A connection that is clearing is free, or gone, in a moment.
-            await self._wait(
-                loop.time() + self._wait_s if clearing else give_up_at,
-                endpoint,
-                f"{self._share(endpoint.connections)} connections",
-            )
+            until = loop.time() + self._wait_s if clearing else give_up_at
+            await self._wait(until, endpoint, "connections", self._share(endpoint.connections))
 
     async def _open_besides(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
         """One more, because those that are free have used up their limits; None where no more are allowed."""
@@ -272,15 +269,15 @@ class Pool:
                 shelf.no_more_until = now + NO_MORE_S
                 return None
 
-    async def _wait(self, until: float, endpoint: Endpoint, taken: str) -> None:
-        """Until something becomes free. `taken`: what is not. Raises ConnectFailed when nothing does in time."""
+    async def _wait(self, until: float, endpoint: Endpoint, what: str, share: int | None) -> None:
+        """Until one of `share` becomes free. `what`: in the plural. Raises ConnectFailed when nothing does in time."""
         self._changed.clear()
         try:
             async with asyncio.timeout_at(until):
                 await self._changed.wait()
         except TimeoutError:
-            what = f"all {taken} to {endpoint.name or endpoint.dialect.name} are in use"
-            raise ConnectFailed(what, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
+            taken = f"all {what} to {endpoint.name or endpoint.dialect.name} are in use ({share})"
+            raise ConnectFailed(taken, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
 
     async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""

@@ -7,8 +7,9 @@ in which order and how often.
 
 from __future__ import annotations
 
+from .faults import Drop, Faults, How
 from .network import FaultyNetwork
-from .server import Drop, Faults, How, Received
+from .server import Received
 from .source import script, tokens
 from .speech import FaultySpeech
 from .voice import Coding, Renderer, decode

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from http import HTTPStatus
 from random import Random
 from types import TracebackType
@@ -28,10 +27,11 @@ from websockets.protocol import Event
 
 from ..audio import AudioFormat
 from ..speech import deepgram_server as wire
+from .faults import Drop, Faults, How
 from .network import reset
 from .voice import Char, Coding, Renderer
 
-__all__ = ["Answer", "Chunk", "Drop", "Faults", "How", "Link", "Received", "SpeechServer", "Voice"]
+__all__ = ["Answer", "Chunk", "Link", "Received", "SpeechServer", "Voice"]
 
 # At DEBUG the library logs headers and messages: keys and text, which belong in no log.
 _log = logging.getLogger("llm2ws.testing.websocket")
@@ -40,41 +40,6 @@ _log.setLevel(logging.INFO)
 _M = TypeVar("_M")
 MAX_MESSAGE_BYTES = 4_000_000
 EARLY_S = 0.001  # a timer may come so much too early
-
-
-class How(StrEnum):
-    """How a connection is dropped."""
-
-    CLOSE = "close"  # a close frame with code and reason
-    RESET = "reset"  # TCP reset
-    CUT = "cut"  # half a frame, then the end of the TCP stream
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """One dropped connection: before its frame of audio number `at_frame` (from 0), before its message number `at_message`
-    of any kind (from 0), once it has been sent `after_chars` characters, or, when all are None, right after the handshake."""
-
-    how: How = How.RESET
-    code: int = 1011
-    reason: str = "NET-0000"
-    at_frame: int | None = None
-    after_chars: int | None = None
-    at_message: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What else goes wrong. Times are in seconds; `math.inf`: never. It may be exchanged while connections are open."""
-
-    handshake_s: float = 0.0  # before a handshake is answered
-    first_byte_s: float = 0.0  # from Flush to its first audio
-    flushed_s: float = 0.0  # from the last audio to Flushed
-    cleared_s: float = 0.0  # from Clear to Cleared
-    audio_after_clear_s: float = 0.0  # for how long audio goes on after Clear
-    stale_flushed: bool = False  # after Cleared, each Flush that it made void is answered
-    warning: str = wire.EXCESSIVE_FLUSH  # how a Flush is refused
-    noise: tuple[str | bytes, ...] = ()  # messages without meaning, before each Flushed and Cleared
 
 
 class Received(NamedTuple, Generic[_M]):
