@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shutil
 import struct
@@ -426,6 +428,47 @@ async def test_the_player_is_a_module_of_its_own(start: Start) -> None:
             return [player.played, player.missing, player.position <= 10010 / 48000, stopped <= 10010 / 48000];
         }""")
         assert played == [10_010, 0, True, True]
+
+
+WORKLET = """
+const context = {
+  sampleRate: 24000,
+  AudioWorkletProcessor: class { port = { postMessage() {} }; },
+  registerProcessor: (name, Player) => { context.player = new Player(); },
+};
+require("vm").runInNewContext(require("fs").readFileSync(process.argv[1], "utf8"), context);
+const heard = [];
+for (const [data, quanta] of JSON.parse(process.argv[2])) {
+  if (data) context.player.port.onmessage({ data: Array.isArray(data) ? { samples: Int16Array.from(data) } : data });
+  for (let n = 0; n < quanta; n++) {
+    const out = new Float32Array(128);
+    context.player.process([], [[out]]);
+    heard.push(...out.map((value) => value * 32768));
+  }
+}
+console.log(JSON.stringify([heard, context.player.missing]));
+"""
+
+
+@pytest.mark.node
+def test_after_a_pause_it_waits_for_enough_or_long_enough() -> None:
+    """60 ms are 1,440 samples, which take 12 quanta."""
+
+    def played(*steps: tuple[object, int]) -> tuple[list[tuple[int, int]], int]:
+        """Runs of equal samples, and what was missing."""
+        command = ["node", "-e", WORKLET, str(ROOT / "llm2ws/server/static/worklet.js"), json.dumps(steps)]
+        heard, missing = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return [(value, len(list(run))) for value, run in itertools.groupby(map(int, heard))], missing
+
+    much, little = 1_536, 256
+    assert played(([1] * much, 14)) == ([(1, much), (0, 256)], 256)
+    assert played((None, 5), ([1] * little, 14)) == ([(0, 16 * 128), (1, little), (0, 128)], 128)
+    assert played(([1] * much, 14), ([2] * little, 14)) == ([(1, much), (0, 13 * 128), (2, little), (0, 128)], 14 * 128)
+    assert played(([1] * much, 14), ([2] * little, 2), ([2] * much, 14)) == ([(1, much), (0, 512), (2, 1_792)], 512)
+    assert played(([1] * much, 14), ([2] * little, 1), ({"end": True}, 3)) == (
+        [(1, much), (0, 384), (2, little), (0, 128)],
+        384,
+    )
 
 
 @pytest.fixture(scope="module")

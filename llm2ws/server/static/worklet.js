@@ -3,7 +3,7 @@
 // Posted to it:  {samples: Int16Array} | {end: true} | {stop: true}
 // It posts:      {played, missing}, about 20 times a second and at each change of state, with `started`, `ended` or `stopped`
 
-const PREBUFFER_S = 0.06; // so that the first gaps between messages are not heard
+const PREBUFFER_S = 0.06; // before it begins, and after it ran dry: one pause is better than many short ones
 const REPORT_QUANTA = 8; // of 128 samples
 
 class PcmPlayer extends AudioWorkletProcessor {
@@ -15,6 +15,8 @@ class PcmPlayer extends AudioWorkletProcessor {
     this.played = 0;
     this.missing = 0; // samples of silence, because nothing was there in time
     this.quanta = 0;
+    this.waiting = true; // for so much to be there, or for so long since something was
+    this.waited = 0; // samples
     this.started = this.ending = this.stopping = this.over = false;
     this.port.onmessage = ({ data }) => {
       if (data.samples) {
@@ -32,14 +34,15 @@ class PcmPlayer extends AudioWorkletProcessor {
 
   process(inputs, [[out]]) {
     if (this.over) return false;
-    if (!this.started && !this.stopping) {
-      if (this.queued < PREBUFFER_S * sampleRate && !this.ending) return true;
-      if (this.queued) {
+    if (this.waiting && !this.stopping) {
+      if (this.queued) this.waited += out.length;
+      this.waiting = Math.max(this.queued, this.waited) < PREBUFFER_S * sampleRate && !this.ending;
+      if (!this.started && !this.waiting && this.queued) {
         this.started = true;
         this.report({ started: true });
       }
     }
-    const filled = this.fill(out);
+    const filled = this.waiting ? 0 : this.fill(out);
     if (this.stopping) {
       for (let i = 0; i < filled; i++) out[i] *= 1 - i / filled; // not cut off within a wave, which is heard as a click
       this.over = true;
@@ -52,9 +55,11 @@ class PcmPlayer extends AudioWorkletProcessor {
         this.report({ ended: true });
         return false;
       }
-      this.missing += out.length - filled;
+      if (!this.waiting) this.waited = 0; // it has just run dry
+      this.waiting = true;
+      if (this.started) this.missing += out.length - filled;
     }
-    if (++this.quanta % REPORT_QUANTA === 0) this.report();
+    if (this.started && ++this.quanta % REPORT_QUANTA === 0) this.report();
     return true;
   }
 
