@@ -13,7 +13,7 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import DEEPGRAM_LIMITS, Meter
 from llm2ws.speech.dialect import Limits, Setup
-from llm2ws.speech.pacing import AHEAD_S, END, FLUSH, SPEAK, Pace, Pacing, pause_s
+from llm2ws.speech.pacing import AHEAD_S, CUT, DRY_LEAST_S, END, FLUSH, SPEAK, Pace, Pacing, Step, pause_s
 from llm2ws.speech.session import Session
 from llm2ws.speech.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment, Hold
@@ -150,6 +150,79 @@ def test_a_group_too_small_for_a_flush_takes_what_is_written_and_waits_no_longer
     spoken.add(sentence(2, 200))
     spoken.say()
     assert pacing.next_step(spoken, gate, 2.2) == FLUSH
+
+
+class Slow:
+    """A turn of a slow model, on a connection with Deepgram's limits: so many sentences have been flushed, and have come."""
+
+    def __init__(self, sentences: int, *, every_s: float, chars: int = 60) -> None:
+        self.pacing, self.spoken, self.gate = Pacing(Pace.LISTENER), utterance(0), Session(DIALECT, now=0.0)
+        self.ref, self.now, self.index = self.gate.begin(0.0), 0.0, 0
+        for _ in range(sentences):
+            self.say(chars)
+            self.gate.flush(self.ref, self.now)
+            self.spoken.flush()
+            self.pacing.flushed(self.now)
+            seconds = chars * self.spoken.seconds_per_char
+            self.pacing.audio_came(self.now)
+            self.gate.receive(data := audio(seconds), self.now)
+            self.spoken.received(data)
+            self.pacing.handed_out(seconds, self.now)
+            self.gate.receive('{"type": "Flushed"}', self.now)
+            self.pacing.acked(self.now)
+            self.spoken.acked()
+            self.now += every_s
+
+    def say(self, chars: int) -> None:
+        self.spoken.add(sentence(self.index, chars))
+        self.index += 1
+        self.gate.speak(self.ref, self.spoken.say(), self.now)
+
+    def step(self, now: float) -> Step:
+        return self.pacing.next_step(self.spoken, self.gate, now)
+
+
+def test_a_clause_is_asked_for_even_when_its_flush_has_to_wait() -> None:
+    """How much there is tells how long."""
+    slow = Slow(5, every_s=4.0)
+    assert slow.gate.spread_at(0.0, slow.now) > slow.now
+    assert slow.step(slow.now) == CUT
+
+
+def test_what_a_fast_model_has_written_waits_less_for_a_flush_and_no_longer_while_it_waits() -> None:
+    flushed_at = []
+    for writing_s in (1.5, 2.2):  # for 1.95 s of speech
+        slow = Slow(1, every_s=writing_s, chars=20)
+        slow.say(30)
+        step = slow.step(writing_s)
+        assert step.verb == "cut"
+        assert slow.step(step.wait_until - 0.01).wait_until == step.wait_until
+        assert slow.step(step.wait_until) == FLUSH
+        flushed_at.append(step.wait_until)
+    assert flushed_at[0] < flushed_at[1] - 0.5
+
+
+def test_the_flush_for_the_end_may_go_earlier_if_the_end_can_wait_for_another() -> None:
+    slow = Slow(11, every_s=4.5)
+    more_at = 60.0 * (1 + 1 / 60)  # when the first one is forgotten
+    assert slow.gate.spread_at(math.inf, slow.now) == pytest.approx(more_at)
+    slow.say(60)
+    step = slow.step(slow.now)
+    # The group lasts 3.9 s, and what follows is needed a little before that is over.
+    assert step.verb == "cut"
+    assert step.wait_until == pytest.approx(more_at - 3.9 + DRY_LEAST_S, abs=0.01)
+    assert slow.step(step.wait_until) == FLUSH
+
+
+def test_the_last_flush_waits_for_its_place_while_there_is_something_to_hear() -> None:
+    slow = Slow(12, every_s=4.5)
+    slow.now = 50.5
+    slow.say(60)
+    slow.spoken.finish()
+    step = slow.step(slow.now)
+    assert step.verb == "wait"
+    assert slow.now < step.wait_until < 61.0
+    assert slow.step(step.wait_until) == END  # from the reserve: the listener needs it
 
 
 def test_limits_make_it_wait_and_say_until_when() -> None:
