@@ -18,9 +18,9 @@ MARGIN = 1 / 60
 
 # How far apart Flushes are kept, in shares of what would make the rest of them last for the rest of the window: from the first
 # share while all are left to the second when none is, less so many times the speech that waits for this one, so that a few
-# words wait for more. Found by trying, with texts of 26 kinds and models at 4 to 9 tokens a second: with less, a model slower
-# than speech uses them up within half a minute and then has to be silent; with more, short answers are.
-SPREAD_FIRST, SPREAD_LAST, SPREAD_SPEECH = 0.6, 1.45, 0.65
+# words wait for more. Found by trying, with 130 texts and models at 3 to 8 tokens a second: with less, a model slower than
+# speech uses them up within half a minute and then has to be silent; with more, short answers are.
+SPREAD_FIRST, SPREAD_LAST, SPREAD_SPEECH = 1.0, 1.2, 0.65
 
 
 class Governor:
