@@ -33,8 +33,13 @@ __all__ = ["Asked", "Stage", "Stdin", "llm_client", "load_settings", "open_stage
 
 _log = logging.getLogger("llm2ws.turn")
 
-# By the end of a file's name: whether it has a header, and the encoding that the name promises.
-_OUTPUTS = {"": (True, ""), ".wav": (True, ""), ".pcm": (False, ""), ".raw": (False, "")}
+# By the end of a file's name, which - has not: whether it has a header, and the encoding that the name promises.
+_OUTPUTS: dict[str, tuple[bool, str | None]] = {
+    "": (True, None),
+    ".wav": (True, None),
+    ".pcm": (False, None),
+    ".raw": (False, None),
+}
 _OUTPUTS |= {".ulaw": (False, "mulaw"), ".mulaw": (False, "mulaw"), ".alaw": (False, "alaw")}
 
 
@@ -83,9 +88,8 @@ async def say(asked: Asked) -> int:
     who, source = _source(asked, loaded.settings)
     with turn_id(os.urandom(4).hex()):
         async with open_stage(asked, loaded, who) as stage:
-            failed = await speak(stage, source, asked.report())
-    if failed:
-        raise failed
+            if failed := await speak(stage, source, asked.report()):
+                raise failed
     return 0
 
 
@@ -106,10 +110,14 @@ def load_settings(asked: Asked) -> Loaded:
 @asynccontextmanager
 async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[Stage]:
     """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
+    from msgspec.structs import replace
+
     from .service import audio_format, choose_speech, open_speech
 
     name, entry = choose_speech(loaded.settings, asked.speech)
-    entry = _as_asked(asked, entry)
+    has_header, encoding = _promised(asked)
+    given = {"voice": asked.voice, "encoding": encoding or asked.encoding, "sample_rate_hz": asked.rate}
+    entry = replace(entry, **{name: value for name, value in given.items() if value is not None})
     fmt = audio_format(entry)
     report = asked.report()
     for line in (*loaded.notes, f"{who}, {_speaker(name, entry)} speaks ({fmt})"):
@@ -117,13 +125,13 @@ async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[St
     report.event("start", speech=name, encoding=fmt.encoding, sample_rate_hz=fmt.sample_rate_hz)
     report.check()
     async with AsyncExitStack() as stack:
-        file = None if asked.output is None else _file(asked, fmt)
-        if file is not None:
-            await stack.enter_async_context(file)
         play = asked.output is None if asked.play is None else asked.play
         loading = asyncio.create_task(asyncio.to_thread(_load_player)) if play else None
         opened = open_speech(loaded.settings, name, entry, slow_consumer_s=float("inf"))
         conversation = await stack.enter_async_context(opened)
+        file = None if asked.output is None else _file(asked, fmt, has_header=has_header)
+        if file is not None:
+            await stack.enter_async_context(file)  # last: what was there before is lost, and not to a mistake in the settings
         if loading:
             await loading
         yield Stage(asked, loaded.settings, conversation, fmt, file, play)
@@ -238,24 +246,19 @@ def _load_player() -> None:
     preload()
 
 
-def _as_asked(asked: Asked, entry: Speech) -> Speech:
-    """The endpoint's settings with what flags, and the name of the output, say about the audio."""
-    from msgspec.structs import replace
-
-    given = {"voice": asked.voice, "encoding": asked.encoding, "sample_rate_hz": asked.rate}
-    if asked.output not in (None, "-"):
-        ending = Path(asked.output or "").suffix.lower()
-        if ending not in _OUTPUTS:
-            known = ", ".join(filter(None, _OUTPUTS))
-            raise ConfigError(f"{asked.output}: no format is known by that ending", hint=f"give one of {known}")
-        if promised := _OUTPUTS[ending][1]:
-            if asked.encoding not in (None, promised):
-                raise ConfigError(f"{asked.output}: not a name for {asked.encoding}", hint="leave --encoding out")
-            given["encoding"] = promised
-    return replace(entry, **{name: value for name, value in given.items() if value is not None})
+def _promised(asked: Asked) -> tuple[bool, str | None]:
+    """What the name of the output says: whether it has a header, and the encoding. Raises ConfigError for names of neither."""
+    ending = Path(asked.output or "").suffix.lower()
+    if ending not in _OUTPUTS:
+        known = ", ".join(filter(None, _OUTPUTS))
+        raise ConfigError(f"{asked.output}: no format is known by that ending", hint=f"give one of {known}")
+    has_header, encoding = _OUTPUTS[ending]
+    if encoding and asked.encoding not in (None, encoding):
+        raise ConfigError(f"{asked.output}: not a name for {asked.encoding}", hint="leave --encoding out")
+    return has_header, encoding
 
 
-def _file(asked: Asked, fmt: AudioFormat) -> WavFile | RawFile:
+def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawFile:
     from .sinks.raw import RawFile
     from .sinks.wav import WavFile
 
@@ -268,7 +271,7 @@ def _file(asked: Asked, fmt: AudioFormat) -> WavFile | RawFile:
             raise ConfigError("standard output is a terminal", hint="send the audio to a pipe, or name a file with -o")
         return WavFile(1, fmt, name="standard output")
     path = Path(asked.output or "")
-    return WavFile(path, fmt) if _OUTPUTS[path.suffix.lower()][0] else RawFile(path)
+    return WavFile(path, fmt) if has_header else RawFile(path)
 
 
 def _speaker(name: str, entry: Speech) -> str:

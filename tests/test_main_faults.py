@@ -209,6 +209,13 @@ def test_ten_megabytes_of_one_word_in_a_file(tmp_path: Path) -> None:
         assert process.wait(30_000 * MS) == 5
 
 
+@pytest.mark.parametrize(("args", "code"), [(["--rate", "1"], 2), (["--voice", "xx-nobody"], 4)], ids=["rate", "voice"])
+def test_a_wrong_flag_costs_no_file(tmp_path: Path, args: list[str], code: int) -> None:
+    (tmp_path / "keep.wav").write_bytes(b"of before")
+    assert run(["say", TEXT, "-o", "keep.wav", *args], cwd=tmp_path).code == code
+    assert (tmp_path / "keep.wav").read_bytes() == b"of before"
+
+
 @pytest.mark.parametrize("args", [["-o", "-"], ["--no-play"], ["--no-play", "--json"]], ids=["audio", "words", "json"])
 def test_the_reader_of_standard_output_has_gone(tmp_path: Path, args: list[str]) -> None:
     with start(["say", TEXT, *args], cwd=tmp_path) as process:

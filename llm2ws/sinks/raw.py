@@ -37,16 +37,18 @@ Result = TypeVar("Result")
 
 
 class RawFile:
-    """Writes audio to a path, made anew, or to an open file descriptor, which stays open.
+    """Writes audio to a path, or to an open file descriptor, which stays open.
 
+    What a file held before is lost with the first write, or with a close in good order: an error before that keeps it.
     `new`: the file must not exist yet. No call blocks the event loop: files are written by a thread, pipes when they are ready.
     """
 
     def __init__(self, target: str | os.PathLike[str] | int, *, name: str = "", new: bool = False) -> None:
         self.name = name or str(target)
         self.seekable = False  # known once it is open
+        self.holds = False  # what was there before
         self._target = target
-        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else os.O_TRUNC)
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else 0)
         self._fd = -1
         self._waits = False  # for its reader: a pipe, a socket, a terminal
         self._block = bytearray()
@@ -58,14 +60,18 @@ class RawFile:
         else:
             path = Path(self._target)
             self._fd = await self._try(lambda: os.open(path, self._flags, 0o666))  # in a thread: a pipe waits for its reader
-        mode = (await self._try(lambda: os.fstat(self._fd))).st_mode
+        found = await self._try(lambda: os.fstat(self._fd))
+        mode = found.st_mode
         self.seekable = stat.S_ISREG(mode)
+        self.holds = self.seekable and found.st_size > 0 and not isinstance(self._target, int)
         self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         try:
             await self.flush()
+            if kind is None:
+                await self._empty()
         finally:
             if not isinstance(self._target, int):
                 os.close(self._fd)
@@ -82,8 +88,14 @@ class RawFile:
     async def flush(self) -> None:
         """Hand what was collected to the system."""
         if self._block:
+            await self._empty()
             block, self._block = bytes(self._block), bytearray()
             await self._try(lambda: _write_all(self._fd, block))
+
+    async def _empty(self) -> None:
+        if self.holds:
+            self.holds = False
+            await self._try(lambda: os.ftruncate(self._fd, 0))
 
     async def patch(self, data: bytes, at: int) -> None:
         """Overwrite what is at this place in a file that is seekable."""

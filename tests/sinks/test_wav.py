@@ -6,6 +6,8 @@ import asyncio
 import os
 import struct
 import wave
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding, wav_header
 from llm2ws.errors import SinkError
+from llm2ws.sinks.raw import RawFile
 from llm2ws.sinks.wav import WavFile
 
 
@@ -65,6 +68,29 @@ async def test_a_file_that_an_error_left_is_whole(tmp_path: Path) -> None:
 
     with wave.open(str(path)) as read:
         assert read.getnframes() == 24_000
+
+
+@pytest.mark.parametrize("kind", [RawFile, partial(WavFile, format=AudioFormat())], ids=["raw", "wav"])
+async def test_what_a_file_held_is_lost_to_audio_and_not_to_an_error_before_it(
+    tmp_path: Path, kind: Callable[[Path], RawFile | WavFile]
+) -> None:
+    path = tmp_path / "out.wav"
+    path.write_bytes(b"of before" * 100)
+    with pytest.raises(ZeroDivisionError):
+        async with kind(path):
+            raise ZeroDivisionError
+    assert path.read_bytes() == b"of before" * 100
+
+    with pytest.raises(ZeroDivisionError):
+        async with kind(path) as file:
+            await file.write(b"abcd")
+            raise ZeroDivisionError
+    assert path.read_bytes()[-4:] == b"abcd"
+    assert path.stat().st_size in (4, 48)
+
+    async with kind(path):
+        pass
+    assert path.stat().st_size in (0, 44)  # there was nothing to be said
 
 
 async def test_a_full_disk_is_known_before_the_first_audio() -> None:
