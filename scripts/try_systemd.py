@@ -252,7 +252,7 @@ def stopping_lets_a_turn_finish() -> None:
     with drop_in("[Service]\nTimeoutStopSec=1s\n"):  # which is less than the turn takes: the daemon asks for more
         listener = Listener().listening()
         systemctl("stop", "llm2ws.service")
-        expect("it was stopped in the middle", "in progress: they have" in log("-n", "10"))
+        expect("it was stopped in the middle", "conversations in progress: 1" in log("-n", "10"))
         listener.heard_all()
         expect("the end", (show("Result"), show("ExecMainStatus"), show("ActiveState")), ("success", "0", "inactive"))
 
