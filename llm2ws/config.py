@@ -100,6 +100,7 @@ def load(
             _put(tree, path, _checked(path, value, layer, name))
             origins[path] = layer.origin
     notes = _forget_strange_keys(tree, origins)
+    _check_complete(origins)
     return Loaded(msgspec.convert(tree, Settings, dec_hook=_secret), origins, notes)
 
 
@@ -259,6 +260,18 @@ def _secret(kind: type, value: object) -> object:
     if kind is Secret and isinstance(value, str):
         return Secret(value)
     raise msgspec.ValidationError("Expected `str`")
+
+
+def _check_complete(origins: Mapping[Path_, str]) -> None:
+    """Raises ConfigError for an entry without a setting that has no default: no layer had it, so nothing else names it."""
+    for path, origin in origins.items():
+        entry = path[:2]
+        kind = _bare(_kind_at(entry))
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            for name, field in _fields(kind).items():
+                missing = (*entry, name)
+                if field.required and missing not in origins:
+                    raise ConfigError(f"{origin}: {'.'.join(missing)}: not set", hint=_kind_of(missing))
 
 
 def _put(tree: dict[str, object], path: Path_, value: object) -> None:

@@ -116,6 +116,12 @@ def test_a_vendors_variable_is_weaker_than_ours(canary: Callable[[], str]) -> No
         ("text = 3", "text: expected a table: write [text]"),
         ("[speech]\nvoice = 'a'", "speech.voice: expected a table: write [speech.voice]"),
         ("[[text]]\n", "text: expected a table: write [text]"),
+        ("[voices.alloy]\nspeech = 'local'", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
+        ("[voices.alloy]", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
+        (
+            "[models.tts-1]",
+            "models.tts-1.speech: not set: it sets the [speech.<name>] that speaks",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named(toml: Callable[[str], str], text: str, message: str) -> None:
@@ -137,6 +143,13 @@ def test_a_mistake_in_the_environment_is_named(name: str, value: str, message: s
     with pytest.raises(ConfigError) as caught:
         load(**{name: value})
     assert str(caught.value) == f"the environment: {name}: {message}"
+
+
+def test_what_an_entry_lacks_may_be_in_another_place(toml: Callable[[str], str]) -> None:
+    file = toml("[voices.alloy]\nspeech = 'local'")
+    assert load(file, LLM2WS_VOICES__ALLOY__VOICE="en-us").voices["alloy"].voice == "en-us"
+    with pytest.raises(ConfigError, match=re.escape("the environment: voices.a.voice: not set")):
+        load(LLM2WS_VOICES__A__SPEECH="local")
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file or directory"), (b"\xff\xfe", "not UTF-8 text")])

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from msgspec.structs import replace
 
-from ..errors import ConfigError, SpeechError
+from ..errors import ConfigError, Llm2wsError
 from ..metrics import Metrics
 from ..service import Service
 from ..settings import Settings
@@ -51,7 +51,7 @@ async def serve(
 ) -> None:
     """Serve until `shutdown`; then finish what runs, within `drain_s`. `started` is told the address; systemd is told all.
 
-    `reloads`: each gives new settings when it is called; what raises ConfigError changes nothing. `sockets`: what listens
+    `reloads`: each gives new settings when it is called; one that fails changes nothing. `sockets`: what listens
     already, instead of `server.listen`. Raises ConfigError for settings that cannot be right, SpeechError when the embedded
     endpoint does not start.
     """
@@ -214,13 +214,16 @@ async def _reload(status: _Status, reloads: AsyncIterator[Callable[[], Settings]
     assert status.daemon is not None
     async for load in reloads:
         notify.tell(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        status.wrong = ""
         try:
             await _exchange(status.daemon, _where(load(), sockets))
-        except (ConfigError, SpeechError) as exc:
+        except Llm2wsError as exc:
             status.wrong = str(exc)
-            _log.error("settings were not reloaded, all stays as it was: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - a bug, whose words may quote a key; the next reload may do
+            status.wrong = f"a bug: {type(exc).__name__}"
+        if status.wrong:
+            _log.error("settings were not reloaded, all stays as it was: %s", status.wrong)
         else:
-            status.wrong = ""
             _log.warning("settings were reloaded")
         notify.tell(READY=1, STATUS=status.text())
 

@@ -18,7 +18,8 @@ import pytest
 import trustme
 
 from llm2ws.errors import ConfigError
-from llm2ws.settings import Server
+from llm2ws.server.life import serve
+from llm2ws.settings import Server, Settings
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
@@ -182,6 +183,7 @@ async def test_settings_are_read_again(tmp_path: Path, canary: Callable[[], str]
             (good.replace("[server]", '[server]\ninsecure = "perhaps"'), "bool"),
             (good + '[[server.keys]]\nname = "a"\nkey = "short"\n', "less than"),
             (good.replace('dialect = "deepgram"', 'dialect = "other"'), "not known"),
+            (good + '[voices.alloy]\nspeech = "local"\n', "voices.alloy.voice"),
         ]:
             config.write_text(bad)
             daemon.signal(signal.SIGHUP)
@@ -195,6 +197,21 @@ async def test_settings_are_read_again(tmp_path: Path, canary: Callable[[], str]
         assert await models(Authorization=f"Bearer {key}") == 200
         daemon.signal(signal.SIGINT)
         assert await daemon.code() == 0
+
+
+async def test_new_settings_that_meet_a_bug_are_not_the_last_that_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    def bad() -> Settings:
+        raise RuntimeError("what nobody foresaw")
+
+    async def reloads() -> AsyncIterator[Callable[[], Settings]]:
+        yield bad
+        yield lambda: settings
+        shutdown.set()
+
+    settings, shutdown = Settings(server=Server(listen="127.0.0.1:0")), asyncio.Event()
+    await serve(settings, shutdown=shutdown, reloads=reloads())
+    told = [record.getMessage() for record in caplog.records if "reloaded" in record.getMessage()]
+    assert told == ["settings were not reloaded, all stays as it was: a bug: RuntimeError", "settings were reloaded"]
 
 
 async def test_a_turn_in_progress_keeps_the_settings_it_began_with(tmp_path: Path) -> None:
