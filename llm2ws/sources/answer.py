@@ -13,7 +13,7 @@ from .aside import Aside
 from .faults import silent
 from .model import Endpoint, ModelSettings
 
-__all__ = ["Opened", "Reader", "ask"]
+__all__ = ["Opened", "Reader", "Watchdog", "ask"]
 
 DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
 
@@ -68,7 +68,7 @@ async def ask(
                 raise silent(endpoint, None)
             reads, reader = opened
             await stack.enter_async_context(aclosing(reads))
-            watchdog = stack.enter_context(_Watchdog(loop))
+            watchdog = stack.enter_context(Watchdog(loop))
             while not reader.complete:
                 # What is sent only to keep the connection open does not make the start later, but it ends no answer.
                 data = await watchdog.read(reads, loop.time() + settings.stall_s if reader.started else first_by)
@@ -89,7 +89,7 @@ async def ask(
     raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
 
 
-class _Watchdog:
+class Watchdog:
     """Ends a read that takes too long.
 
     Its one timer is set anew when it fires and not for each read, as asyncio.timeout does: with ten answers at once that

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from ..errors import LocalProtocolError, SourceError
+from .answer import Watchdog
 from .faults import broken, silent
 from .model import ModelSettings, http_session, resolve
 from .openai import VENDOR
@@ -30,6 +32,8 @@ _log = logging.getLogger("llm2ws.sources")
 
 # What a server says when the same request may succeed elsewhere, beside all errors of its own.
 _ELSEWHERE = (408, 409, 429)
+
+_COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)  # of server-sent events: what keeps a connection open
 
 
 class Relay:
@@ -99,42 +103,31 @@ class Relay:
             response.close()
 
     async def reads(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it comes. Raises SourceError when it breaks off, or when nothing comes for `stall_s`."""
+        """The body as it comes.
+
+        Raises SourceError when it breaks off, and when nothing comes in time while it is waited for: how long the caller takes
+        for what has come does not count.
+        """
         import aiohttp
 
         loop = asyncio.get_running_loop()
         settings = self._settings
-        deadline = loop.time() + settings.first_token_s
-        expired = False
-        timer: asyncio.TimerHandle
-
-        def check() -> None:
-            # One timer at a time, which looks when the last read was: a timer for each read costs more than the read.
-            nonlocal timer, expired
-            if loop.time() >= deadline:
-                expired = True
-                response.close()
-            else:
-                timer = loop.call_at(deadline, check)
-
-        timer = loop.call_at(deadline, check)
-        content = response.content
-        error: SourceError
+        first_by = loop.time() + settings.first_token_s
+        head, started = b"", False  # until more than comments and empty lines have come; `head`: a comment has not ended
+        reads = response.content.iter_any()
         try:
-            while data := await content.readany():
-                deadline = loop.time() + settings.stall_s
-                if timer.when() > deadline:  # the first byte may take longer than the others
-                    timer.cancel()
-                    timer = loop.call_at(deadline, check)
-                yield data
-            if not expired:
-                return
+            with Watchdog(loop) as watchdog:
+                while data := await watchdog.read(reads, loop.time() + settings.stall_s if started else first_by):
+                    if not started:
+                        head = _COMMENT.sub(b"", head + data).lstrip()[:1]
+                        started = head not in (b"", b":")
+                    yield data
         except (aiohttp.ClientError, OSError) as exc:
             error = broken(self._endpoint, exc)
-        finally:
-            timer.cancel()
-        if expired:
-            error = silent(self._endpoint, settings.stall_s)
+        else:
+            if data is not None:
+                return
+            error = silent(self._endpoint, settings.stall_s if started else None)
         raise error
 
     def _defaults(self, fields: Mapping[str, msgspec.Raw]) -> dict[str, object]:

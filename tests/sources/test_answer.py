@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from llm2ws.sources.answer import _Watchdog
+from llm2ws.sources.answer import Watchdog
 from tests.sources.asking import outcome_of
 from tests.sources.clock import run_jumping
 from tests.sources.kinds import Kind, every_sdk
@@ -72,7 +72,7 @@ def watched(waits: Sequence[float], limits: Sequence[float], *, pause_s: float =
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         found = []
-        with _Watchdog(loop) as watchdog:
+        with Watchdog(loop) as watchdog:
             async with aclosing(gaps(*waits)) as reads:
                 for limit_s in limits:
                     found.append(await watchdog.read(reads, loop.time() + limit_s))
@@ -110,7 +110,7 @@ def test_the_time_that_the_listener_takes_is_not_the_servers() -> None:
 def test_a_cancellation_from_outside_is_not_taken_for_silence() -> None:
     async def read() -> None:
         loop = asyncio.get_running_loop()
-        with _Watchdog(loop) as watchdog:
+        with Watchdog(loop) as watchdog:
             async with aclosing(gaps(500)) as reads, asyncio.timeout(5):
                 await watchdog.read(reads, loop.time() + 10)
 

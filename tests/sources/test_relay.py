@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import aclosing
@@ -77,6 +78,27 @@ async def test_an_answer_that_stops_coming() -> None:
         with pytest.raises(SourceError, match="nothing came for"):
             await answered(server, stall_s=100 * MS)
         await server.left.wait()
+
+
+async def test_the_time_that_the_listener_takes_is_not_the_servers() -> None:
+    async with replay(Reply([b"data: {}\n\n" * 100_000])) as server:
+        relay = Relay(ModelSettings(base_url=server.url, model="m-1", stall_s=100 * MS))
+        async with relay, relay.post(raw(FIELDS)) as response, aclosing(relay.reads(response)) as reads:
+            taken = len(await anext(reads))
+            await asyncio.sleep(300 * MS)
+            assert taken + sum([len(data) async for data in reads]) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b": ping\n\n"], [b": pi", b"ng\n\n: ", b"p\n"], [b"\n"], []],
+    ids=["comment", "in pieces", "empty line", "nothing"],
+)
+async def test_what_keeps_a_connection_open_is_no_first_token(pieces: list[bytes]) -> None:
+    # With it taken for one, there would be an hour's time.
+    async with replay(Reply(pieces, 200, SSE, End.HOLD)) as server:
+        with pytest.raises(SourceError, match="no answer in time"):
+            await answered(server, first_token_s=100 * MS, stall_s=3600)
 
 
 async def test_a_server_that_does_not_answer() -> None:
