@@ -88,8 +88,8 @@ KINDS: dict[str, Callable[[Llm], LlmClient]] = {
     "triton": _triton,
 }
 
-# Of which entry the vendor's variables are, for kinds that are not called like their vendor.
-_VENDORS = {"responses": "openai"}
+# Of which entry the vendor's variables are, for kinds that have a vendor.
+_VENDORS = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}
 
 
 def model_settings(llm: Llm) -> ModelSettings:
@@ -138,6 +138,7 @@ def _shape(llm: Llm) -> Shape:
 def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
 
+    One that has neither address nor key has those of its vendor: a vendor's key goes to no address of your own.
     Raises ConfigError when it is not known.
     """
     name = wanted or settings.default_llm or next(iter(settings.llm), "echo")

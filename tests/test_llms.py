@@ -130,15 +130,26 @@ async def test_the_daemons_clients_ask_them_as_they_ask_openai() -> None:
 # --- settings ---------------------------------------------------------------------------------------------------------------
 
 
-def test_responses_use_the_key_of_their_vendor(canary: Callable[[], str]) -> None:
-    key = Secret(canary())
-    vendor = Llm(api_key=key, base_url="http://127.0.0.1:9/v1", model="other")
+@pytest.mark.parametrize(("kind", "vendor"), [("openai", "OPENAI"), ("responses", "OPENAI"), ("anthropic", "ANTHROPIC")])
+def test_an_entry_uses_the_key_of_its_vendor(canary: Callable[[], str], kind: str, vendor: str) -> None:
+    variable, key = f"{vendor}_API_KEY", canary()
+    own = {"LLM2WS_LLM__SUPPORT__KIND": kind, "LLM2WS_LLM__SUPPORT__MODEL": "m", variable: key}
 
-    _, llm = choose_llm(Settings(llm={"openai": vendor}), "responses")
-    assert (llm.kind, llm.api_key, llm.base_url, llm.model) == ("responses", key, vendor.base_url, "")
+    def chosen(environ: dict[str, str], name: str) -> Llm:
+        return choose_llm(load(environ=environ | {"XDG_CONFIG_HOME": "/nonexistent"}).settings, name)[1]
 
-    own = Llm(kind="responses", base_url="http://127.0.0.1:8/v1")  # the key was meant for someone else
-    assert not choose_llm(Settings(llm={"openai": vendor, "own": own}), "own")[1].api_key
+    assert chosen(own, "support") == Llm(kind=kind, model="m", api_key=Secret(key))
+    assert chosen({variable: key}, kind) == Llm(kind=kind, api_key=Secret(key))
+    # The key was meant for someone else, and a key of its own is stronger.
+    assert not chosen(own | {"LLM2WS_LLM__SUPPORT__BASE_URL": "http://127.0.0.1:8/v1"}, "support").api_key
+    assert chosen(own | {"LLM2WS_LLM__SUPPORT__API_KEY": "mine"}, "support").api_key == Secret("mine")
+
+
+def test_an_entry_uses_the_address_of_its_vendor_but_not_its_model() -> None:
+    vendor = Llm(base_url="http://127.0.0.1:9/v1", model="other")
+    assert choose_llm(Settings(llm={"openai": vendor}), "responses")[1] == Llm(kind="responses", base_url=vendor.base_url)
+    text = Llm(kind="sse")  # of no vendor
+    assert choose_llm(Settings(llm={"sse": Llm(base_url="http://127.0.0.1:9"), "own": text}), "own")[1] == text
 
 
 WRONG: dict[str, tuple[Llm, str]] = {
