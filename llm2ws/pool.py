@@ -8,6 +8,7 @@ that takes less than a handshake.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import ssl
@@ -33,6 +34,8 @@ NO_MORE_S = 30.0  # without trying to open one more, when that was refused and o
 QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
 QUICK_DEATHS = 3
 LIFE_SHARES = (0.90, 0.97)  # of a connection's life, at random, after which it gets no new turn
+
+_log = logging.getLogger("llm2ws.pool")
 
 
 def backoff(first_s: float = 0.25, factor: float = 2.0, last_s: float = 8.0) -> Iterator[float]:
@@ -332,6 +335,10 @@ class Pool:
         """Keep a connection until it is over."""
         try:
             await connection.run()
+        except* Exception as group:  # noqa: BLE001 - it must not end the other connections, which are in the same TaskGroup
+            what = ", ".join(type(exc).__name__ for exc in group.exceptions)
+            _log.error("a bug of llm2ws: a connection to %s was given up: %s", endpoint.name or endpoint.dialect.name, what)
+            _log.debug("the bug", exc_info=group)  # may quote the endpoint
         finally:
             shelf.connections.remove(connection)
             shelf.leased_at.pop(connection, None)

@@ -15,7 +15,7 @@ from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import CloseIn
 from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup
-from llm2ws.speech.messages import Ended, Event
+from llm2ws.speech.messages import Ended, Event, Failed
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
@@ -162,6 +162,37 @@ async def test_a_lease_that_is_cancelled_leaves_nothing() -> None:
         assert pool.connections("test") == 0
         speech.faults = Faults()
         await speak(pool, endpoint(speech))
+
+
+class Confused(Deepgram):
+    """A dialect with a mistake: some messages are beyond it."""
+
+    def decode(self, message: str | bytes) -> list[Event]:
+        if isinstance(message, str) and "confusing" in message:
+            raise ValueError("secret words")
+        return super().decode(message)
+
+
+async def test_a_message_that_breaks_the_reader_ends_its_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async with FaultySpeech(coding=CODING) as speech, FaultySpeech(coding=CODING) as bad, Pool() as pool:
+        bad.faults = Faults(noise=("confusing",))
+        slot, _ = await pool.lease([endpoint(speech)], ignore)
+        told: asyncio.Queue[Event] = asyncio.Queue()
+        lost, _ = await pool.lease([Endpoint(Confused(Setup(bad.url, "", FORMAT)), "confused")], told.put_nowait)
+        lost.speak("Hello. ")
+        lost.end()
+        while not isinstance(event := await told.get(), Failed):
+            pass
+        assert event.what == "the connection was given up"
+        await bad.until(lambda s: s.open == 0)
+        assert pool.connections("confused") == 0
+        assert (await speak(pool, endpoint(speech))).connection is not slot.connection
+        slot.end()
+    (logged,) = (
+        record.getMessage() for record in caplog.records if record.name == "llm2ws.pool" and record.levelname == "ERROR"
+    )
+    assert "a connection to confused was given up: ValueError" in logged
+    assert "secret" not in logged
 
 
 # --- the limit on connections

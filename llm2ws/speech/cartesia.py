@@ -23,6 +23,7 @@ from .lenient import (
     one_line,
     read_numbers,
     read_object,
+    read_ref,
     read_text,
     refusal,
     verdict_on,
@@ -120,8 +121,7 @@ class Cartesia:
 
     def decode(self, message: str | bytes) -> list[Event]:
         data = read_object(message)
-        context = read_text(data, "context_id")
-        ref = int(context) if context.isdecimal() else 0  # 0: of no turn
+        ref = read_ref(data, "context_id")
         match data.get("type"):
             case "chunk":
                 audio = audio_in(data.get("data"))

@@ -18,7 +18,7 @@ from ..audio import Encoding
 from ..text.fragments import Policy
 from .deepgram import CLOSE_REASONS, Deepgram
 from .dialect import Limits, Traits
-from .lenient import read_object, read_text
+from .lenient import LARGEST, read_object, read_text
 from .messages import (
     Audio,
     Begin,
@@ -114,7 +114,7 @@ class DeepgramV2(Deepgram):
                 return [Ended()]
             case "SpeechInterrupted":
                 ms = data.get("audio_played_ms")
-                played_ms = ms if isinstance(ms, int) and not isinstance(ms, bool) else None
+                played_ms = ms if type(ms) is int and 0 <= ms <= LARGEST else None
                 spoken = read_text(data, "text_spoken") if "text_spoken" in data else None
                 return [Cancelled(text_spoken=spoken, played_ms=played_ms)]
             case "Warning" | "ConfigureFailure":

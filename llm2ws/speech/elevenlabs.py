@@ -24,6 +24,7 @@ from .lenient import (
     one_line,
     read_numbers,
     read_object,
+    read_ref,
     read_text,
     refusal,
     verdict_on,
@@ -147,8 +148,7 @@ class ElevenLabs:
 
     def decode(self, message: str | bytes) -> list[Event]:
         data = read_object(message)
-        context = read_text(data, "contextId", "context_id")
-        ref = int(context) if context.isdecimal() else 0  # 0: of no turn
+        ref = read_ref(data, "contextId", "context_id")
         if read_text(data, "error"):
             return [self._failed(data, ref)]
         audio = audio_in(data.get("audio"))

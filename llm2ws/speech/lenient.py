@@ -14,6 +14,7 @@ from .messages import Failed, Scope, Word
 
 __all__ = [
     "CLOSE_CODES",
+    "LARGEST",
     "STATUSES",
     "Advice",
     "Verdict",
@@ -24,6 +25,7 @@ __all__ = [
     "read_at",
     "read_numbers",
     "read_object",
+    "read_ref",
     "read_text",
     "refusal",
     "verdict_on",
@@ -51,6 +53,8 @@ CLOSE_CODES: dict[int, Verdict] = {
     1011: ("the endpoint had an internal error", "try again", 0.0),
 }
 
+LARGEST = 10**12  # of times in seconds or milliseconds; far from what overflows
+
 
 def read_object(message: str | bytes) -> dict[str, object]:
     """A JSON object, {} for anything else."""
@@ -64,6 +68,12 @@ def read_object(message: str | bytes) -> dict[str, object]:
 def read_text(data: Mapping[str, object], *names: str) -> str:
     """The first of these fields that is a string, else ""."""
     return next((value for name in names if isinstance(value := data.get(name), str)), "")
+
+
+def read_ref(data: Mapping[str, object], *names: str) -> int:
+    """The context that the first of these fields names by a number, as ours are; else 0, which is of no turn."""
+    name = read_text(data, *names)
+    return int(name) if len(name) < 20 and name.isdecimal() else 0
 
 
 def audio_in(value: object) -> bytes | None:
@@ -100,10 +110,10 @@ def holds(value: object, wanted: Mapping[str, object] | None) -> bool:
 
 
 def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:
-    """The first of these fields that is a list of numbers, else []."""
+    """The first of these fields that is a list of numbers up to LARGEST, else []."""
     for name in names:
         value = data.get(name)
-        if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        if isinstance(value, list) and all(isinstance(item, int | float) and abs(item) <= LARGEST for item in value):
             return [float(item) for item in value]
     return []
 

@@ -30,6 +30,7 @@ from llm2ws.speech.messages import (
     Unknown,
     Warned,
 )
+from tests.speech.strange import JSON
 
 
 def deepgram(**setup: object) -> Deepgram:
@@ -111,11 +112,6 @@ def test_messages_and_what_they_mean(message: str | bytes, events: list[object])
     assert deepgram().decode(message) == events
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
 TYPES = st.sampled_from(["Metadata", "Flushed", "Cleared", "Warning", "Error", "error"])
 NAMES = st.sampled_from(["code", "warn_code", "warn_msg", "request_id", "err_msg", "x"])
 

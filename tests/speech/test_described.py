@@ -38,6 +38,7 @@ from llm2ws.speech.messages import (
 )
 from llm2ws.testing import Coding, decode, script, tokens
 from tests import support
+from tests.speech.strange import JSON
 from tests.support import ROOT
 from tests.vendors.simple import SimpleServer
 from tests.whole import FORMAT, heard
@@ -236,11 +237,6 @@ def test_a_mistake_is_told_in_one_line_with_its_place(path: str, value: object, 
     assert "\n" not in str(caught.value)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
 KINDS = st.sampled_from(["audio.delta", "audio.done", "audio.clear", "error"]) | JSON
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
@@ -13,6 +13,7 @@ from llm2ws.errors import ConfigError
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.elevenlabs import SAMPLE_RATES_HZ, ElevenLabs
 from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Ended, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
+from tests.speech.strange import JSON, NUMBERS
 
 
 def elevenlabs(**setup: object) -> ElevenLabs:
@@ -157,20 +158,15 @@ def test_the_vendors_words_are_one_line_without_the_key(canary: Callable[[], str
     assert not [text for text in said if key in text or "\n" in text]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
 NAMES = st.sampled_from(
     ["audio", "contextId", "context_id", "isFinal", "error", "message", "type", "code", "normalizedAlignment"]
 )
-ALIGNMENT = JSON | st.dictionaries(
-    st.sampled_from(["chars", "charStartTimesMs", "charDurationsMs"]), JSON | st.lists(st.integers())
-)
+ALIGNMENT = JSON | st.dictionaries(st.sampled_from(["chars", "charStartTimesMs", "charDurationsMs"]), JSON | st.lists(NUMBERS))
 
 
 @given(st.text() | st.builds(lambda more, a: json.dumps({**more, "alignment": a}), st.dictionaries(NAMES, JSON), ALIGNMENT))
+@example(json.dumps({"contextId": "9" * 5_000, "isFinal": True}))
+@example(json.dumps({"alignment": {"chars": ["a"], "charStartTimesMs": [10**400], "charDurationsMs": [1]}}))
 def test_no_message_breaks_the_reader(message: str) -> None:
     elevenlabs().decode(message)
     elevenlabs().refused(500, {}, message.encode("utf-8", "replace"))
