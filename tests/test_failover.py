@@ -23,6 +23,7 @@ from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, script, toke
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
+from tests.sources.replay import Reply, replay, stream
 from tests.whole import audio_of, endpoint, heard, listen
 
 ONE = Coding(char_samples=480, lead_in_s=0.1)  # 60 ms a character
@@ -222,6 +223,19 @@ async def test_a_mistake_in_the_request_is_not_hidden_by_another_answer(status: 
         settings = Settings(llm={"one": asked(bad, failover=("two",)), "two": asked(good)})
         with pytest.raises((SourceError, ConfigError)):
             await answered(settings)
+
+
+async def test_a_stand_in_is_asked_for_the_same_in_its_own_words() -> None:
+    function = {"name": "f", "parameters": {"type": "object"}}
+    extra = {"max_tokens": 9, "temperature": 0.5, "tools": [{"type": "function", "function": function}]}
+    async with llm_server(refusal(503)) as bad, replay(Reply([stream("anthropic")])) as good:
+        stand_in = Llm(kind="anthropic", base_url=good.url, model="m")
+        settings = Settings(llm={"one": asked(bad, failover=("two",)), "two": stand_in})
+        async with Service(settings, speech=["local"]) as service:
+            assert [item async for item in service.answer("one", "Why?", extra=extra)]
+    body = good.requests[0].body
+    assert (body["max_tokens"], body["temperature"]) == (9, 0.5)
+    assert body["tools"] == [{"name": "f", "input_schema": {"type": "object"}}]
 
 
 async def test_when_none_can_answer_the_last_reason_is_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,7 +13,7 @@ from .client import one_answer
 from .events import EventReader, Paragraphs, json_of
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
-from .prompt import Prompt, conversation, without_system
+from .prompt import Message, Prompt, conversation, without_system
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
@@ -24,6 +24,10 @@ __all__ = ["AnthropicMessages", "anthropic_messages"]
 
 VENDOR = Vendor("Anthropic", "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "claude-haiku-4-5")
 MAX_TOKENS = 4096  # the API wants a limit; this is some twenty minutes of speech
+
+# Fields as Chat Completions calls them, which is how clients of the daemon ask, and their names here.
+_NAMES = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 # Why an answer ended, in the words of Chat Completions, so that whoever reads an Aside need not know who answered.
 _REASONS = {
@@ -87,13 +91,73 @@ class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
         }
         return {
             "model": self._endpoint.model,
-            "messages": messages,
+            "messages": list(_messages(messages)),
             "max_tokens": settings.max_tokens or MAX_TOKENS,
             **{name: value for name, value in own.items() if value is not None},
-            **settings.extra,
-            **extra,
+            **_translated({**settings.extra, **extra}),
             "stream": True,
         }
+
+
+def _messages(messages: Sequence[Message]) -> Iterator[Message]:
+    """A conversation as this API wants it: calls are parts of what the assistant says, their results are the user's."""
+    results: list[object] = []
+    for message in messages:
+        match message:
+            case {"role": "tool", "tool_call_id": call_id}:
+                results.append({"type": "tool_result", "tool_use_id": call_id, "content": message.get("content") or ""})
+                continue
+            case {"role": "assistant", "tool_calls": [*calls]}:
+                text = message.get("content")
+                parts = [{"type": "text", "text": text}] if text and isinstance(text, str) else _list(text)
+                message = {"role": "assistant", "content": [*parts, *map(_tool_use, calls)]}
+        if results:
+            yield {"role": "user", "content": results}
+            results = []
+        yield message
+    if results:
+        yield {"role": "user", "content": results}
+
+
+def _tool_use(call: object) -> object:
+    match call:
+        case {"id": call_id, "function": {"name": name, **function}}:
+            try:
+                given = json.loads(str(function.get("arguments")))
+            except ValueError:  # a model wrote them
+                given = {}
+            return {"type": "tool_use", "id": call_id, "name": name, "input": _dict(given)}
+        case _:
+            return call
+
+
+def _translated(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields of a request in the words of this API. What is in them already stays."""
+    given = {_NAMES.get(name, name): value for name, value in fields.items()}
+    if isinstance(stop := given.get("stop_sequences"), str):
+        given["stop_sequences"] = [stop]
+    if isinstance(tools := given.get("tools"), list):
+        given["tools"] = [_tool(tool) for tool in tools]
+    match given.get("tool_choice"):
+        case str(how):
+            given["tool_choice"] = {"type": _CHOICES.get(how, how)}
+        case {"type": "function", "function": {"name": name}}:
+            given["tool_choice"] = {"type": "tool", "name": name}
+    choice = _dict(given.get("tool_choice")) or {"type": "auto"}
+    if given.pop("parallel_tool_calls", None) is False and choice["type"] != "none":
+        given["tool_choice"] = {**choice, "disable_parallel_tool_use": True}
+    return given
+
+
+def _tool(tool: object) -> object:
+    match tool:
+        case {"type": "function", "function": {"name": name, **function}}:
+            described = {"description": function["description"]} if function.get("description") else {}
+            # It wants a schema, though a function takes nothing.
+            schema = function.get("parameters") or {"type": "object", "properties": {}}
+            return {"name": name, **described, "input_schema": schema}
+        case _:
+            return tool
 
 
 class _Parser:
@@ -184,6 +248,10 @@ class _Parser:
     def _count(self, usage: object) -> None:
         """Counts are cumulative: the last one of each name holds."""
         self._usage.update({name: count for name, count in _dict(usage).items() if isinstance(count, int)})
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -31,7 +31,9 @@ class LlmClient(Protocol):
     ) -> None: ...
 
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer. `extra`: fields of this request that win over the settings."""
+        """One answer. `extra`: fields of this request that win over the settings, in the words of Chat Completions, whoever
+        answers; those that an API has no word for are left out.
+        """
 
     async def models(self) -> list[str] | None:
         """The names of the models that the server has; None: it has no list. Raises SourceError when it cannot be asked."""
@@ -65,13 +67,11 @@ class Failover:
         return await self._clients[0].models()
 
     async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer. `extra`: fields of the request, which only clients of the first one's kind understand."""
-        first = self._clients[0]
+        """One answer, of the first that can begin it."""
         for client in self._clients:
             begun = False
-            fields = extra if type(client) is type(first) else None
             try:
-                async with aclosing(client.answer(prompt, extra=fields)) as items:
+                async with aclosing(client.answer(prompt, extra=extra)) as items:
                     async for item in items:
                         begun = begun or item != ""
                         yield item

@@ -19,7 +19,9 @@ from .sse import Event
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["OpenAIChat", "openai_chat"]
+__all__ = ["LIMITS", "VENDOR", "OpenAIChat", "defaults", "is_openai", "make_sdk", "openai_chat"]
+
+LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one field
 
 VENDOR = Vendor("OpenAI", "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", "gpt-5.4-mini")
 
@@ -51,6 +53,18 @@ def make_sdk(endpoint: Endpoint, settings: ModelSettings) -> tuple[openai.AsyncO
 def is_openai(endpoint: Endpoint) -> bool:
     """OpenAI, or Microsoft's copy of it: other servers do not know all of its words."""
     return endpoint.host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
+
+
+def _limit(endpoint: Endpoint) -> str:
+    # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
+    return "max_completion_tokens" if is_openai(endpoint) else "max_tokens"
+
+
+def defaults(endpoint: Endpoint, settings: ModelSettings) -> dict[str, object]:
+    """What the settings say of a request besides the question."""
+    limit = _limit(endpoint)
+    own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
+    return {**{name: value for name, value in own.items() if value is not None}, **settings.extra}
 
 
 class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
@@ -94,15 +108,12 @@ class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
         settings = self._settings
-        # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
-        limit = "max_completion_tokens" if is_openai(self._endpoint) else "max_tokens"
-        own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
+        limit = _limit(self._endpoint)
         return {
             "model": self._endpoint.model,
             "messages": conversation(prompt, system=settings.system, template=settings.template),
-            **{name: value for name, value in own.items() if value is not None},
-            **settings.extra,
-            **extra,
+            **defaults(self._endpoint, settings),
+            **{limit if name in LIMITS else name: value for name, value in extra.items()},
             "stream": True,
         }
 

@@ -21,7 +21,8 @@ from ..errors import LocalProtocolError, SourceError
 from .answer import Watchdog
 from .faults import broken, silent
 from .model import ModelSettings, http_session, resolve
-from .openai import VENDOR
+from .openai import LIMITS, VENDOR, defaults
+from .prompt import conversation
 
 if TYPE_CHECKING:
     import aiohttp
@@ -32,6 +33,8 @@ _log = logging.getLogger("llm2ws.sources")
 
 # What a server says when the same request may succeed elsewhere, beside all errors of its own.
 _ELSEWHERE = (408, 409, 429)
+
+_CLIENTS = ("stream", "stream_options")  # how the answer comes: who reads it says so
 
 _COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)  # of server-sent events: what keeps a connection open
 
@@ -131,18 +134,24 @@ class Relay:
         raise error
 
     def _defaults(self, fields: Mapping[str, msgspec.Raw]) -> dict[str, object]:
-        settings = self._settings
-        given = {"temperature": settings.temperature}
-        if "max_completion_tokens" not in fields:
-            given["max_tokens"] = settings.max_tokens
-        return {name: value for name, value in given.items() if value is not None}
+        """What the settings say, of what the client may leave open."""
+        own = defaults(self._endpoint, self._settings)
+        left = (*_CLIENTS, *LIMITS) if any(name in fields for name in LIMITS) else _CLIENTS
+        return {name: value for name, value in own.items() if name not in left}
 
     def _own(self, fields: Mapping[str, msgspec.Raw]) -> dict[str, object]:
         own: dict[str, object] = {"model": self._endpoint.model}
-        if self._settings.system:
+        settings, messages = self._settings, fields["messages"]
+        if settings.template:
+            try:
+                asked = msgspec.json.decode(messages, type=list[dict[str, object]])
+            except (msgspec.DecodeError, RecursionError):
+                raise SourceError(f"{self.who}: messages that cannot be read", hint="send others", status=400) from None
+            own["messages"] = conversation(asked, system=settings.system, template=settings.template)
+        elif settings.system:
             # In front of the conversation, which is not read: it may be long.
-            system = json.dumps({"role": "system", "content": self._settings.system}).encode()
-            rest = bytes(fields["messages"]).strip().removeprefix(b"[")
+            system = json.dumps({"role": "system", "content": settings.system}).encode()
+            rest = bytes(messages).strip().removeprefix(b"[")
             own["messages"] = msgspec.Raw(b"[" + system + (b"" if rest.strip() == b"]" else b",") + rest)
         return own
 

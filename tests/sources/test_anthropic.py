@@ -114,6 +114,66 @@ async def test_what_is_asked() -> None:
     assert set(second.body) == {"model", "messages", "max_tokens", "stream"}
 
 
+TOOL = {"type": "function", "function": {"name": "f", "description": "It does.", "parameters": {"type": "object"}}}
+NATIVE = {"name": "f", "description": "It does.", "input_schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "here"),
+    [
+        ({"tool_choice": "auto"}, {"type": "auto"}),
+        ({"tool_choice": "required"}, {"type": "any"}),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}),
+        ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, {"type": "tool", "name": "f"}),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, {"type": "tool", "name": "f"}),
+    ],
+)
+async def test_what_is_asked_in_the_words_of_chat_completions(choice: dict[str, Any], here: dict[str, Any]) -> None:
+    bare = {"type": "function", "function": {"name": "g"}}
+    extra = {"tools": [TOOL, NATIVE, bare], "max_completion_tokens": 9, "stop": "END", **choice}
+    async with replay(Reply([stream("anthropic")])) as server:
+        await ask(server.url, extra=extra)
+
+    body = server.requests[0].body
+    assert body["tools"] == [NATIVE, NATIVE, {"name": "g", "input_schema": {"type": "object", "properties": {}}}]
+    assert body["tool_choice"] == here
+    assert (body["max_tokens"], body["stop_sequences"]) == (9, ["END"])
+    assert not {"parallel_tool_calls", "max_completion_tokens", "stop"} & set(body)
+
+
+async def test_function_calls_of_before() -> None:
+    def call(n: int, arguments: str) -> dict[str, Any]:
+        return {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "Let me look.", "tool_calls": [call(0, '{"at": "here"}'), call(1, "")]},
+        {"role": "tool", "tool_call_id": "c0", "content": "no"},
+        {"role": "tool", "tool_call_id": "c1", "content": ""},
+        {"role": "user", "content": "Well?"},
+        {"role": "assistant", "content": None, "tool_calls": [call(2, "[1]")]},
+        {"role": "tool", "tool_call_id": "c2", "content": "yes"},
+    ]
+    async with replay(Reply([stream("anthropic")])) as server:
+        await ask(server.url, said)
+
+    def use(n: int, **given: str) -> dict[str, Any]:
+        return {"type": "tool_use", "id": f"c{n}", "name": "f", "input": given}
+
+    def result(n: int, text: str) -> dict[str, Any]:
+        return {"type": "tool_result", "tool_use_id": f"c{n}", "content": text}
+
+    assert server.requests[0].body["messages"] == [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me look."}, use(0, at="here"), use(1)]},
+        {"role": "user", "content": [result(0, "no"), result(1, "")]},
+        {"role": "user", "content": "Well?"},
+        {"role": "assistant", "content": [use(2)]},
+        {"role": "user", "content": [result(2, "yes")]},
+    ]
+
+
 async def test_a_client_keeps_its_connection_from_answer_to_answer() -> None:
     async with replay(Reply([stream("anthropic")])) as server:
         async with AnthropicMessages(ModelSettings(model="m", base_url=server.url)) as messages:

@@ -202,6 +202,17 @@ async def test_openai_itself_is_asked_in_its_newest_words(monkeypatch: pytest.Mo
     assert "max_tokens" not in body
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_the_longest_answer_is_said_once_and_in_the_servers_words(name: str) -> None:
+    async with replay(Reply([stream("openai")])) as server:
+        async with OpenAIChat(ModelSettings(model="m", base_url=server.url, max_tokens=50)) as chat:
+            await read(chat.answer("Why?", extra={name: 9}))
+
+    body = server.requests[0].body
+    assert body["max_tokens"] == 9
+    assert "max_completion_tokens" not in body
+
+
 async def test_no_proxy_for_this_machine_and_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")

@@ -15,6 +15,7 @@ from ..encode import Speed
 from ..state import Problem
 
 __all__ = [
+    "Asked",
     "Cancel",
     "Create",
     "Head",
@@ -86,7 +87,9 @@ _ToolChoice = Literal["auto", "none", "required"] | _Choice
 _Limit = Annotated[int, Meta(ge=1)] | Literal["inf"]
 
 
-class _Asked(_Strict, kw_only=True):
+class Asked(_Strict, kw_only=True):
+    """What a session and one response may say about answers."""
+
     audio: _Audio | None = None
     instructions: str | None = None
     max_output_tokens: _Limit | None = None
@@ -99,14 +102,14 @@ class _Asked(_Strict, kw_only=True):
     reasoning: None = None
 
 
-class _SessionIn(_Asked, kw_only=True):
+class _SessionIn(Asked, kw_only=True):
     type: Literal["realtime"]
     model: str | None = None
     tracing: None = None
     truncation: Literal["auto", "disabled"] | None = None  # no item is ever left out
 
 
-class _ResponseIn(_Asked, kw_only=True):
+class _ResponseIn(Asked, kw_only=True):
     conversation: Literal["auto", "none"] = "auto"
     input: list[ItemIn] | None = None
     metadata: dict[str, str] | None = None
@@ -130,7 +133,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     def audio_format(self) -> AudioFormat:
         return _FORMATS[self.format]
 
-    def changed(self, asked: _Asked) -> Wanted:
+    def changed(self, asked: Asked) -> Wanted:
         """The same but for what is asked. Raises Problem for what cannot be changed."""
         model = getattr(asked, "model", None)
         if model not in (None, self.model):
@@ -175,11 +178,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
             **shown,
         }
 
-    def parameters(self, limit: str) -> dict[str, object]:
-        """The same for Chat Completions. `limit`: what the LLM's server calls the longest answer."""
+    def parameters(self) -> dict[str, object]:
+        """The same for an LLM, in the words of Chat Completions."""
         fields: dict[str, object] = {}
         if self.max_output_tokens != "inf":
-            fields[limit] = self.max_output_tokens
+            fields["max_tokens"] = self.max_output_tokens
         if self.tools:
             functions = [{name: value for name, value in _present(tool).items() if name != "type"} for tool in self.tools]
             fields["tools"] = [{"type": "function", "function": function} for function in functions]

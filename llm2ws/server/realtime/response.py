@@ -73,7 +73,7 @@ class Response:
         """From response.created to response.done."""
         await self._session.send("response.created", response=self._shown(_Ending("in_progress")))
         service, wanted = self._session.service, self._wanted
-        extra = wanted.parameters(self._session.limit_name)
+        extra = wanted.parameters()
         problem = None
         try:
             source = service.answer(wanted.model, self._prompt, extra=extra)

@@ -15,11 +15,13 @@ from aiohttp import WSMessage, WSMsgType, hdrs, web
 from msgspec import Struct
 
 from ...errors import Llm2wsError, SlowConsumerError
+from ...llms import choose_llm
 from ...speech.pacing import Pace
 from ...turn import Conversation
 from ..sending import taken
 from ..state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, json_text, problem_of
 from .events import (
+    Asked,
     Cancel,
     Create,
     Head,
@@ -36,6 +38,7 @@ from .response import CANCELLED, Response, new_id
 __all__ = ["FACE", "Session"]
 
 SUBPROTOCOL = "realtime"
+_WITH_TOOLS = ("anthropic", "openai", "responses")  # kinds of LLMs whose APIs know them
 PING_S = 20.0  # a client that does not answer a ping in half of that is gone
 
 
@@ -50,11 +53,9 @@ async def _realtime(request: web.Request) -> web.WebSocketResponse:
     if not ws.can_prepare(request):
         raise Problem(400, "this is a WebSocket: connect to it with ws:// or wss://", code="websocket_required")
     service, model = request[SERVICE], request.query.get("model", "") or request[SERVICE].llms[0]
-    relays = service.relays(model)  # a model that is not there is an answer with 404
-    # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
-    is_openai = bool(relays) and relays[0].who.endswith((".openai.com", ".openai.azure.com"))
+    service.relays(model)  # a model that is not there is an answer with 404
     await ws.prepare(request)
-    await Session(request, ws, model, "max_completion_tokens" if is_openai else "max_tokens").run()
+    await Session(request, ws, model).run()
     return ws
 
 
@@ -64,13 +65,13 @@ FACE = Face([web.get("/v1/realtime", _realtime)])
 class Session:
     """One connection: what it is set to, its conversation, and the response in progress."""
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse, model: str, limit_name: str) -> None:
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse, model: str) -> None:
         self.request = request
         self.client = request[CLIENT]
         self.service = request[SERVICE]
         self.history = History(self.client.limits.text_chars)
         self.conversation_id = new_id("conv")
-        self.limit_name = limit_name
+        self._kind = choose_llm(self.service.settings, model)[1].kind
         self._ws = ws
         self._daemon = request.app[DAEMON]
         self._id = new_id("sess")
@@ -129,10 +130,18 @@ class Session:
     # What clients may do
 
     async def update(self, event: SessionUpdate) -> None:
-        wanted = self._wanted.changed(event.session)
+        wanted = self._changed(event.session, "session")
         self._conversation(wanted)  # an unknown voice is an error now, and not when it is to speak
         self._wanted = wanted
         await self.send("session.updated", session=wanted.session(self._id))
+
+    def _changed(self, asked: Asked, where: str) -> Wanted:
+        """What answers are to be. Raises Problem for what cannot be."""
+        wanted = self._wanted.changed(asked)
+        if wanted.tools and self._kind not in _WITH_TOOLS:
+            what = f"tools: the model {wanted.model} is not asked with them here: leave them out"
+            raise Problem(400, what, param=f"{where}.tools", code="not_served")
+        return wanted
 
     async def create_item(self, event: ItemCreate) -> None:
         item = item_of(event.item, new_id("item"))
@@ -163,7 +172,7 @@ class Session:
         if self._daemon.draining.is_set():
             raise Problem(503, "the daemon stops: connect again", code="draining", kind="server_error")
         asked = event.response or None
-        wanted = self._wanted if asked is None else self._wanted.changed(asked)
+        wanted = self._wanted if asked is None else self._changed(asked, "response")
         given = None if asked is None or asked.input is None else [self._item(item) for item in asked.input]
         prompt = messages(self.history if given is None else given, wanted.instructions)
         if not prompt:

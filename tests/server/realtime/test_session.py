@@ -451,6 +451,20 @@ WRONG: list[tuple[str | bytes | dict[str, Any], str, str]] = [
 ]
 
 
+async def test_an_llm_whose_api_knows_no_tools_is_not_asked_with_them(start: Start) -> None:
+    async with start(change=lambda settings: replace(settings, llm={"scripted": Llm(kind="echo")})) as running:
+        async with connected(running.url) as client:
+            tools = [{"type": "function", "name": "weather"}]
+            for event, where in (
+                ({"type": "session.update", "session": {"type": "realtime", "tools": tools}}, "session.tools"),
+                ({"type": "response.create", "response": {"tools": tools}}, "response.tools"),
+            ):
+                await client.sdk.send_raw(json.dumps(event))
+                error = await client.error()
+                assert (error.type, error.code, error.param) == ("invalid_request_error", "not_served", where)
+            assert (await client.ask("Hello.", output_modalities=["text"]))[-1].response.status == "completed"
+
+
 async def test_every_wrong_event_is_a_typed_error_and_the_connection_stays(start: Start) -> None:
     async with start("Yes.") as running, connected(running.url) as client:
         mine: Any = {**MESSAGE, "id": "mine", "content": [{"type": "input_text", "text": "Hello."}]}
