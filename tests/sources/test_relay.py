@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from llm2ws.errors import ConfigError, LocalProtocolError, SourceError
-from llm2ws.sources.model import ModelSettings
+from llm2ws.sources.model import ModelSettings, resolve
+from llm2ws.sources.openai import VENDOR, OpenAIChat, defaults
 from llm2ws.sources.relay import Relay, post_to_first
 from tests.sources.replay import SSE, End, Reply, Server, json_reply, replay, stream
 from tests.support import MS
@@ -52,6 +53,37 @@ async def test_settings_are_what_a_client_leaves_open() -> None:
     assert (second["temperature"], second["max_completion_tokens"]) == (1, 3)
     assert "max_tokens" not in second
     assert second["messages"] == [{"role": "system", "content": 'Be "brief".'}]
+
+
+async def test_settings_are_those_with_which_the_daemon_itself_asks() -> None:
+    options: Any = {"base_url": "", "model": "m-1", "system": "Be brief.", "template": "{system} {prompt}!", "temperature": 0}
+    options |= {"max_tokens": 9, "stop": ["THE END"], "extra": {"seed": 8, "top_k": 5, "stream_options": {}}}
+    async with replay(Reply([b"data: [DONE]\n\n"])) as server:
+        options["base_url"] = f"{server.url}/v1"
+        async with OpenAIChat(ModelSettings(**options)) as chat:
+            assert [item async for item in chat.answer(FIELDS["messages"])]  # type: ignore[arg-type]
+        async with Relay(ModelSettings(**options)) as relay, relay.post(raw(FIELDS)):
+            pass
+    asked, relayed = (request.body for request in server.requests)
+    assert relayed.pop("tools") == []
+    assert (asked.pop("stream"), asked.pop("stream_options")) == (True, {})  # which is for the client to say
+    assert asked.pop("seed") == 8
+    assert relayed.pop("seed") == 7  # the client's
+    assert relayed == asked
+    assert relayed["messages"] == [{"role": "user", "content": "Be brief. Why?!"}]
+
+
+def test_openai_is_told_the_limit_by_the_name_that_it_takes(canary: Callable[[], str]) -> None:
+    settings = ModelSettings(api_key=canary(), max_tokens=50)
+    assert defaults(resolve(settings, VENDOR), settings) == {"max_completion_tokens": 50}
+
+
+async def test_a_template_and_messages_that_cannot_be_read() -> None:
+    relay = Relay(ModelSettings(base_url="http://127.0.0.1:1", model="m-1", template="{prompt}"))
+    async with relay:
+        with pytest.raises(SourceError, match="cannot be read"):
+            async with relay.post({"messages": msgspec.Raw(b'[{"content": "\\ud800"}]')}):
+                pass
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
