@@ -53,8 +53,10 @@ class Secret:
         return "Secret('***')" if self._value else "Secret('')"
 
 
+# Bounds also keep infinity and "not a number" out, which no timer takes; as seconds the upper one is some thirty years.
 Positive = Annotated[int, Meta(gt=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
+Float = Annotated[float, Meta(ge=0, le=1e9)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +87,7 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     voices: Annotated[
         tuple[str, ...], Meta(description="others that clients of the daemon may ask for, as aura-2-*; empty: all it has")
     ] = ()
-    speed: Annotated[float, Meta(gt=0, description="multiple of the voice's usual speed")] = 1.0
+    speed: Annotated[PositiveFloat, Meta(description="multiple of the voice's usual speed")] = 1.0
     encoding: Annotated[
         Literal["linear16", "mulaw", "alaw"], Meta(description="how a sample is written; mulaw for telephony")
     ] = "linear16"
@@ -95,8 +97,8 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
     api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
     ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
-    silence_s: Annotated[float, Meta(gt=0, description="how long it may be silent while it owes audio")] = 10.0
-    connect_s: Annotated[float, Meta(gt=0, description="for all tries together to open a connection")] = 5.0
+    silence_s: Annotated[PositiveFloat, Meta(description="how long it may be silent while it owes audio")] = 10.0
+    connect_s: Annotated[PositiveFloat, Meta(description="for all tries together to open a connection")] = 5.0
     connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
     turns: Annotated[
         Positive | None, Meta(description="how many may be spoken at once, where the plan counts these; others wait")
@@ -111,9 +113,9 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     spill: Annotated[bool, Meta(description="a second connection takes over while a limit on characters holds one back")] = (
         False
     )
-    ahead_s: Annotated[float, Meta(gt=0, description="speech asked for before it is heard: paid in vain when interrupted")] = (
-        30.0
-    )
+    ahead_s: Annotated[
+        PositiveFloat, Meta(description="speech asked for before it is heard: paid in vain when interrupted")
+    ] = 30.0
     limits: SpeechLimits = SpeechLimits()
 
 
@@ -143,14 +145,14 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     template: Annotated[
         str, Meta(description="a text with {prompt}, and perhaps {system}, that is asked instead; empty: the prompt as it is")
     ] = ""
-    temperature: Annotated[float | None, Meta(description="how freely it writes")] = None
+    temperature: Annotated[Float | None, Meta(description="how freely it writes")] = None
     max_tokens: Annotated[Positive | None, Meta(description="the longest answer")] = None
     stop: Annotated[tuple[str, ...], Meta(description="words at which it stops writing")] = ()
     max_retries: Annotated[int, Meta(ge=0, description="of a request that got no answer; never after its first word")] = 2
-    first_token_s: Annotated[float, Meta(gt=0, description="from the request to the first word: a model may have to load")] = (
-        120.0
-    )
-    stall_s: Annotated[float, Meta(gt=0, description="silence within an answer after which it counts as dead")] = 30.0
+    first_token_s: Annotated[
+        PositiveFloat, Meta(description="from the request to the first word: a model may have to load")
+    ] = 120.0
+    stall_s: Annotated[PositiveFloat, Meta(description="silence within an answer after which it counts as dead")] = 30.0
     failover: Annotated[
         tuple[str, ...], Meta(description="names of those that answer instead when it fails before its first word")
     ] = ()
@@ -180,7 +182,7 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     key_header: Annotated[str, Meta(description="where those are given the key: there as Bearer, in others alone")] = (
         "Authorization"
     )
-    tokens_per_s: Annotated[float, Meta(ge=0, description="how fast echo writes; 0: all at once")] = 40.0
+    tokens_per_s: Annotated[Float, Meta(description="how fast echo writes; 0: all at once")] = 40.0
 
 
 # The names of text.rules.Rules.
@@ -222,7 +224,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     first_max_chars: Annotated[
         int, Meta(ge=20, description="the first fragment is cut here, unless it ends by itself within an eighth more")
     ] = 120
-    token_s: Annotated[float, Meta(gt=0, description="silence of what writes the text after which it counts as dead")] = 300.0
+    token_s: Annotated[PositiveFloat, Meta(description="silence of what writes the text after which it counts as dead")] = 300.0
     code_phrase: Annotated[str, Meta(description="said once for each block of code; empty: nothing")] = (
         "The code is on your screen."
     )
@@ -238,7 +240,7 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     device: Annotated[
         str, Meta(description="miniaudio, pacat, aplay, pw-play, ffplay, or null for silence in real time; empty: what works")
     ] = ""
-    ahead_s: Annotated[float, Meta(gt=0, description="audio that waits to be played: more rides out a busier machine")] = 2.0
+    ahead_s: Annotated[PositiveFloat, Meta(description="audio that waits to be played: more rides out a busier machine")] = 2.0
 
 
 class Voice(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,15 +256,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     speech: Annotated[str, Meta(description="the [speech.<name>] that speaks; OpenAI's names stand for the default")]
 
 
-class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
+class ClientLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one client key may use."""
 
     body_bytes: Annotated[int, Meta(gt=0, description="the largest request")] = 4_000_000
     message_bytes: Annotated[int, Meta(gt=0, description="the largest WebSocket message")] = 1_000_000
-    messages_per_s: Annotated[float, Meta(gt=0, description="requests and WebSocket messages a second")] = 200.0
+    messages_per_s: Annotated[PositiveFloat, Meta(description="requests and WebSocket messages a second")] = 200.0
     text_chars: Annotated[int, Meta(gt=0, description="the longest text to speak, and the longest answer")] = 200_000
     conversations: Annotated[int, Meta(gt=0, description="requests and WebSockets at once")] = 500
-    turn_speech_s: Annotated[float, Meta(gt=0, description="speech in one answer")] = 3_600.0
+    turn_speech_s: Annotated[PositiveFloat, Meta(description="speech in one answer")] = 3_600.0
     hour_speech_s: Annotated[PositiveFloat | None, Meta(description="speech in an hour")] = None
 
 
@@ -289,8 +291,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     replicas: Annotated[
         int, Meta(gt=0, description="daemons that share the endpoints' connections and turns; each has an equal part")
     ] = 1
-    drain_s: Annotated[float, Meta(ge=0, description="how long running answers may go on after SIGTERM")] = 30.0
-    ready_s: Annotated[float, Meta(gt=0, description="without an answer of an endpoint for so long, it is not ready")] = 60.0
+    drain_s: Annotated[Float, Meta(description="how long running answers may go on after SIGTERM")] = 30.0
+    ready_s: Annotated[PositiveFloat, Meta(description="without an answer of an endpoint for so long, it is not ready")] = 60.0
     keys: Annotated[
         tuple[Key, ...], Meta(description="the clients, each a [[server.keys]] with a name and a key or key_file")
     ] = ()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from llm2ws import config
 from llm2ws.errors import ConfigError
 from llm2ws.service import cleaner
-from llm2ws.settings import Llm, Markup, Secret, Settings, Speech
+from llm2ws.settings import ClientLimits, Llm, Markup, Play, Secret, Server, Settings, Speech, SpeechLimits, Text
 from llm2ws.text.rules import Rules
 from tests.support import ROOT, texts_of
 
@@ -29,6 +31,9 @@ def toml(tmp_path: Path) -> Callable[[str], str]:
         return str(path)
 
     return write
+
+
+DRAIN = "it sets how long running answers may go on after SIGTERM"
 
 
 def load(text: str = "", **environ: str) -> Settings:
@@ -101,6 +106,10 @@ def test_a_vendors_variable_is_weaker_than_ours(canary: Callable[[], str]) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[server]\ndrain_s = inf", f"server.drain_s: expected float <= 1000000000.0: {DRAIN}"),
+        ("[server]\ndrain_s = 1e308", f"server.drain_s: expected float <= 1000000000.0: {DRAIN}"),
+        ("[server]\ndrain_s = nan", f"server.drain_s: expected float >= 0.0: {DRAIN}"),
+        ("[server]\ndrain_s = -1", f"server.drain_s: expected float >= 0.0: {DRAIN}"),
         ("log = \n", "Invalid value (at line 1, column 7): correct this line"),
         ("[text]\npolcy = 'word'", "text.polcy: no such setting: did you mean text.policy?"),
         ("[txet]\npolicy = 'word'", "txet: no such setting: did you mean text?"),
@@ -182,6 +191,23 @@ def test_a_key_shows_itself_nowhere(toml: Callable[[str], str], canary: Callable
         with pytest.raises(ConfigError) as caught:
             load(toml(wrong))
         assert not any(key in text for text in texts_of(caught.value))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, -1.0, 1e308])
+def test_no_number_is_without_bounds(value: float) -> None:
+    """A daemon would start with it, and fail when a timer is set."""
+    sections: dict[str, type[msgspec.Struct]] = {"text": Text, "play": Play, "server": Server, "server.limits": ClientLimits}
+    sections |= {"llm.x": Llm, "speech.x": Speech, "speech.x.limits": SpeechLimits}
+    floats = [
+        (*section.split("."), field.name)
+        for section, kind in sections.items()
+        for field in msgspec.structs.fields(kind)
+        if "float" in str(field.type)
+    ]
+    assert len(floats) > 15
+    for path in floats:
+        with pytest.raises(ConfigError, match=re.escape(".".join(path))):
+            config.load(environ={}, flags={path: value})
 
 
 def test_secrets_compare_by_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,8 @@ def with_keys(*keys: str, **limits: float) -> Server:
         (Server(keys=(Key(name="a", key=Secret("short")),)), f"less than {KEY_CHARS} characters"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20)), Key(name="a", key=Secret("l" * 20)))), "two have one name"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"conversations": 0}),)), "a"),
+        (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"conversation": 1}),)), "'a': .* unknown field conversation"),
+        (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"messages_per_s": math.inf}),)), "'a': .*messages_per_s"),
     ],
 )
 def test_settings_under_which_strangers_could_ask(server: Server, why: str) -> None:
