@@ -13,6 +13,8 @@ __all__ = ["load_certificate", "server_tls"]
 def server_tls(server: Server) -> ssl.SSLContext | None:
     """How it is spoken, None where no certificate is set. Raises ConfigError for one that cannot be used."""
     if not server.tls_cert_file:
+        if server.tls_key_file:
+            raise ConfigError("server.tls_key_file: a key without a certificate", hint="set tls_cert_file too, or neither")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -236,8 +236,7 @@ async def _exchange(daemon: Daemon, settings: Settings) -> None:
     if bool(settings.server.tls_cert_file) != bool(old.tls_cert_file):
         raise ConfigError("server.tls_cert_file: TLS cannot begin or end while it runs", hint="restart")
     access = Access(settings.server, daemon.access)
-    if daemon.tls is not None:
-        load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.server)  # a bad one is not half loaded
+    server_tls(settings.server)  # a bad one is not half loaded
     service = Service(settings)
     await service.__aenter__()
     if daemon.tls is not None:
