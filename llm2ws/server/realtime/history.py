@@ -36,7 +36,9 @@ class Item:
 
     @property
     def chars(self) -> int:
-        return len(self.text) + len(self.shown.get("arguments", "")) + len(self.shown.get("name", ""))
+        """Of all that is kept of it: names and ids are its client's too, and items without a text cost memory as well."""
+        words = sum(len(value) for name, value in self.shown.items() if isinstance(value, str) and name != "output")
+        return len(self.text) + words + sum(len(part["type"]) for part in self.shown.get("content", ()))
 
     def cut(self, heard_s: float) -> None:
         """After so many seconds of its audio nothing was heard. Raises Problem when it has no audio, or less."""

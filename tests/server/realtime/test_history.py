@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import convert
 
 from llm2ws.server.realtime.events import ItemIn
 from llm2ws.server.realtime.history import History, Item, item_of, messages
@@ -68,13 +69,30 @@ def test_items_are_where_they_were_put(moves: list[tuple[bool, int]]) -> None:
 
 
 def test_a_conversation_has_an_end() -> None:
-    history = History(10)
+    history = History(2 * item("user", 0, "12345").chars)
     history.add(item("user", 0, "12345"))
     history.add(item("user", 1, "12345"))
     with pytest.raises(Problem, match="delete items first"):
         history.add(item("user", 2, "1"))
     del history["user_0"]
     history.add(item("user", 2, "1"))
+
+
+@pytest.mark.parametrize("field", ["call_id", "name", "arguments", "text", "none"])
+def test_all_that_is_kept_counts(field: str) -> None:
+    history = History(20_000)
+
+    def fill() -> None:
+        for n in range(1_000):
+            fields = {"call_id": f"{n}", "name": "f"} | ({} if field in ("text", "none") else {field: f"{n}" + "x" * 1_000})
+            part = [{"type": "input_text", "text": "x" * 1_000}] if field == "text" else []
+            message = {"type": "message", "role": "user", "content": part}
+            given = message if field in ("text", "none") else {"type": "function_call", **fields}
+            history.add(item_of(convert(given, ItemIn), f"{n}"))
+
+    with pytest.raises(Problem, match="delete items first"):
+        fill()
+    assert len(list(history)) <= (20 if field != "none" else 1_000)
 
 
 def test_a_call_joins_the_words_before_it() -> None:

@@ -580,7 +580,7 @@ async def test_the_llm_fails(start: Start, modality: str) -> None:
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
 async def test_limits_end_an_answer(start: Start, modality: str) -> None:
-    server = Server(limits=ClientLimits(text_chars=60))
+    server = Server(limits=ClientLimits(text_chars=200))
     async with start("One two three. " * 20, server=server) as running, connected(running.url) as client:
         done = (await client.ask("Count.", output_modalities=[modality], max_output_tokens=5))[-1].response
 
@@ -588,7 +588,10 @@ async def test_limits_end_an_answer(start: Start, modality: str) -> None:
         assert running.llm.requests[-1].body["max_tokens"] == 5
         await client.sdk.send_raw(
             json.dumps(
-                {"type": "conversation.item.create", "item": {**MESSAGE, "content": [{"type": "input_text", "text": "x" * 61}]}}
+                {
+                    "type": "conversation.item.create",
+                    "item": {**MESSAGE, "content": [{"type": "input_text", "text": "x" * 201}]},
+                }
             )
         )
         assert (await client.error()).code == "string_above_max_length"
