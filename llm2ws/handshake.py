@@ -9,7 +9,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI, ProxyError
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidStatus, InvalidURI, ProxyError
 
 from .errors import ConfigError, ConnectFailed
 from .speech.dialect import Dialect, Request, is_loopback
@@ -23,6 +23,13 @@ _wire_log = logging.getLogger("llm2ws.websockets")
 _wire_log.setLevel(logging.INFO)
 
 
+class _Connect(connect):
+    """Follows no redirect: the key would go to whatever host the answer names, even in clear text."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
 async def open_socket(dialect: Dialect, *, tls: ssl.SSLContext | None, open_s: float, close_s: float) -> ClientConnection:
     """Open one. `tls`: None for the system's authorities. `open_s`: for TCP, TLS and handshake together. `close_s`: for the
     closing one.
@@ -33,7 +40,7 @@ async def open_socket(dialect: Dialect, *, tls: ssl.SSLContext | None, open_s: f
     parts = urlsplit(request.url)
     try:
         async with asyncio.timeout(open_s):
-            return await connect(
+            return await _Connect(
                 request.url,
                 additional_headers=request.headers,
                 compression=None,  # audio does not shrink
@@ -46,8 +53,12 @@ async def open_socket(dialect: Dialect, *, tls: ssl.SSLContext | None, open_s: f
                 logger=_wire_log,
                 ssl=(tls or client_tls()) if parts.scheme == "wss" else None,
             )
+    except (ImportError, InvalidProxy):
+        pass  # not to be in the error's context: it may hold the proxy's user and password
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError) as exc:
         raise _refusal(exc, dialect, request, open_s) from exc
+    hint = "look at HTTPS_PROXY: http:// will do, socks5:// needs the package python-socks"
+    raise ConfigError("the proxy cannot be used", hint=hint)
 
 
 def client_tls(ca_file: str | None = None) -> ssl.SSLContext:

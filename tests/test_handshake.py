@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import ssl
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from websockets.asyncio.client import ClientConnection
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed
 from llm2ws.handshake import client_tls, open_socket
+from llm2ws.speech import DIALECTS
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
 from llm2ws.testing import Faults, FaultySpeech
@@ -68,6 +70,24 @@ async def test_what_is_no_websocket_server_is_named(answer: bytes) -> None:
         assert "did not answer as a WebSocket server" in error.what
 
 
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_a_redirect_is_not_followed_so_that_the_key_stays_here(name: str, canary: Callable[[], str]) -> None:
+    asked = list[bytes]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        setup = Setup(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "", FORMAT, canary())
+        with pytest.raises(ConnectFailed, match="HTTP 307") as caught:
+            await open_socket(DIALECTS[name](setup), tls=None, open_s=5.0, close_s=1.0)
+    assert "set url to where it leads" in caught.value.hint
+    assert (caught.value.retry_s, len(asked)) == (None, 1)
+
+
 async def test_where_nothing_listens() -> None:
     async with FaultySpeech() as speech:
         url = speech.url
@@ -115,6 +135,18 @@ async def test_proxies_are_used_for_vendors(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked[0].startswith(b"CONNECT speech.example:443 ")
     assert b"not sent" not in asked[0]
     assert "proxy" in str(error).lower()
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "socks5"])
+async def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, canary: Callable[[], str]
+) -> None:
+    password = canary()
+    monkeypatch.setenv("https_proxy", f"{scheme}://user:{password}@127.0.0.1:1")
+    with pytest.raises(ConfigError, match="the proxy cannot be used") as caught:
+        await opened("wss://speech.example/", "not sent")
+    assert "HTTPS_PROXY" in caught.value.hint
+    assert password not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_key_in_clear_text_to_another_machine_is_not_even_tried(canary: Callable[[], str]) -> None:

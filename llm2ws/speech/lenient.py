@@ -151,6 +151,8 @@ def refusal(status: int, said: str, statuses: Mapping[int, Advice]) -> Failed:
     hint, retry_s = statuses.get(status, ("try again", 1.0) if status >= 500 else ("look at url", None))
     if 200 <= status < 300:
         hint = "this is no speech endpoint: look at url"
+    if 300 <= status < 400:
+        hint = "it redirects, which is not followed with a key: set url to where it leads"
     what = f"answered HTTP {status}" + (f" ({said})" if said else "")
     return Failed(Scope.LINK, what, hint, retry_s, status=status)
 
