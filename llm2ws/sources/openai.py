@@ -19,7 +19,7 @@ from .sse import Event
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["LIMITS", "VENDOR", "OpenAIChat", "defaults", "is_openai", "make_sdk", "openai_chat"]
+__all__ = ["LIMITS", "VENDOR", "ChatParser", "OpenAIChat", "defaults", "is_openai", "make_sdk", "openai_chat", "texts_of"]
 
 LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one field
 
@@ -99,7 +99,7 @@ class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
             )
             try:
                 response = (await stack.enter_async_context(request)).http_response
-                return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
+                return Opened(reads_of(response), EventReader(ChatParser(self._endpoint), self._endpoint))
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 # Some servers refuse fields they do not know. Usage is worth less than an answer.
                 if not self._include_usage or "stream_options" not in exc.response.text:
@@ -118,7 +118,7 @@ class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
         }
 
 
-class _Parser:
+class ChatParser:
     """Chunks of one answer. What differs between servers: https://platform.openai.com/docs/api-reference/chat-streaming
 
     - The chunk with `usage` has no choices, and comes after the one with `finish_reason`; `choices` may be absent.
@@ -130,8 +130,10 @@ class _Parser:
     def __init__(self, endpoint: Endpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
+        self.first: Mapping[str, object] = {}  # the first chunk, whose names are those of the answer
+        self.reason: str | None = None  # the answer has ended, and why
+        self.told = False  # the server said that it failed, in the words that clients know
         self._has_text = False
-        self._reason: str | None = None
         self._usage: object = None
 
     def event(self, event: Event) -> list[str | Aside]:
@@ -151,13 +153,15 @@ class _Parser:
         return items
 
     def end(self) -> Aside:
-        if not self.complete and self._reason is None:
+        if not self.complete and self.reason is None:
             raise ended_early(self._endpoint)
-        return Aside("finish", {"reason": self._reason, "usage": self._usage})
+        return Aside("finish", {"reason": self.reason, "usage": self._usage})
 
     def _chunk(self, chunk: dict[str, Any]) -> list[str | Aside]:
         if chunk.get("error") or chunk.get("object") == "error":
+            self.told = bool(chunk.get("error"))
             raise failed(self._endpoint, chunk)
+        self.first = self.first or chunk
         if isinstance(usage := chunk.get("usage"), dict):
             self._usage = usage
         items: list[str | Aside] = []
@@ -171,14 +175,14 @@ class _Parser:
         if choice.get("error"):
             raise failed(self._endpoint, choice)
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
-            self._reason = reason
+            self.reason = reason
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             # A server that cannot stream gives the message; one that repeats all of it at the end is not to be heard twice.
             delta = choice.get("message")
             if not isinstance(delta, dict) or self._has_text:
                 return
-        for text in _texts(delta.get("content")):
+        for text in texts_of(delta.get("content")):
             self._has_text = True
             items.append(text)
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
@@ -190,7 +194,7 @@ class _Parser:
             items += _tool_call({"index": 0, "function": delta["function_call"]})
 
 
-def _texts(content: object) -> list[str]:
+def texts_of(content: object) -> list[str]:
     """The text in a `content`, which is a string or (Mistral) a list of parts, some of them thinking."""
     if isinstance(content, str):
         return [content] if content else []

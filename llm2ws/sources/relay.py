@@ -21,7 +21,7 @@ from ..errors import LocalProtocolError, SourceError
 from .answer import Watchdog
 from .faults import broken, silent
 from .model import ModelSettings, http_session, resolve
-from .openai import LIMITS, VENDOR, defaults
+from .openai import LIMITS, VENDOR, ChatParser, defaults
 from .prompt import conversation
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Relay", "post_to_first"]
 
 _log = logging.getLogger("llm2ws.sources")
+
+SECRET_BYTES = 16  # shorter keys are taken for words such as "ollama" and "none", which clients of local servers need
 
 # What a server says when the same request may succeed elsewhere, beside all errors of its own.
 _ELSEWHERE = (408, 409, 429)
@@ -48,6 +50,7 @@ class Relay:
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings
         self._endpoint = resolve(settings, VENDOR)
+        self._key = self._endpoint.key.encode()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,9 +67,17 @@ class Relay:
         """The model and its server, for messages."""
         return self._endpoint.who
 
+    def parser(self) -> ChatParser:
+        """For one answer: what its chunks say."""
+        return ChatParser(self._endpoint)
+
     def holds_key(self, body: bytes) -> bool:
         """Whether the server repeated its key: such a body is not passed on."""
-        return bool(self._endpoint.key) and self._endpoint.key.encode() in body
+        return bool(self._key) and self._key in body
+
+    def _repeats_key(self, data: bytes) -> bool:
+        """The same of an answer. A key such as "ollama" is no secret, and stands in answers; but not what is said of it."""
+        return self.holds_key(data) and (len(self._key) >= SECRET_BYTES or b'"error":' in data)
 
     @asynccontextmanager
     async def post(self, fields: Mapping[str, msgspec.Raw]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -108,8 +119,8 @@ class Relay:
     async def reads(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body as it comes.
 
-        Raises SourceError when it breaks off, and when nothing comes in time while it is waited for: how long the caller takes
-        for what has come does not count.
+        Raises SourceError when it breaks off, when it repeats the key, and when nothing comes in time while it is waited for:
+        how long the caller takes for what has come does not count.
         """
         import aiohttp
 
@@ -117,6 +128,7 @@ class Relay:
         settings = self._settings
         first_by = loop.time() + settings.first_token_s
         head, started = b"", False  # until more than comments and empty lines have come; `head`: a comment has not ended
+        held = b""  # what may be the beginning of the key
         reads = response.content.iter_any()
         try:
             with Watchdog(loop) as watchdog:
@@ -124,11 +136,18 @@ class Relay:
                     if not started:
                         head = _COMMENT.sub(b"", head + data).lstrip()[:1]
                         started = head not in (b"", b":")
-                    yield data
+                    data = held + data if held else data
+                    if self._repeats_key(data):
+                        raise SourceError(f"{self.who}: repeats its key in an answer", hint="look into the server's log")
+                    held = _end_like(data, self._key)
+                    if data := data.removesuffix(held):
+                        yield data
         except (aiohttp.ClientError, OSError) as exc:
             error = broken(self._endpoint, exc)
         else:
             if data is not None:
+                if held:
+                    yield held
                 return
             error = silent(self._endpoint, settings.stall_s if started else None)
         raise error
@@ -154,6 +173,13 @@ class Relay:
             rest = bytes(messages).strip().removeprefix(b"[")
             own["messages"] = msgspec.Raw(b"[" + system + (b"" if rest.strip() == b"]" else b",") + rest)
         return own
+
+
+def _end_like(data: bytes, key: bytes) -> bytes:
+    """As much of the end of `data` as `key` begins with."""
+    if data.endswith(b"\n"):  # nearly every read, and no key holds one
+        return b""
+    return next((key[:n] for n in range(min(len(key) - 1, len(data)), 0, -1) if data.endswith(key[:n])), b"")
 
 
 @asynccontextmanager

@@ -173,6 +173,33 @@ async def test_a_server_that_repeats_its_key_is_noticed(canary: Callable[[], str
     assert not Relay(ModelSettings(base_url="http://127.0.0.1:1", model="m-1")).holds_key(b"")
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+async def test_an_answer_that_repeats_the_key_ends_before_it(canary: Callable[[], str], size: int) -> None:
+    key = canary()
+    body = f'data: {{"n": "{key[:-1]}"}}\n\ndata: {{"error": "bad key {key}!"}}\n\n'.encode()
+    taken = b""
+    async with replay(Reply([body[at : at + size] for at in range(0, len(body), size)])) as server:
+        relay = Relay(ModelSettings(base_url=server.url, model="m-1", api_key=key))
+        async with relay, relay.post(raw(FIELDS)) as response, aclosing(relay.reads(response)) as reads:
+            with pytest.raises(SourceError, match="repeats its key"):
+                async for data in reads:
+                    taken += data
+    assert body.startswith(taken)
+    assert len(taken) <= body.index(f"bad key {key}".encode()) + len("bad key ")
+
+
+@pytest.mark.parametrize(("key", "passes"), [("ollama", True), ("ollama-but-secret", False)])
+async def test_a_word_instead_of_a_key_stands_in_answers(key: str, passes: bool) -> None:
+    chunk = json.dumps({"system_fingerprint": f"fp_{key}", "choices": [{"delta": {"content": f"error: {key}"}}]}).encode()
+    pieces = [b"data: " + chunk + b"\n\n", b"data: [DONE] and " + key[:3].encode()]
+    async with replay(Reply(pieces), Reply([b'data: {"error": "' + key.encode() + b'"}\n\n'])) as server:
+        if passes:
+            assert await answered(server, api_key=key) == (200, b"".join(pieces))
+        for _ in range(2 - passes):
+            with pytest.raises(SourceError, match="repeats its key"):
+                await answered(server, api_key=key)
+
+
 async def test_it_says_what_is_wrong_before_anything_is_sent(canary: Callable[[], str]) -> None:
     with pytest.raises(ConfigError, match="clear text"):
         Relay(ModelSettings(base_url="http://example.com/v1", model="m", api_key=canary()))
