@@ -152,7 +152,7 @@ def refusal(status: int, said: str, statuses: Mapping[int, Advice]) -> Failed:
     if 200 <= status < 300:
         hint = "this is no speech endpoint: look at url"
     if 300 <= status < 400:
-        hint = "it redirects, which is not followed with a key: set url to where it leads"
+        hint = "redirects are not followed, since the key would go along: look at url"
     what = f"answered HTTP {status}" + (f" ({said})" if said else "")
     return Failed(Scope.LINK, what, hint, retry_s, status=status)
 
