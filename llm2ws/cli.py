@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import json
+import math
 import os
 import re
 import signal
@@ -17,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from .errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
-from .report import decoded, emit, note, stdout_error
+from .report import Stdout, decoded, emit, note, show
 from .say import Asked, say
 
 if TYPE_CHECKING:
@@ -36,17 +38,17 @@ Exit codes:
   4    the speech endpoint
   5    the output: a file, a pipe whose reader has gone, the sound device
   130  interrupted: Ctrl+C or SIGTERM; a second one does not wait"""
-_BUG, _USAGE, _OUTPUT, _INTERRUPTED = 1, 2, 5, 130
-_CODES = {ConfigError: _USAGE, SourceError: 3, SpeechError: 4, SlowConsumerError: 4, SinkError: _OUTPUT}
+_BUG, _USAGE, _INTERRUPTED = 1, 2, 130
+_CODES = {ConfigError: _USAGE, SourceError: 3, SpeechError: 4, SlowConsumerError: 4, SinkError: 5}
 
 _LISTEN = "127.0.0.1:8766"
+_MAX_RATE = 768_000  # more than any endpoint or sound device has
 _GRACE_S = 2.0  # for the speech server to finish what has been asked of it
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command with these arguments, the process's own by default. Gives the exit code."""
-    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8
+    _keep_standard_streams()
     try:
         code = command.main(args, prog_name="llm2ws", standalone_mode=False)
         if sys.stdout is not None:
@@ -56,6 +58,17 @@ def main(args: list[str] | None = None) -> int:
         return _INTERRUPTED
     except BaseException as exc:  # noqa: BLE001 - the end of the line: all errors become one line and a code
         return _failed(_lone(exc))
+
+
+def _keep_standard_streams() -> None:
+    """Those that are closed stay so, and no file gets their numbers, to which libraries written in C would write."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    if isinstance(out := sys.stdout, io.TextIOWrapper):
+        encoding, buffering = out.encoding, out.line_buffering
+        # "replace": a terminal without UTF-8.
+        sys.stdout = Stdout(out.detach(), encoding=encoding, errors="replace", line_buffering=buffering)
 
 
 def _lone(exc: BaseException) -> BaseException:
@@ -72,12 +85,13 @@ def _failed(exc: BaseException) -> int:
 
         traceback.print_exception(exc)
     match exc:
+        case click.exceptions.NoArgsIsHelpError():
+            show(exc.format_message() + "\n")
+            return _USAGE
         case click.ClickException():
             message = " ".join(exc.format_message().split())
             path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "llm2ws"
             return _complain(f"{message} See {path} --help", _USAGE)
-        case BrokenPipeError():
-            return _complain(str(stdout_error(exc)), _OUTPUT)
         case SystemExit(code=int(code)):
             return code
         case Llm2wsError() if code := _code(exc):
@@ -166,6 +180,16 @@ def command() -> None:
     """LLM stream in, speech out: speaks text while it is being written."""
 
 
+class _Number(click.FloatRange):
+    """One that can be reckoned with."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used.", param, ctx)
+        return number
+
+
 _config = click.option("--config", metavar="FILE", help="Settings, instead of the usual files.")
 _policy = click.option(
     "--policy", type=click.Choice(["token", "word", "clause-first", "sentence"]), help="How far text is cut."
@@ -180,7 +204,7 @@ _policy = click.option(
 )
 @click.option("--model", metavar="NAME", help="The model, as its server calls it.")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
-@click.option("--temperature", type=float, metavar="N", help="How freely the model writes.")
+@click.option("--temperature", type=_Number(), metavar="N", help="How freely the model writes.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer.")
 @click.option(
     "--speech", default="", metavar="NAME|URL", help="What speaks: a name, a dialect, a .toml of one, a ws:// address."
@@ -189,7 +213,7 @@ _policy = click.option(
 @click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")
 @click.option("--play/--no-play", default=None, help="Play it. Default: yes without -o, no with it.")
 @click.option("--encoding", type=click.Choice(["linear16", "mulaw", "alaw"]), help="How a sample is written.")
-@click.option("--rate", type=click.IntRange(min=1), metavar="HZ", help="Samples a second.")
+@click.option("--rate", type=click.IntRange(1, _MAX_RATE), metavar="HZ", help="Samples a second.")
 @_policy
 @click.option("--json", "as_json", is_flag=True, help="What happens on stdout, a JSON object a line, instead of the words.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
@@ -219,8 +243,8 @@ def _say(**options: object) -> int:
 @click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
 @click.option("--limits/--no-limits", default=False, help="Keep Deepgram's limits: 2,400 characters, 20 flushes a minute.")
 @click.option("--max-connections", type=click.IntRange(min=1), metavar="N", help="Answer further ones with 429.")
-@click.option("--first-byte-s", type=click.FloatRange(min=0), default=0.0, help="From Flush to the first audio, in seconds.")
-@click.option("--pace", type=click.FloatRange(min=0, min_open=True), help="Multiple of real time. Default: as fast as it can.")
+@click.option("--first-byte-s", type=_Number(min=0), default=0.0, help="From Flush to the first audio, in seconds.")
+@click.option("--pace", type=_Number(min=0, min_open=True), help="Multiple of real time. Default: as fast as it can.")
 @click.option("--frame-ms", type=click.IntRange(20, 100), default=40, show_default=True, help="Audio in a message.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens.")
 def speech_server(
@@ -398,6 +422,8 @@ def explain(
     if policy:
         flags["text", "policy"] = policy
     settings = load(flags=flags, config=config, folder=".").settings.text
+    if text is not None and file is not None:
+        raise click.UsageError("TEXT and --file are two texts: give one of them.", click.get_current_context())
     if text is None or text == "-":
         if file is None and sys.stdin is None:
             raise ConfigError("standard input is closed", hint="give a text")

@@ -53,11 +53,12 @@ def configure(
     May be called again: the last call counts.
     """
     out = sys.stderr if stream is None else stream
-    as_json = format == "json" or (format == "auto" and not out.isatty())
-    handler = JournalHandler(out) if format == "auto" and is_journal(out) else logging.StreamHandler(out)
+    is_terminal = out is not None and out.isatty()
+    as_json = format == "json" or (format == "auto" and not is_terminal)
+    handler = _handler(out, format)
     handler.setLevel(level.upper())  # some loggers have a level of their own
     handler.addFilter(_ours)
-    formatter = _Lazy(as_json=as_json, colours=out.isatty())
+    formatter = _Lazy(as_json=as_json, colours=is_terminal)
     if not lazy:
         formatter.load()
     handler.setFormatter(formatter)
@@ -68,6 +69,13 @@ def configure(
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("llm2ws").setLevel(level.upper())
+
+
+def _handler(out: IO[str] | None, format: str) -> logging.Handler:  # noqa: A002 - as in the settings
+    """`out` None: standard error is closed, and nobody is to be told."""
+    if out is None:
+        return logging.NullHandler()
+    return JournalHandler(out) if format == "auto" and is_journal(out) else logging.StreamHandler(out)
 
 
 def _ours(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .speech.spoken import Heard
     from .turn import Done, Said, Turn
 
-__all__ = ["Report", "decoded", "emit", "note", "show", "stdout_error"]
+__all__ = ["Report", "Stdout", "decoded", "emit", "note", "show"]
 
 # Why a model stopped, where a person should know. In the words of Chat Completions.
 _STOPPED = {
@@ -136,8 +137,8 @@ class Report:
         if self._json:
             try:
                 emit({"event": event, **fields})
-            except OSError as exc:
-                self._broken = self._broken or stdout_error(exc)
+            except SinkError as exc:
+                self._broken = self._broken or exc
 
     def note(self, message: str) -> None:
         if not self._quiet:
@@ -156,8 +157,8 @@ class Report:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except OSError as exc:
-            self._broken = self._broken or stdout_error(exc)
+        except SinkError as exc:
+            self._broken = self._broken or exc
 
     def _refresh(self) -> None:
         if self._live:
@@ -196,8 +197,24 @@ def emit(event: dict[str, object]) -> None:
         sys.stdout.flush()
 
 
-def stdout_error(exc: OSError) -> SinkError:
-    """What a failed write to standard output means. Nothing more can be written there afterwards."""
+class Stdout(io.TextIOWrapper):
+    """Standard output, of which whatever fails is a SinkError: click, too, writes there."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as exc:
+            raise _stdout_error(exc) from exc
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as exc:
+            raise _stdout_error(exc) from exc
+
+
+def _stdout_error(exc: OSError) -> SinkError:
+    """What a failed write means. Nothing more can be written there afterwards."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again when it ends, and complain
     if isinstance(exc, BrokenPipeError):
         return SinkError("standard output: its reader has gone", hint="nothing more can be written")

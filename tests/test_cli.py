@@ -359,6 +359,12 @@ def test_help(tmp_path: Path, args: list[str]) -> None:
     assert b"Usage: llm2ws" in done.stdout
 
 
+def test_without_a_command_its_help_is_shown_in_lines(tmp_path: Path) -> None:
+    done = run([], cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr == run(["--help"], cwd=tmp_path).stdout.decode()
+
+
 def test_say_loads_only_what_it_needs(tmp_path: Path) -> None:
     code = (
         "import sys; from llm2ws.cli import main; code = main(['say', 'Hello.', '-o', 'o.wav', '-q']);"

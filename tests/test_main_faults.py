@@ -50,6 +50,9 @@ FAULTS = [
     Fault("unknown command", ["sya"], 2, r"No such command 'sya'\..*See llm2ws --help"),
     Fault("unknown flag", ["say", "x", "--polcy", "word"], 2, r"No such option '--polcy'.*--policy.*See llm2ws say --help"),
     Fault("unknown value", ["say", "x", "--policy", "y"], 2, r"'--policy': 'y' is not one of 'token', .*See llm2ws say --help"),
+    Fault("no number", ["say", "x", "--temperature", "nan"], 2, r"'--temperature': nan is no number .*See llm2ws say --help"),
+    Fault("too many samples", ["say", "x", "--rate", "99999999999"], 2, r"'--rate': 99999999999 is not in the range"),
+    Fault("two texts", ["explain", "x", "-f", "s.toml"], 2, r"TEXT and --file are two texts: give one", files=setting("")),
     Fault("unknown LLM", ["say", "x", "--llm", "gpt"], 2, r"LLM 'gpt' is not known: give one of .*echo"),
     Fault(
         "unknown endpoint",
@@ -216,9 +219,20 @@ def test_a_wrong_flag_costs_no_file(tmp_path: Path, args: list[str], code: int) 
     assert (tmp_path / "keep.wav").read_bytes() == b"of before"
 
 
-@pytest.mark.parametrize("args", [["-o", "-"], ["--no-play"], ["--no-play", "--json"]], ids=["audio", "words", "json"])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["say", TEXT, "-o", "-"],
+        ["say", TEXT, "--no-play"],
+        ["say", TEXT, "--no-play", "--json"],
+        ["explain", TEXT],
+        ["explain", "--help"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
 def test_the_reader_of_standard_output_has_gone(tmp_path: Path, args: list[str]) -> None:
-    with start(["say", TEXT, *args], cwd=tmp_path) as process:
+    with start(args, cwd=tmp_path) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()
@@ -232,10 +246,17 @@ def test_the_reader_of_standard_output_has_gone(tmp_path: Path, args: list[str])
         ("<&-", "say -", 2, "standard input is closed: give it some text, or a prompt"),
         (">&-", "say x -o -", 5, "standard output is closed: give it a file or a pipe"),
         (">&-", "say x --no-play", 0, ""),
+        ("2>&-", "say x --no-play", 0, ""),
+        ("2>&-", "check", 0, ""),
+        ("<&- >&- 2>&-", "say x -o o.wav", 0, ""),
+        (">/dev/full", "explain x", 5, "standard output: no space left on device: look at where it goes"),
+        (">/dev/full", "check", 5, "standard output: no space left on device: look at where it goes"),
+        (">/dev/full", "--help", 5, "standard output: no space left on device: look at where it goes"),
+        (">/dev/full", "--version", 5, "standard output: no space left on device: look at where it goes"),
     ],
 )
 def test_closed_standard_streams(tmp_path: Path, closed: str, args: str, code: int, line: str) -> None:
-    command = f'exec "$0" -P -m llm2ws {args} {closed}'
+    command = f'"$0" -P -m llm2ws {args} {closed}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable], cwd=tmp_path, env=child_environment(), capture_output=True, check=False
     )
