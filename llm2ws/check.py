@@ -57,14 +57,14 @@ class Checked(NamedTuple):
 async def check(settings: Settings) -> list[Checked]:
     """Try everything that is set, at the same time."""
     from .llms import choose_llm
-    from .service import choose_speech
+    from .service import wanted_speech
 
+    endpoints = wanted_speech(settings).items()
     llms = dict.fromkeys([*settings.llm, settings.default_llm or choose_llm(settings)[0]])
-    endpoints = dict.fromkeys([*settings.speech, settings.default_speech or choose_speech(settings)[0]])
     async with asyncio.TaskGroup() as tasks:
         tried = [
             *(tasks.create_task(_tried("llm", name, _llm(settings, name))) for name in llms),
-            *(tasks.create_task(_tried("speech", name, _speech(settings, name))) for name in endpoints),
+            *(tasks.create_task(_tried("speech", name, _speech(settings, name, of))) for name, of in endpoints),
             tasks.create_task(_tried("sound", settings.play.device or "any", _sound(settings))),
         ]
     return [*(task.result() for task in tried), *_server(settings), *_extras()]
@@ -72,17 +72,18 @@ async def check(settings: Settings) -> list[Checked]:
 
 async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]]) -> Checked:
     try:
-        return Checked(kind, name, *await attempt)
+        return Checked(kind, _masked(name), *await attempt)
     except Llm2wsError as exc:
-        return Checked(kind, name, State.FAILED, exc.what, exc.hint, exc)
+        return Checked(kind, _masked(name), State.FAILED, exc.what, exc.hint, exc)
 
 
 async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     from msgspec.structs import replace
 
-    from .llms import KINDS, choose_llm
+    from .llms import KINDS, choose_llm, llm_client
 
     _, llm = choose_llm(settings, name)
+    llm_client(settings, llm)  # raises what a start would, of those too that answer in its place
     client = KINDS[llm.kind](replace(llm, max_retries=0))
     if llm.kind == "echo":
         return State.OK, client.who, "" if settings.llm else "set OPENAI_API_KEY, ANTHROPIC_API_KEY or [llm.<name>] for answers"
@@ -102,10 +103,10 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     return State.WARNING, f"{took}, and does not list that model", f"if it does not answer, set model: {has}"
 
 
-async def _speech(settings: Settings, name: str) -> tuple[State, str, str]:
+async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, str]:
     from .service import LOCAL, Service, audio_format, choose_speech
 
-    _, entry = choose_speech(settings, name)
+    _, entry = choose_speech(settings, name, of=of)
     fmt = audio_format(entry)
     where = "the embedded endpoint" if entry.dialect == LOCAL else _masked(entry.url) or f"{entry.dialect}'s own address"
     since = asyncio.get_running_loop().time()

@@ -7,7 +7,8 @@ import dataclasses
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -49,6 +50,7 @@ __all__ = [
     "fragmenter",
     "local_endpoint",
     "open_speech",
+    "wanted_speech",
 ]
 
 LOCAL = "local"  # the name of the embedded endpoint
@@ -105,28 +107,44 @@ async def connect(
         yield conversation
 
 
-def choose_speech(settings: Settings, wanted: str = "") -> tuple[str, Speech]:
+def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tuple[str, Speech]:
     """The endpoint that is meant, and its name.
 
-    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual.
+    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual. `of`: the setting
+    that wants it, "" for one that may name a URL too.
 
     Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
     """
-    if "://" in wanted:
-        return wanted.partition("://")[2].partition("/")[0], Speech(url=wanted, dialect="deepgram")
     name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
+    if "://" in name and not of:
+        return _host(name), Speech(url=name, dialect="deepgram")
     entry = settings.speech.get(name)
     if entry is None and is_description(name):
         entry = Speech(dialect=name)
     if entry is None and name not in (*DIALECTS, LOCAL):
         known = ", ".join(dict.fromkeys([*settings.speech, *DIALECTS, LOCAL]))
-        raise ConfigError(f"speech endpoint {name!r} is not known", hint=f"give one of {known}, or a ws:// or wss:// URL")
+        what = f"{of}{of and ': '}speech endpoint {_shown(name)} is not known"
+        raise ConfigError(what, hint=f"give one of {known}{'' if of else ', or a ws:// or wss:// URL'}")
     entry = entry or Speech()
     dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
     vendor = settings.speech.get(ACCOUNTS.get(_known(dialect, f"speech.{name}."), dialect))
     if vendor and not (entry.url or entry.api_key or entry.api_key_file):
         entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
     return name, replace(entry, dialect=dialect)
+
+
+def wanted_speech(settings: Settings) -> dict[str, str]:
+    """What a daemon speaks with, the default first: what `choose_speech` takes as `wanted`, and as `of`."""
+    default = settings.default_speech or next(iter(settings.speech), LOCAL)
+    voices = {voice.speech: f"voices.{name}.speech" for name, voice in settings.voices.items() if voice.speech}
+    models = {model.speech: f"models.{name}.speech" for name, model in settings.models.items() if model.speech}
+    return {default: "", **dict.fromkeys(settings.speech, ""), **voices, **models}
+
+
+def _host(url: str) -> str:
+    """Of a URL what people may see: before it and after it there may be a password."""
+    found = re.match(r"\w+://(?:[^/?#]*@)?((?:[\w.-]+|\[[\w:.]+\])(?::\d+)?)(?:[/?#]|$)", url)
+    return found[1] if found else "url"
 
 
 def _known(dialect: str, of: str = "") -> str:
@@ -185,7 +203,7 @@ async def open_speech(
 class Service:
     """What all conversations of a process share: connections to speech endpoints, clients of LLMs, the embedded endpoint.
 
-    `speech`, `llms`: the names to be used, None for all that are configured, or the default where none is. `limits`: instead
+    `speech`, `llms`: the names to be used, None for all that the settings name, or the default where none is. `limits`: instead
     of the endpoints' own. Raises ConfigError when it is entered, for settings that cannot be right.
     """
 
@@ -199,8 +217,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self._limits = limits
-        self._default_speech = speech[0] if speech else choose_speech(settings)[0]
-        self._entries = dict(_chain(settings, list(settings.speech) if speech is None else speech, self._default_speech))
+        self._entries = _chain(settings, wanted_speech(settings) if speech is None else dict.fromkeys(speech, ""))
+        self._default_speech = next(iter(self._entries))
         names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
         self._llms = dict(choose_llm(settings, name) for name in names)
         self._keys: dict[str, str] = {}
@@ -407,13 +425,17 @@ def _described(path: str) -> Callable[[Setup], Dialect]:
     return described(read_toml(Path(path), "one that can be read"), path)
 
 
-def _chain(settings: Settings, names: Sequence[str], default: str) -> Iterator[tuple[str, Speech]]:
-    """Endpoints by name, with those that take over from them."""
-    for name in [default, *names]:
-        _, entry = choose_speech(settings, name)
-        yield name, entry
-        for other in entry.failover:
-            yield choose_speech(settings, other)
+def _chain(settings: Settings, wanted: Mapping[str, str]) -> dict[str, Speech]:
+    """Endpoints by name, then those that take over from them. `wanted`: as `wanted_speech` gives it."""
+    entries: dict[str, Speech] = {}
+    waiting = deque(wanted.items())
+    while waiting:
+        each, of = waiting.popleft()
+        name, entry = choose_speech(settings, each, of=of)
+        if name not in entries:
+            entries[name] = entry
+            waiting.extend((other, f"speech.{name}.failover") for other in entry.failover)
+    return entries
 
 
 def _shown(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,15 @@ import pytest
 
 from llm2ws import check as module
 from llm2ws.config import load
-from llm2ws.errors import SourceError
+from llm2ws.errors import ConfigError, SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
+from llm2ws.server.life import running
 from llm2ws.settings import Llm, Settings
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import refusal
 from tests.sources.replay import End, Reply, json_reply, replay
-from tests.support import MS, Finished, child_environment, run
+from tests.support import MS, Finished, child_environment, has_canary, run
 
 NULL = {"LLM2WS_PLAY__DEVICE": "null"}
 MODELS = json_reply(
@@ -217,3 +219,50 @@ async def test_an_address_that_is_in_use_may_be_the_daemons_own(tmp_path: Path) 
     assert done.code == 0
     found = checks(done)["server", listen]
     assert (found["state"], "in use" in found["detail"]) == ("warning", True)
+
+
+# What is refused at the start, by the line that names it.
+WRONG = {
+    "default_speech = 'typo'": "speech endpoint 'typo' is not known",
+    "default_llm = 'typo'": "LLM 'typo' is not known",
+    "[voices.alloy]\nvoice = 'v'\nspeech = 'typo'": "voices.alloy.speech: speech endpoint 'typo' is not known",
+    "[models.tts-1]\nspeech = 'typo'": "models.tts-1.speech: speech endpoint 'typo' is not known",
+    "[models.tts-1]\nspeech = 'ws://127.0.0.1:1'": "models.tts-1.speech: speech endpoint of that name is not known",
+    "[models.tts-1]\nspeech = 'deepgram'": "no key for deepgram",
+    "[speech.local]\nfailover = ['typo']": "speech.local.failover: speech endpoint 'typo' is not known",
+    "[speech.local]\nfailover = ['ws://127.0.0.1:1']": "speech.local.failover: speech endpoint of that name is not known",
+    "[llm.echo]\nfailover = ['typo']": "LLM 'typo' is not known",
+    "[llm.echo]\nfailover = ['anthropic']": "no key for Anthropic",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+async def test_what_is_refused_at_the_start_is_no_success_here(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.toml").write_text(f"{text}\n[server]\nlisten = '127.0.0.1:0'\n")
+    settings = load(config=str(tmp_path / "s.toml"), environ={}).settings
+    with pytest.raises(ConfigError, match=re.escape(WRONG[text])):
+        async with running(settings):
+            pass
+    failed = [one for one in await module.check(settings) if one.error]
+    assert WRONG[text] in failed[0].detail
+    assert {type(one.error) for one in failed} == {ConfigError}
+
+
+async def test_what_can_be_started_is_a_success_here(tmp_path: Path) -> None:
+    async with FaultySpeech() as speech:
+        text = f"default_speech = '{speech.url}'\n[voices.alloy]\nvoice = 'en-us'\nspeech = 'local'\n"
+        (tmp_path / "s.toml").write_text(f"{text}[server]\nlisten = '127.0.0.1:0'\n")
+        done = await check(tmp_path, {}, "--json", "--config", "s.toml")
+        async with running(load(config=str(tmp_path / "s.toml"), environ={}).settings) as daemon:
+            assert daemon.service.speech == [f"127.0.0.1:{speech.port}", "local"]
+        assert {name for kind, name in checks(done) if kind == "speech"} == {speech.url, "local"}
+    assert done.code == 0
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["say", "Hello.", "--no-play"]])
+def test_a_password_in_an_address_is_shown_to_nobody(tmp_path: Path, canary: Callable[[], str], command: list[str]) -> None:
+    done = run(command, cwd=tmp_path, env=NULL | {"LLM2WS_DEFAULT_SPEECH": f"ws://me:{canary()}@127.0.0.1:9/?{canary()}"})
+    assert done.code == 2
+    assert "holds a user or password" in done.stdout.decode() + done.stderr
+    assert not has_canary(done.stdout)
+    assert not has_canary(done.stderr)
