@@ -93,7 +93,8 @@ class HttpStream(Client):
         stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
         if response.content_type == "text/html":
             raise no_answer(self._endpoint, "a web page")
-        return Opened(_reads(response), _Reader(FRAMINGS[shape.framing](self._endpoint.who), shape, self._endpoint))
+        splitter = FRAMINGS[shape.framing](self._endpoint.who)
+        return Opened(_reads(response), _Reader(splitter, shape, self._endpoint, encoding=_encoding(response.charset)))
 
     async def _models(self) -> list[str] | None:
         """There is no list. Whether somebody is there is known from any answer that does not say otherwise."""
@@ -116,6 +117,16 @@ def _json_or_text(said: bytes) -> object:
         return json.loads(said)
     except ValueError:
         return said.decode(errors="replace")
+
+
+def _encoding(charset: str | None) -> str:
+    """Python's name for what a response says it is written in. What is no encoding of text counts as the usual one."""
+    try:
+        name = codecs.lookup(charset or "utf-8").name
+        b"".decode(name)
+    except (LookupError, ValueError):
+        name = "utf-8"
+    return "utf-8-sig" if name == "utf-8" else name
 
 
 async def _reads(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -149,14 +160,15 @@ FRAMINGS: dict[str, Callable[[str], _Splitter]] = {"sse": Decoder, "ndjson": Lin
 class _Reader:
     """One answer of a server, in the shape that the settings say."""
 
-    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint) -> None:
+    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint, *, encoding: str = "utf-8-sig") -> None:
+        """`encoding`: of a text alone; events and JSON are UTF-8 by their standards."""
         self.started = False
         self.complete = False
         self._splitter = splitter
         self._shape = shape
         self._endpoint = endpoint
         self._deltas = Deltas(endpoint.who, cumulative=bool(shape.cumulative))
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
         self._reason = "stop"
 
     def feed(self, data: bytes) -> Iterator[str | Aside]:

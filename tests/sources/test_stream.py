@@ -250,6 +250,25 @@ async def test_what_the_connection_cut_off_is_no_text() -> None:
     assert (text, error) == ("One.", None)
 
 
+@pytest.mark.parametrize(
+    ("framing", "charset", "encoding"),
+    [
+        ("text", "iso-8859-1", "latin-1"),
+        ("text", '"UTF-16LE"', "utf-16-le"),
+        ("text", "UTF-8", "utf-8-sig"),
+        ("text", "base64", "utf-8"),
+        ("text", "no-such", "utf-8"),
+        ("sse", "iso-8859-1", "utf-8"),
+    ],
+)
+async def test_a_text_is_read_in_the_encoding_that_its_server_names(framing: str, charset: str, encoding: str) -> None:
+    said = "Gr\u00fc\u00dfe aus K\u00f6ln."
+    body = (f"data: {said}\n\n" if framing == "sse" else said).encode(encoding)
+    headers = {"Content-Type": f"text/plain; charset={charset}"}
+    async with replay(Reply([body[:3], body[3:]], headers=headers)) as server:
+        assert (await outcome_of(asking(Shape(framing=framing)), server.url)).text == said
+
+
 async def test_a_private_certificate_authority(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
