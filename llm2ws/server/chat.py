@@ -7,10 +7,11 @@ too, and what they say is spoken: between the LLM's own chunks come chunks with 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from binascii import b2a_base64
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from aiohttp import ClientResponse, web
 
 from ..audio import AudioFormat, wav_header
 from ..errors import Llm2wsError, SlowConsumerError, SourceError
+from ..sources.answer import DRAIN_S
 from ..sources.aside import Aside
+from ..sources.openai import texts_of
 from ..sources.relay import Relay, post_to_first
 from ..sources.sse import Decoder
 from ..sources.text import from_text
@@ -28,7 +31,7 @@ from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .encode import Encoder, encoder
 from .sending import write
 from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, problem_of, read_body
-from .turns import Speaking, Stopped, speaking
+from .turns import Speaking, Stopped, count_tokens, speaking, until_deadline
 
 __all__ = ["FACE"]
 
@@ -59,31 +62,22 @@ _PASSED_ON = ("Content-Type", "Retry-After", "X-Should-Retry")
 
 async def _pass_on(request: web.Request, relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
     """The answer's bytes as they come."""
-    async with post_to_first(relays, fields) as (relay, answer):
-        if answer.status != 200:
-            return await _refused(relay, answer)
-        response = web.StreamResponse(headers={name: answer.headers[name] for name in _PASSED_ON if name in answer.headers})
-        await response.prepare(request)
-        daemon, stopped = request.app[DAEMON], False
-
-        async def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            answer.close()
-
-        daemon.turns.add(stop)
-        try:
+    response = web.StreamResponse()
+    try:
+        async with until_deadline(request), post_to_first(relays, fields) as (relay, answer):
+            if answer.status != 200:
+                return await _refused(relay, answer)
+            response.headers.update({name: answer.headers[name] for name in _PASSED_ON if name in answer.headers})
             async with aclosing(relay.reads(answer)) as reads:
                 async for data in reads:
-                    await write(request, response, data)
-        except SourceError as exc:
-            if answer.content_type != "text/event-stream":
-                raise
-            await write(request, response, _problem_event(drained()) if stopped else _error_event(exc))
-        finally:
-            daemon.turns.discard(stop)
-        await response.write_eof()
-        return response
+                    await _send(request, response, data)
+    except (SourceError, Problem) as exc:
+        if not (response.prepared and response.content_type == "text/event-stream"):
+            raise
+        await _send(request, response, _error_event(exc))
+    await _send(request, response, b"")
+    await response.write_eof()
+    return response
 
 
 async def _refused(relay: Relay, answer: ClientResponse) -> web.Response:
@@ -99,155 +93,118 @@ async def _refused(relay: Relay, answer: ClientResponse) -> web.Response:
     return web.Response(status=answer.status, body=body, headers=headers)
 
 
-def _error_event(exc: Llm2wsError) -> bytes:
-    return _problem_event(problem_of(exc))
-
-
-def _problem_event(problem: Problem) -> bytes:
-    return event({"error": problem.error})
+def _error_event(exc: Llm2wsError | Problem) -> bytes:
+    return event({"error": (exc if isinstance(exc, Problem) else problem_of(exc)).error})
 
 
 async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
     """The answer of an LLM that speaks another protocol."""
-    writer = Writer(asked.model)
-    async with aclosing(ask(request[SERVICE], asked, fields)) as items:
+    writer, response = Writer(asked.model), _event_stream()
+    try:
+        async with until_deadline(request), aclosing(ask(request[SERVICE], asked, fields)) as items:
+            async for item in items:
+                if (data := writer.item(item)) and asked.stream:
+                    await _send(request, response, data)
+    except (SourceError, Problem) as exc:
+        if not response.prepared:
+            raise
+        last = _error_event(exc)
+    else:
+        count_tokens(request.app[DAEMON], writer.usage)
         if not asked.stream:
-            async for item in items:
-                writer.item(item)
             return web.json_response(completion(writer))
-        first = await anext(items, None)  # an LLM that cannot be had is an error by its status
-        response = await _begin(request)
-        try:
-            if first is not None:
-                await write(request, response, writer.item(first))
-            async for item in items:
-                if data := writer.item(item):
-                    await write(request, response, data)
-        except SourceError as exc:
-            await write(request, response, _error_event(exc))
-        else:
-            await write(request, response, writer.end(asked))
-        await response.write_eof()
-        return response
-
-
-async def _begin(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"})
-    await response.prepare(request)
+        last = writer.end(asked)
+    await _send(request, response, last)
+    await response.write_eof()
     return response
+
+
+def _event_stream() -> web.StreamResponse:
+    return web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"})
+
+
+async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """The answer begins with the first of it, so that what fails before is an error by its status."""
+    if not response.prepared:
+        await response.prepare(request)
+    if data:
+        await write(request, response, data)
 
 
 # --- with speech ------------------------------------------------------------------------------------------------------------
 
 
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | list[msgspec.Raw] | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    """What has to be known of a chunk. It is passed on with all that it holds."""
-
-    id: str = ""
-    created: int = 0
-    model: str = ""
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-
-
 class _Answer:
     """An answer on its way to the client: the LLM's chunks as they come, and chunks of audio between them."""
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+    def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._response = response
-        self.usage: _Usage | None = None
+        self._response = _event_stream()
         self._kept: list[bytes] = []  # what ends an answer: for after the last audio
-        self._failed = False  # the LLM said so itself, in words that are passed on
+        self._told = False  # that the LLM failed, in its own words, which are passed on
         self._head = b""
         self._audio_id = b""
 
-    async def passed_on(self, relay: Relay, answer: ClientResponse) -> AsyncGenerator[str, None]:
+    async def _send(self, data: bytes) -> None:
+        await _send(self._request, self._response, data)
+
+    async def passed_on(self, relay: Relay, answer: ClientResponse) -> AsyncGenerator[str | Aside, None]:
         """A source: what the LLM's chunks say. They are passed on at the same time, without a task between."""
-        decoder = Decoder(relay.who)
-        ended = complete = False
+        decoder, parser = Decoder(relay.who), relay.parser()
+        error: SourceError | None = None
         async with aclosing(relay.reads(answer)) as reads:
             async for data in reads:
                 out: list[bytes] = []
-                texts: list[str] = []
+                items: list[str | Aside] = []
                 for one in decoder.feed(data):
-                    if one.data.startswith(b"[DONE]"):
-                        complete = True
-                        continue
-                    text, ends = self._read(one.data)
-                    if self._failed and relay.holds_key(one.data):
-                        raise SourceError(f"{relay.who}: failed in the middle of the answer", hint="try again", retry=True)
-                    ended = ended or ends
-                    (self._kept if ended else out).append(b"data: %b\n\n" % one.data)
-                    if text:
-                        texts.append(text)
+                    try:
+                        items += parser.event(one)
+                    except SourceError as exc:
+                        error, self._told = exc, parser.told
+                    if not self._head and parser.first:
+                        self._begin(parser.first)
+                    if not parser.complete and (error is None or self._told):
+                        ends = parser.reason is not None or error is not None
+                        (self._kept if ends else out).append(b"data: %b\n\n" % one.data)
+                    if error is not None or parser.complete:
+                        break
                 if out:
-                    await write(self._request, self._response, b"".join(out))
-                if texts:
-                    yield "".join(texts)
-        if self._failed:
-            raise SourceError(f"{relay.who}: failed in the middle of the answer", hint="try again", retry=True)
-        if not ended and not complete:
-            what = f"{relay.who}: the answer ended before it was complete"
-            raise SourceError(what, hint="look into the server's log", retry=True)
+                    await self._send(b"".join(out))
+                if text := "".join(item for item in items if isinstance(item, str)):
+                    yield text
+                if error is not None:
+                    raise error
+                if parser.complete:
+                    with suppress(SourceError, TimeoutError):  # so that its connection can be kept
+                        async with asyncio.timeout(DRAIN_S):
+                            async for _ in reads:
+                                pass
+                    break
+        yield parser.end()
 
     async def written(
         self, writer: Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest
-    ) -> AsyncGenerator[str, None]:
-        """A source: the items' text, with chunks made of them."""
-        self._begin(writer.id, writer.created, asked.model)
+    ) -> AsyncGenerator[str | Aside, None]:
+        """A source: the items, with chunks made of them."""
+        self._begin(writer.head)
         async with aclosing(items):
             async for item in items:
                 if data := writer.item(item):
-                    await write(self._request, self._response, data)
-                if isinstance(item, str):
-                    yield item
+                    await self._send(data)
+                yield item
         self._kept.append(writer.end(asked).removesuffix(DONE))
 
-    def _read(self, data: bytes) -> tuple[str, bool]:
-        """What a chunk adds to the spoken text, and whether it ends the answer."""
-        try:
-            chunk = _decode_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return "", False  # nothing that is known here: the client may know it
-        if not self._head:
-            self._begin(chunk.id, chunk.created, chunk.model)
-        if bytes(chunk.error) != b"null":
-            self._failed = True
-            return "", True
-        if chunk.usage is not None:
-            self.usage = chunk.usage
-        text, ends = "", False
-        for choice in chunk.choices or ():
-            ends = ends or choice.finish_reason is not None
-            if choice.index == 0 and choice.delta is not None and choice.delta.content:
-                text += _text_of(choice.delta.content)
-        return text, ends
-
-    def _begin(self, chunk_id: str, created: int, model: str) -> None:
+    def _begin(self, first: Mapping[str, object]) -> None:
         """Audio goes under the same id as the text."""
-        base = {"id": chunk_id, "object": "chat.completion.chunk", "created": created or int(time.time()), "model": model}
-        self._head = msgspec.json.encode(base)[:-1]
-        self._audio_id = b'"id":%b,' % msgspec.json.encode(f"audio_{chunk_id}")
+        given = {name: value for name in ("id", "model") if isinstance(value := first.get(name), str)}
+        created = first.get("created")
+        base = {
+            "id": "",
+            "object": "chat.completion.chunk",
+            "created": created if isinstance(created, int) else int(time.time()),
+        }
+        self._head = msgspec.json.encode({**base, "model": "", **given})[:-1]
+        self._audio_id = b'"id":%b,' % msgspec.json.encode(f"audio_{given.get('id', '')}")
 
     def _audio(self, fields: bytes) -> bytes:
         name, self._audio_id = self._audio_id, b""  # in the first chunk alone
@@ -267,42 +224,36 @@ class _Answer:
                         data = encode.feed(pcm)
                     case Said(text=text):
                         begun = True
-                        await write(self._request, self._response, self._audio(b'"transcript":%b' % msgspec.json.encode(text)))
+                        await self._send(self._audio(b'"transcript":%b' % msgspec.json.encode(text)))
                         continue
                     case Done():
                         data = encode.finish()
                     case _:
                         continue
                 if data:
-                    await write(self._request, self._response, self._audio(b'"data":"%b"' % b2a_base64(data, newline=False)))
+                    await self._send(self._audio(b'"data":"%b"' % b2a_base64(data, newline=False)))
                 if begun and isinstance(happened, Done):
-                    await write(self._request, self._response, self._audio(b'"expires_at":%d' % (time.time() + EXPIRES_S)))
+                    await self._send(self._audio(b'"expires_at":%d' % (time.time() + EXPIRES_S)))
 
-    async def end(self, one: Speaking, error: Llm2wsError | None) -> None:
-        """What ends an answer, and where the time went: in a comment, which no client reads for an event."""
+    async def end(self, one: Speaking, error: Llm2wsError | None) -> web.StreamResponse:
+        """What ends an answer, and where the time went: in a comment, which no client reads for an event.
+
+        Raises what ended it before anything of it was sent.
+        """
+        failed: Llm2wsError | Problem | None = drained() if one.stopped is Stopped.SHUTDOWN else error
         parts = self._kept
-        if one.stopped is Stopped.SHUTDOWN:
-            parts = [_problem_event(drained())]
-        elif error is not None and not self._failed:
-            parts = [_error_event(error)]
-        elif error is None:
+        if failed is not None and not self._told:
+            if not self._response.prepared:
+                raise failed
+            parts = [_error_event(failed)]
+        elif failed is None:
             if one.stopped is not None:
                 choice = {"index": 0, "delta": {}, "finish_reason": "length"}
                 parts = [b'data: %b,"choices":[%b]}\n\n' % (self._head, msgspec.json.encode(choice))]
             parts = [*parts, DONE]
-        await write(self._request, self._response, b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(one.waterfall))))
+        await self._send(b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(one.waterfall))))
         await self._response.write_eof()
-
-
-def _text_of(content: str | list[msgspec.Raw]) -> str:
-    if isinstance(content, str):
-        return content
-    text = ""
-    for raw in content:  # Mistral's parts, some of which are thinking
-        part = msgspec.json.decode(raw)
-        if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-            text += part["text"]
-    return text
+        return self._response
 
 
 async def _stream(
@@ -313,21 +264,17 @@ async def _stream(
     encode = encoder(asked.audio.format, FORMAT, param="audio.format")
     conversation = service.conversation(voice=asked.audio.voice, format=FORMAT, pace=Pace.LISTENER)
     async with AsyncExitStack() as stack:
-        source: AsyncGenerator[str, None]
+        answer = _Answer(request)
         if relays:
-            relay, upstream = await stack.enter_async_context(post_to_first(relays, fields))
-            if upstream.status != 200:
-                return await _refused(relay, upstream)
+            async with until_deadline(request):
+                relay, upstream = await stack.enter_async_context(post_to_first(relays, fields))
+                if upstream.status != 200:
+                    return await _refused(relay, upstream)
             if upstream.content_type != "text/event-stream":
                 raise problem_of(SourceError(f"{relay.who} does not stream", hint="look at its base_url"))
-            response = await _begin(request)
-            answer = _Answer(request, response)
             source = answer.passed_on(relay, upstream)
         else:
-            items = ask(service, asked, fields)
-            response = await _begin(request)
-            answer = _Answer(request, response)
-            source = answer.written(Writer(asked.model), items, asked)
+            source = answer.written(Writer(asked.model), ask(service, asked, fields), asked)
         error: Llm2wsError | None = None
         one: Speaking | None = None
         try:
@@ -338,12 +285,7 @@ async def _stream(
         except Llm2wsError as exc:
             error = exc
         assert one is not None
-        if answer.usage is not None:
-            metrics = request.app[DAEMON].metrics
-            metrics.tokens("prompt", answer.usage.prompt_tokens)
-            metrics.tokens("completion", answer.usage.completion_tokens)
-        await answer.end(one, error)
-        return response
+        return await answer.end(one, error)
 
 
 async def _whole(
@@ -355,23 +297,26 @@ async def _whole(
     name = asked.audio.format
     encode = encoder(name, FORMAT, param="audio.format")
     conversation = service.conversation(voice=asked.audio.voice, format=FORMAT)
-    if relays:
-        async with post_to_first(relays, fields) as (relay, upstream):
-            if upstream.status != 200:
-                return await _refused(relay, upstream)
-            body = await _object_of(relay, upstream)
-    else:
-        writer = Writer(asked.model)
-        async with aclosing(ask(service, asked, fields)) as items:
-            async for item in items:
-                writer.item(item)
-        body = completion(writer)
-    choices = body.get("choices")
-    message = choices[0].get("message") if choices else None
-    if choices is None or not isinstance(message, dict):
-        raise Problem(502, f"the model {asked.model} gave no answer: try again", code="upstream_error", kind="server_error")
+    async with until_deadline(request):
+        if relays:
+            async with post_to_first(relays, fields) as (relay, upstream):
+                if upstream.status != 200:
+                    return await _refused(relay, upstream)
+                body = await _object_of(relay, upstream)
+        else:
+            writer = Writer(asked.model)
+            async with aclosing(ask(service, asked, fields)) as items:
+                async for item in items:
+                    writer.item(item)
+            body = completion(writer)
+    match body:
+        case {"choices": [{"message": dict() as message} as choice, *_]}:
+            pass
+        case _:
+            raise Problem(502, f"the model {asked.model} gave no answer: try again", code="upstream_error", kind="server_error")
+    count_tokens(request.app[DAEMON], body.get("usage"))
     audio, transcript = bytearray(), ""
-    async with speaking(request, conversation, from_text(str(message.get("content") or "")), face="chat") as one:
+    async with speaking(request, conversation, from_text("".join(texts_of(message.get("content")))), face="chat") as one:
         async with aclosing(one.events()) as events:
             async for happened in events:
                 if isinstance(happened, Audio):
@@ -382,7 +327,7 @@ async def _whole(
     if one.stopped is Stopped.SHUTDOWN:
         raise drained()
     if one.stopped is not None:
-        choices[0]["finish_reason"] = "length"
+        choice["finish_reason"] = "length"
     if transcript:
         message["audio"] = {
             "id": f"audio_{body.get('id', '')}",

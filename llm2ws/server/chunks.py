@@ -77,6 +77,7 @@ class Writer:
                     call |= {"id": item.data["id"], "type": "function"}
                 return self._chunk({**role, "tool_calls": [call]})
             case "refusal":
+                self.message["refusal"] = self.message.get("refusal", "") + str(item.data.get("text"))
                 return self._chunk({**role, "refusal": item.data.get("text")})
             case "finish":
                 self.reason = _REASONS.get(str(item.data.get("reason")), "stop")
@@ -106,6 +107,7 @@ def _usage(usage: object) -> dict[str, int] | None:
 
 def ask(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> AsyncGenerator[str | Aside, None]:
     """The answer of an LLM that speaks another protocol. Raises Problem for what cannot be said in it."""
+    fields = {name: value for name, value in fields.items() if bytes(value) != b"null"}  # which is as good as absent
     for name in fields:
         if name not in _PARAMETERS and name not in _WITHOUT_EFFECT:
             raise Problem(400, f"{name}: the model {asked.model} is not asked with it here: leave it out", param=name)
@@ -115,5 +117,8 @@ def ask(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw])
 
 def completion(writer: Writer) -> dict[str, Any]:
     """All that was written, as one object."""
-    choice = {"index": 0, "message": writer.message, "logprobs": None, "finish_reason": writer.reason}
+    message = (
+        {**writer.message, "content": writer.message["content"] or None} if "refusal" in writer.message else writer.message
+    )
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": writer.reason}
     return {**writer.head, "object": "chat.completion", "choices": [choice], "usage": writer.usage}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,11 +16,11 @@ from ..sources.aside import Aside
 from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
 from .access import Client
-from .state import CLIENT, DAEMON, Daemon
+from .state import CLIENT, DAEMON, Daemon, drained
 
 Source = AsyncIterable[str | Aside]
 
-__all__ = ["TOLD", "Speaking", "Stopped", "speaking"]
+__all__ = ["TOLD", "Speaking", "Stopped", "count_tokens", "speaking", "until_deadline"]
 
 _log = logging.getLogger("llm2ws.turn")
 
@@ -88,7 +88,10 @@ class Speaking:
         items = aiter(source)
         try:
             async for item in items:
-                if isinstance(item, str):
+                if isinstance(item, Aside):
+                    if item.kind == "finish":
+                        count_tokens(self._daemon, item.data.get("usage"))
+                else:
                     left -= len(item)
                     if left < 0:
                         self.stopped = Stopped.TEXT
@@ -126,6 +129,39 @@ class Speaking:
             fields = {"face": face, "client": self._client.name, "outcome": outcome, **values}
             fields |= {"gaps": self._gaps, "gap_s": self._gap_s, "wasted_chars": unheard}
             _log.info("%s", turn_line(fields))
+
+
+def count_tokens(daemon: Daemon, usage: object) -> None:
+    """Count what an LLM says that an answer took, in the words of Chat Completions."""
+    if isinstance(usage, Mapping):
+        for kind in ("prompt", "completion"):
+            if isinstance(n := usage.get(f"{kind}_tokens"), int) and n > 0:
+                daemon.metrics.tokens(kind, n)
+
+
+@asynccontextmanager
+async def until_deadline(request: web.Request) -> AsyncIterator[None]:
+    """For an answer that is not a turn. When the daemon cannot wait for it any longer, its block is cancelled.
+
+    Raises Problem then.
+    """
+    daemon = request.app[DAEMON]
+    limit = asyncio.timeout(None)
+
+    async def stop() -> None:
+        limit.reschedule(0)
+
+    try:
+        async with limit:
+            daemon.turns.add(stop)
+            try:
+                yield
+            finally:
+                daemon.turns.discard(stop)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise drained() from None
 
 
 @asynccontextmanager

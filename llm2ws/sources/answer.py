@@ -13,7 +13,7 @@ from .aside import Aside
 from .faults import silent
 from .model import Endpoint, ModelSettings
 
-__all__ = ["Opened", "Reader", "Watchdog", "ask"]
+__all__ = ["DRAIN_S", "Opened", "Reader", "Watchdog", "ask"]
 
 DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
 

@@ -138,6 +138,8 @@ class Relay:
                         started = head not in (b"", b":")
                     data = held + data if held else data
                     if self._repeats_key(data):
+                        if before := b"".join(data.partition(self._key)[0].rpartition(b"\n\n")[:2]):
+                            yield before
                         raise SourceError(f"{self.who}: repeats its key in an answer", hint="look into the server's log")
                     held = _end_like(data, self._key)
                     if data := data.removesuffix(held):

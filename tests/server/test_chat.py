@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from llm2ws.testing import Drop, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Start, chunks, says
 from tests.sources.replay import DATA, SSE, End, Reply, json_reply, replay, stream
 from tests.support import MS
+from tests.test_metrics import value
 
 TEXT = "The sky is blue, because air scatters short waves. At sunset it is red! That is all."
 ASK: Any = {"model": "scripted", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
@@ -140,14 +141,70 @@ async def test_not_streamed(start: Start) -> None:
         (Reply([b"<html>"], headers={"Content-Type": "text/html"}), "operator"),
         (Reply([b"[]"]), "operator"),
         (Reply([b'{"choices": []}']), "gave no answer"),
+        (Reply([b'{"choices": {"a": 1}}']), "gave no answer"),
+        (Reply([b'{"choices": ["a"]}']), "gave no answer"),
         (Reply([b'{"id": "1", "cho'], end=End.CUT), "try again"),
     ],
-    ids=["HTML", "list", "nothing", "half"],
+    ids=["HTML", "list", "nothing", "object", "strings", "half"],
 )
 async def test_not_streamed_and_no_answer(start: Start, reply: Reply, words: str) -> None:
     async with start(reply) as daemon, sdk(daemon) as client:
         with pytest.raises(openai.InternalServerError, match=words):
             await client.chat.completions.create(**SPOKEN)
+
+
+async def test_of_a_content_in_parts_the_text_is_spoken(start: Start) -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": TEXT}]
+    whole = {"id": "1", "choices": [{"index": 0, "message": {"role": "assistant", "content": parts}, "finish_reason": "stop"}]}
+    async with start(json_reply(200, whole)) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json=SPOKEN) as answer:
+            message = (await answer.json())["choices"][0]["message"]
+    assert message["content"] == parts
+    assert message["audio"]["transcript"] == TEXT
+    assert decode(base64.b64decode(message["audio"]["data"])) == TEXT
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": None},
+        {"id": 7, "model": None},
+        {"created": 1_700_000_000.1},
+        {"usage": {"prompt_tokens": None, "completion_tokens": 1.5}},
+        {"usage": [], "object": None},
+        {"choices": [{"index": None}]},
+        {"choices": ["nothing", {"delta": {"tool_calls": "none", "role": 7}}]},
+    ],
+    ids=str,
+)
+async def test_an_odd_field_silences_nothing(start: Start, odd: dict[str, Any]) -> None:
+    def oddly(data: bytes) -> bytes:
+        if not data.startswith(b"data: {"):
+            return data
+        chunk = json.loads(data.removeprefix(b"data: "))
+        *more, changed = odd.get("choices", [{}])
+        merged = [
+            *more,
+            *({**choice, **changed, "delta": {**changed.get("delta", {}), **choice["delta"]}} for choice in chunk["choices"]),
+        ]
+        return b"data: " + json.dumps({**chunk, **odd, "choices": merged}).encode() + b"\n\n"
+
+    reply = Reply([oddly(data) for data in chunks(TEXT)])
+    async with start(reply) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json={**SPOKEN, "stream": True}) as answer:
+            lines = (await answer.text()).splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    deltas = [choice["delta"] for event in events for choice in event["choices"] if isinstance(choice, dict)]
+    assert "".join(delta.get("content", "") for delta in deltas) == TEXT
+    assert decode(b"".join(base64.b64decode(delta.get("audio", {}).get("data", "")) for delta in deltas)) == TEXT
+    assert "data: [DONE]" in lines
+
+
+async def test_what_comes_after_the_end_is_not_waited_for(start: Start) -> None:
+    async with start(Reply(chunks(TEXT), 200, SSE, End.HOLD)) as daemon, sdk(daemon) as client:
+        _, transcript, _, _ = await heard(await client.chat.completions.create(**SPOKEN, stream=True))
+        await daemon.llm.left.wait()
+    assert transcript.strip() == TEXT
 
 
 def test_the_blocking_sdk(start: Start) -> None:
@@ -263,6 +320,23 @@ async def test_an_llm_that_repeats_its_key_is_not_repeated(start: Start) -> None
             assert key.split()[1] not in await answer.text()
 
 
+@pytest.mark.parametrize("asked", [ASK, SPOKEN], ids=["text", "spoken"])
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "later"])
+async def test_nor_is_it_under_a_status_of_success(start: Start, asked: Any, begun: bool) -> None:
+    async with start("") as daemon:
+        async with daemon.http.post("/v1/chat/completions", json=ASK) as answer:
+            await answer.read()
+        key = daemon.llm.requests[0].headers["authorization"].split()[1]
+        said = b'data: {"error": {"message": "Incorrect API key provided: ' + key.encode() + b'"}}\n\n'
+        daemon.llm._replies[:] = [Reply([*(chunks("One. ", end=False) if begun else ()), said])]
+        async with daemon.http.post("/v1/chat/completions", json={**asked, "stream": True}) as answer:
+            body = await answer.text()
+        assert answer.status == (200 if begun else 502)
+    assert key not in body
+    assert "cannot be used: its operator" in body
+    assert "[DONE]" not in body
+
+
 async def test_an_llm_that_is_not_there(start: Start) -> None:
     async with start(Reply(raw=b"", end=End.EOF)) as daemon, sdk(daemon) as client:
         with pytest.raises(openai.InternalServerError) as raised:
@@ -349,6 +423,74 @@ async def test_an_endpoint_that_is_gone_is_an_error_in_the_stream(start: Start) 
         answer = await client.chat.completions.create(**SPOKEN, stream=True)
         with pytest.raises(openai.APIError, match="operator"):
             await heard(answer)
+
+
+def with_claude(url: str) -> Callable[[Settings], Settings]:
+    """Another LLM behind the same address."""
+    claude = Llm(kind="anthropic", base_url=url, model="claude", max_retries=0)
+    return lambda settings: replace(settings, llm={**settings.llm, "claude": claude})
+
+
+@pytest.mark.parametrize("asked", [ASK, SPOKEN], ids=["text", "spoken"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_another_llm_that_refuses_is_an_error_by_its_status(start: Start, asked: Any, streamed: bool) -> None:
+    refusal = {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}
+    async with replay(json_reply(400, refusal)) as llm, start(change=with_claude(llm.url)) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json={**asked, "model": "claude", "stream": streamed}) as answer:
+            assert (answer.status, answer.content_type) == (400, "application/json")
+            assert "refused the request" in (await answer.json())["error"]["message"]
+
+
+async def test_a_parameter_that_is_null_is_as_good_as_absent(start: Start) -> None:
+    nulls = dict.fromkeys(("max_tokens", "temperature", "tools", "response_format", "stop", "stream", "modalities", "audio"))
+    async with replay(Reply([stream("anthropic")])) as llm, start(change=with_claude(llm.url)) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json={**nulls, **ASK, "model": "claude"}) as answer:
+            assert answer.status == 200
+        assert isinstance(llm.requests[0].body["max_tokens"], int)
+        assert not nulls.keys() - {"max_tokens", "stream"} & llm.requests[0].body.keys()
+
+
+@pytest.mark.parametrize("model", ["scripted", "claude"])
+@pytest.mark.parametrize("asked", [ASK, SPOKEN], ids=["text", "spoken"])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_the_end_of_the_daemon_is_told(start: Start, model: str, asked: Any, streamed: bool, begun: bool) -> None:
+    whole, said = stream("anthropic" if model == "claude" else "openai"), b"text_delta" if model == "claude" else b'"content"'
+    half = whole[: whole.index(b"\n\n", whole.index(said)) + 2] if begun else b": ping\n\n" * (model == "claude")
+    async with replay(Reply([half], 200, SSE, End.HOLD)) as llm:
+
+        def both(settings: Settings) -> Settings:
+            scripted = replace(settings.llm["scripted"], base_url=f"{llm.url}/v1")
+            return with_claude(llm.url)(replace(settings, llm={"scripted": scripted}))
+
+        async with start(change=both) as daemon:
+            body = {**asked, "model": model, "stream": streamed}
+            asking = asyncio.create_task(daemon.http.post("/v1/chat/completions", json=body).__aenter__())
+            as_it_comes = streamed or (model == "scripted" and asked is ASK)
+            if begun and as_it_comes:
+                answer = await asking
+                await answer.content.readany()
+            await llm.holding.wait()
+            for stop in list(daemon.daemon.turns):
+                await stop()
+            async with await asking as answer:
+                assert answer.status == (200 if begun and as_it_comes else 503)
+                assert '"code":"draining"' in (await answer.text()).replace(": ", ":")
+        await llm.left.wait()
+
+
+@pytest.mark.parametrize("asked", [ASK, SPOKEN], ids=["text", "spoken"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_tokens_are_counted(start: Start, asked: Any, streamed: bool) -> None:
+    async with replay(Reply([stream("anthropic")])) as llm, start(TEXT, change=with_claude(llm.url)) as daemon:
+        async with daemon.http.post("/v1/chat/completions", json={**asked, "model": "claude", "stream": streamed}) as answer:
+            await answer.read()
+        metrics = daemon.daemon.metrics
+        counted = [value(metrics, f'llm2ws_tokens_total{{kind="{kind}"}}') for kind in ("prompt", "completion")]
+        assert min(counted) > 0
+        async with daemon.http.post("/v1/chat/completions", json={**SPOKEN, "stream": True}) as answer:
+            await answer.read()
+        assert value(metrics, 'llm2ws_tokens_total{kind="completion"}') == counted[1] + 7
 
 
 async def test_other_llms_are_made_into_chunks(start: Start) -> None:

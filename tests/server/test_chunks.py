@@ -57,6 +57,14 @@ def test_the_chunks_are_openais(usage: bool) -> None:
     assert {chunk.id for chunk in chunks} == {writer.id}
 
 
+def test_a_refusal_is_in_the_whole_answer() -> None:
+    writer = Writer("m")
+    for item in (Aside("refusal", {"text": "I can"}), Aside("refusal", {"text": "not."}), Aside("finish", {"reason": "stop"})):
+        writer.item(item)
+    (choice,) = ChatCompletion.model_validate(completion(writer)).choices
+    assert (choice.message.content, choice.message.refusal, choice.finish_reason) == (None, "I cannot.", "stop")
+
+
 @pytest.mark.parametrize(
     ("reason", "becomes"), [("end_turn", "stop"), (None, "stop"), ("max_tokens", "length"), ("refusal", "content_filter")]
 )
