@@ -20,7 +20,7 @@ from websockets.protocol import State
 from .errors import LocalProtocolError
 from .handshake import open_socket
 from .speech.dialect import Dialect, Limits
-from .speech.messages import Audio, Cancelled, Ended, Event, Failed, Opened, Scope, Warned
+from .speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
 from .speech.session import Session
 
 __all__ = ["Connection", "LinkEnded", "Slot"]
@@ -36,10 +36,11 @@ _log = logging.getLogger("llm2ws.connection")
 
 @dataclass(frozen=True, slots=True)
 class LinkEnded:
-    """Why a connection is over. `ours`: it was closed from this side, in good order."""
+    """Why a connection is over. `ours`: it was closed from this side, in good order. `interrupted`: all its turns had been."""
 
     why: Failed
     ours: bool = False
+    interrupted: bool = False
 
 
 Listener = Callable[[Event], None]
@@ -56,6 +57,7 @@ class Slot:
         self.listener = listener
         self.on_over: Listener | None = None
         self.live = True
+        self.cancelled = False  # it was asked for, and may not be confirmed yet
         self._connection = connection
         self._session = connection.session
         self.ref = ref
@@ -75,6 +77,7 @@ class Slot:
     def cancel(self, *, played_s: float | None = None) -> None:
         """Stop the turn. Nothing more reaches the listener but `Cancelled`. Does nothing on a place that is free."""
         if self.live:
+            self.cancelled = True
             played_ms = None if played_s is None else round(played_s * 1_000)
             self._connection.dispatch(self._session.cancel(self.ref, self._connection.now(), played_ms=played_ms))
 
@@ -123,7 +126,6 @@ class Connection:
         self.session = session
         self.now = now  # monotonic seconds
         self.ended: LinkEnded | None = None
-        self.audio_came = False
         self._socket = socket
         self._slots: dict[int, Slot] = {}
         self._to_write = asyncio.Event()
@@ -178,7 +180,8 @@ class Connection:
 
     @property
     def clearing(self) -> bool:
-        """A place will be free in a moment: the endpoint is confirming an interruption, or the connection ends."""
+        """A place will be free in a moment, here or on another connection: the endpoint confirms an interruption, or this one is
+        given up. Never where turns have names and need not wait for each other."""
         return self.ended is None and self.session.clearing
 
     @property
@@ -190,6 +193,11 @@ class Connection:
     def idle(self) -> bool:
         """Nobody uses it, and it is not being closed."""
         return self.ended is None and not self._closing and not self._slots and not self.session.clearing
+
+    @property
+    def audio_came(self) -> bool:
+        """The endpoint has sent audio, for whatever turn."""
+        return self.session.audio_came
 
     @property
     def age_s(self) -> float:
@@ -275,8 +283,6 @@ class Connection:
         slot = self._slots.get(ref) if ref is not None else None
         if slot is None:
             return
-        if isinstance(event, Audio):
-            self.audio_came = True
         if isinstance(event, Ended | Cancelled | Failed):
             del self._slots[slot.ref]
             slot.over(event)
@@ -342,9 +348,10 @@ class Connection:
         self._over.set()
         if self.ended is not None:
             return
-        self.ended = LinkEnded(why, ours=self._closing)
+        slots, self._slots = self._slots, {}
+        interrupted = bool(slots) and all(slot.cancelled for slot in slots.values())
+        self.ended = LinkEnded(why, ours=self._closing, interrupted=interrupted)
         if self._timer is not None:
             self._timer.cancel()
-        slots, self._slots = self._slots, {}
         for slot in slots.values():
             slot.over(why)

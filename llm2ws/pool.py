@@ -349,8 +349,8 @@ class Pool:
     def _judge(self, connection: Connection, endpoint: Endpoint, shelf: _Shelf) -> None:
         """Draw the conclusions from how a connection ended."""
         ended = connection.ended
-        if ended is None or ended.ours:
-            return
+        if ended is None or ended.ours or ended.interrupted:
+            return  # an interruption that is not confirmed, before there can be audio, is no sign of bad health
         if connection.audio_came or connection.age_s > QUICK_DEATH_S:
             shelf.quick_deaths.clear()
         else:

@@ -14,9 +14,10 @@ from llm2ws.pool import QUICK_DEATHS, Endpoint, Pool, Quota, backoff
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import CloseIn
 from llm2ws.speech.deepgram_server import Limits as Enforced
-from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.dialect import Limits, Setup, Traits
 from llm2ws.speech.messages import Ended, Event, Failed
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
+from scripts.virtual_clock import run
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
@@ -131,6 +132,33 @@ async def test_an_endpoint_that_hangs_up_at_once_is_an_error_by_name() -> None:
                 await pool.lease([where], told.put_nowait)
                 await told.get()
         assert speech.connections <= QUICK_DEATHS + 1  # the last end may not have been counted yet
+
+
+class Uncancelled(Deepgram):
+    """An endpoint that has no message for Cancel."""
+
+    traits = Traits(cancels=False)
+
+
+@pytest.mark.parametrize(("speaks", "drop"), [(Deepgram, None), (Uncancelled, None), (Deepgram, Drop(How.CLOSE, at_message=1))])
+def test_interruptions_before_there_is_audio_say_nothing_about_the_endpoint(speaks: type[Deepgram], drop: Drop | None) -> None:
+    """It may not confirm them in time, or hang up."""
+
+    async def interrupt() -> None:
+        async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+            where = Endpoint(speaks(Setup(speech.url, "", FORMAT)), "test")
+            speech.faults = Faults(first_byte_s=3.0, cleared_s=1.5 if drop is None else 0.5)
+            for _ in range(QUICK_DEATHS):
+                speech.drops.extend([drop] if drop else [])
+                slot, _ = await pool.lease([where], ignore)
+                slot.speak("Hello. ")
+                slot.flush()
+                slot.cancel()
+                await speech.until(lambda s: s.open == 0)
+            speech.faults = Faults()
+            assert (await speak(pool, where)).connection.ended is None
+
+    run(interrupt())
 
 
 async def test_a_pool_that_is_not_open_says_so() -> None:

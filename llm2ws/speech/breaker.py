@@ -1,6 +1,6 @@
 """Which of several endpoints to try: one that has failed is left alone for a while, then tried by one turn.
 
-Pure: `now` is monotonic seconds. A caller's cancel is no failure and is never told here.
+Pure: `now` is monotonic seconds. A caller's cancel is no failure: only that a try `gave_up` is told here.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class Session:
         self.dialect = dialect
         self.limits = limits or dialect.limits
         self.opened_at = now
+        self.audio_came = False  # of any turn, cancelled ones too
         self.retired = False  # it takes no new turn, and is to be closed when it has none
         self._traits = dialect.traits
         self._governor = Governor(self.limits)
@@ -333,6 +334,7 @@ class Session:
                 assert_never(event)
 
     def _audio(self, event: Audio, now: float) -> list[Event]:
+        self.audio_came = True
         turn = self._turns.of(event.ref)
         # A turn whose text has not been sent has no audio: it is a cancelled one's, and came after its Cleared.
         if turn is None or not turn.begun:
