@@ -94,7 +94,9 @@ class HttpStream(Client):
         if response.content_type == "text/html":
             raise no_answer(self._endpoint, "a web page")
         splitter = FRAMINGS[shape.framing](self._endpoint.who)
-        return Opened(_reads(response), _Reader(splitter, shape, self._endpoint, encoding=_encoding(response.charset)))
+        # Events and JSON are UTF-8 by their standards, whatever is said of them.
+        encoding = _encoding(response.charset if shape.framing == "text" else None)
+        return Opened(_reads(response), _Reader(splitter, shape, self._endpoint, encoding))
 
     async def _models(self) -> list[str] | None:
         """There is no list. Whether somebody is there is known from any answer that does not say otherwise."""
@@ -123,7 +125,8 @@ def _encoding(charset: str | None) -> str:
     """Python's name for what a response says it is written in. What is no encoding of text counts as the usual one."""
     try:
         name = codecs.lookup(charset or "utf-8").name
-        b"".decode(name)
+        " ".encode(name)  # base64 and its like are codecs too
+        codecs.getincrementaldecoder(name)("replace").decode(b"?")
     except (LookupError, ValueError):
         name = "utf-8"
     return "utf-8-sig" if name == "utf-8" else name
@@ -160,8 +163,7 @@ FRAMINGS: dict[str, Callable[[str], _Splitter]] = {"sse": Decoder, "ndjson": Lin
 class _Reader:
     """One answer of a server, in the shape that the settings say."""
 
-    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint, *, encoding: str = "utf-8-sig") -> None:
-        """`encoding`: of a text alone; events and JSON are UTF-8 by their standards."""
+    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint, encoding: str = "utf-8-sig") -> None:
         self.started = False
         self.complete = False
         self._splitter = splitter

@@ -257,6 +257,7 @@ async def test_what_the_connection_cut_off_is_no_text() -> None:
         ("text", '"UTF-16LE"', "utf-16-le"),
         ("text", "UTF-8", "utf-8-sig"),
         ("text", "base64", "utf-8"),
+        ("text", "idna", "utf-8"),
         ("text", "no-such", "utf-8"),
         ("sse", "iso-8859-1", "utf-8"),
     ],
