@@ -180,8 +180,10 @@ class Connection:
 
     @property
     def clearing(self) -> bool:
-        """A place will be free in a moment, here or on another connection: the endpoint confirms an interruption, or this one is
-        given up. Never where turns have names and need not wait for each other."""
+        """A place will be free in a moment: the endpoint confirms an interruption, or this connection makes room for another.
+
+        Never where turns have names: they need not wait for each other.
+        """
         return self.ended is None and self.session.clearing
 
     @property
@@ -221,11 +223,15 @@ class Connection:
             if self._ping is not None:
                 self._ping.cancel()
             if self.ended is None:  # cancelled, or a listener raised
-                self._give_up(Failed(Scope.LINK, "the connection was given up", retry_s=0.0))
+                self.abort()
 
     def retire(self) -> None:
         """Take no new turn from now on."""
         self._closing = True
+
+    def abort(self) -> None:
+        """End at once, without a word to the endpoint."""
+        self._give_up(Failed(Scope.LINK, "the connection was given up", retry_s=0.0))
 
     async def aclose(self) -> None:
         """Say Close, give the endpoint `DRAIN_S` to close if it knows that word, then close without it. `run` returns."""

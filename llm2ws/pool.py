@@ -284,8 +284,7 @@ class Pool:
 
     async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""
-        if not self._entered:
-            raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
+        self._check_entered()
         if not self._quota.acquire(endpoint.name, self._share(endpoint.connections)):
             self._close_an_idle_one(endpoint)
             return None
@@ -295,6 +294,11 @@ class Pool:
         try:
             self._check_deaths(shelf)
             connection = await self._try_to_open(endpoint, shelf, retry=retry)
+            try:
+                self._check_entered()  # it may have been left meanwhile, and would wait for this one until it ends
+            except LocalProtocolError:
+                connection.abort()
+                raise
         except BaseException as exc:
             self._quota.release(endpoint.name)
             self._changed.set()
@@ -309,6 +313,10 @@ class Pool:
         shelf.leased_at[connection] = loop.time()
         self._tasks.create_task(self._run(connection, endpoint, shelf))
         return connection
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
 
     async def _try_to_open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection:
         loop = asyncio.get_running_loop()

@@ -172,6 +172,24 @@ async def test_a_pool_that_is_not_open_says_so() -> None:
             await pool.lease([endpoint(speech)], ignore)
 
 
+@pytest.mark.parametrize("closing", [False, True])
+async def test_a_pool_that_is_left_during_a_handshake_keeps_nothing_open(closing: bool) -> None:
+    async with FaultySpeech(coding=CODING) as speech, FaultySpeech(coding=CODING) as slow:
+        slow.faults = Faults(handshake_s=0.05)
+        async with Pool() as pool:
+            if closing:  # an endpoint that takes its time keeps the pool from being left before the handshake is over
+                speech.faults = Faults(flushed_s=0.2)
+                slot, _ = await pool.lease([endpoint(speech)], ignore)
+                slot.speak("Hello. ")
+                slot.flush()
+            warm = asyncio.create_task(pool.warm(endpoint(slow, name="slow")))
+            await slow.until(lambda s: s.handshakes == 1)
+        with pytest.raises(LocalProtocolError, match="not open"):
+            await warm
+        assert (pool.connections("slow"), pool.opened) == (0, int(closing))
+        await slow.until(lambda s: s.open == 0)
+
+
 async def test_a_request_that_cannot_be_made_is_not_tried() -> None:
     async with Pool() as pool:
         where = Endpoint(Deepgram(Setup("ws://192.0.2.1", "", FORMAT, "key")))
