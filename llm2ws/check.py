@@ -56,8 +56,8 @@ class Checked(NamedTuple):
 
 async def check(settings: Settings) -> list[Checked]:
     """Try everything that is set, at the same time."""
+    from .endpoints import wanted_speech
     from .llms import choose_llm
-    from .service import wanted_speech
 
     endpoints = wanted_speech(settings).items()
     llms = dict.fromkeys([*settings.llm, settings.default_llm or choose_llm(settings)[0]])
@@ -104,7 +104,8 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
 
 
 async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, str]:
-    from .service import LOCAL, Service, audio_format, choose_speech
+    from .endpoints import LOCAL, audio_format, choose_speech
+    from .service import Service
 
     _, entry = choose_speech(settings, name, of=of)
     fmt = audio_format(entry)

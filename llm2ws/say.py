@@ -112,7 +112,8 @@ async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[St
     """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
     from msgspec.structs import replace
 
-    from .service import audio_format, choose_speech, open_speech
+    from .endpoints import audio_format, choose_speech
+    from .service import open_speech
 
     name, entry = choose_speech(loaded.settings, asked.speech)
     has_header, encoding = _promised(asked)
@@ -275,7 +276,7 @@ def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawF
 
 
 def _speaker(name: str, entry: Speech) -> str:
-    from .service import LOCAL
+    from .endpoints import LOCAL
 
     voice = f" with {entry.voice}" if entry.voice else ""
     return ("the embedded endpoint" if entry.dialect == LOCAL else name) + voice

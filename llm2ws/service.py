@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import re
 import secrets
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
@@ -18,8 +16,9 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import asdict, replace
 
-from .audio import AudioFormat, Encoding
+from .audio import AudioFormat
 from .config import VENDORS, key_of, read_toml
+from .endpoints import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .llms import LlmClient, choose_llm, llm_client, model_settings
 from .settings import Llm, Secret, Settings, Speech, Text, is_description
@@ -40,23 +39,9 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
     from .text.fragmenter import Fragmenter
     from .turn import Conversation
 
-__all__ = [
-    "LOCAL",
-    "Service",
-    "audio_format",
-    "choose_speech",
-    "cleaner",
-    "connect",
-    "fragmenter",
-    "local_endpoint",
-    "open_speech",
-    "wanted_speech",
-]
+__all__ = ["Service", "cleaner", "connect", "fragmenter", "local_endpoint", "open_speech"]
 
-LOCAL = "local"  # the name of the embedded endpoint
 _LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
-
-_VOICE_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")
 
 
 @asynccontextmanager
@@ -93,7 +78,7 @@ async def connect(
     name, entry = choose_speech(Settings(speech=keys), endpoint)
     entry = replace(
         entry,
-        dialect=_known(dialect) if dialect else entry.dialect,
+        dialect=known_dialect(dialect) if dialect else entry.dialect,
         voice=voice,
         speed=speed,
         encoding=format.encoding.value,
@@ -105,60 +90,6 @@ async def connect(
     settings = Settings(text=Text(policy=policy.value if policy else ""))
     async with open_speech(settings, name, entry, pace=pace, limits=limits) as conversation:
         yield conversation
-
-
-def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tuple[str, Speech]:
-    """The endpoint that is meant, and its name.
-
-    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual. `of`: the setting
-    that wants it, "" for one that may name a URL too.
-
-    Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
-    """
-    name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
-    if "://" in name and not of:
-        return _host(name), Speech(url=name, dialect="deepgram")
-    entry = settings.speech.get(name)
-    if entry is None and is_description(name):
-        entry = Speech(dialect=name)
-    if entry is None and name not in (*DIALECTS, LOCAL):
-        known = ", ".join(dict.fromkeys([*settings.speech, *DIALECTS, LOCAL]))
-        what = f"{of}{of and ': '}speech endpoint {_shown(name)} is not known"
-        raise ConfigError(what, hint=f"give one of {known}{'' if of else ', or a ws:// or wss:// URL'}")
-    entry = entry or Speech()
-    dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
-    vendor = settings.speech.get(ACCOUNTS.get(_known(dialect, f"speech.{name}."), dialect))
-    if vendor and not (entry.url or entry.api_key or entry.api_key_file):
-        entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
-    return name, replace(entry, dialect=dialect)
-
-
-def wanted_speech(settings: Settings) -> dict[str, str]:
-    """What a daemon speaks with, the default first: what `choose_speech` takes as `wanted`, and as `of`."""
-    default = settings.default_speech or next(iter(settings.speech), LOCAL)
-    voices = {voice.speech: f"voices.{name}.speech" for name, voice in settings.voices.items() if voice.speech}
-    models = {model.speech: f"models.{name}.speech" for name, model in settings.models.items() if model.speech}
-    return {default: "", **dict.fromkeys(settings.speech, ""), **voices, **models}
-
-
-def _host(url: str) -> str:
-    """Of a URL what people may see: before it and after it there may be a password."""
-    found = re.match(r"\w+://(?:[^/?#]*@)?((?:[\w.-]+|\[[\w:.]+\])(?::\d+)?)(?:[/?#]|$)", url)
-    return found[1] if found else "url"
-
-
-def _known(dialect: str, of: str = "") -> str:
-    """A dialect that there is. Raises ConfigError."""
-    if dialect not in (*DIALECTS, LOCAL) and not is_description(dialect):
-        known = ", ".join([*DIALECTS, LOCAL])
-        hint = f"give one of {known}, or a .toml file that describes another"
-        raise ConfigError(f"{of}dialect: {dialect!r} is not known", hint=hint)
-    return dialect
-
-
-def audio_format(entry: Speech) -> AudioFormat:
-    encoding = Encoding(entry.encoding)
-    return AudioFormat(encoding, entry.sample_rate_hz or (24_000 if encoding is Encoding.LINEAR16 else 8_000))
 
 
 def cleaner(text: Text) -> Cleaner:
@@ -217,7 +148,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self._limits = limits
-        self._entries = _chain(settings, wanted_speech(settings) if speech is None else dict.fromkeys(speech, ""))
+        self._entries = speech_chain(settings, wanted_speech(settings) if speech is None else dict.fromkeys(speech, ""))
         self._default_speech = next(iter(self._entries))
         names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
         self._llms = dict(choose_llm(settings, name) for name in names)
@@ -364,13 +295,13 @@ class Service:
     def _llm_name(self, llm: str) -> str:
         name = llm or self.llms[0]
         if name not in self._clients:
-            raise UnknownName(f"there is no model {_shown(name)}", hint=f"give one of {', '.join(self.llms)}")
+            raise UnknownName(f"there is no model {shown(name)}", hint=f"give one of {', '.join(self.llms)}")
         return name
 
     def _entry(self, speech: str) -> Speech:
         if speech not in self._entries:
             known = ", ".join(self.speech)
-            raise UnknownName(f"there is no speech endpoint {_shown(speech)}", hint=f"give one of {known}")
+            raise UnknownName(f"there is no speech endpoint {shown(speech)}", hint=f"give one of {known}")
         return self._entries[speech]
 
     def _voice(self, speech: str, voice: str) -> tuple[str, str]:
@@ -386,8 +317,8 @@ class Service:
             # The embedded endpoint, too, knows the names of Deepgram's voices.
             return speech, OPENAI_VOICES.get("deepgram" if entry.dialect == LOCAL else entry.dialect, {}).get(voice, "")
         allowed = not entry.voices or any(fnmatchcase(voice, pattern) for pattern in entry.voices)
-        if not allowed or not _VOICE_NAME.fullmatch(voice):
-            raise UnknownName(f"there is no voice {_shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
+        if not allowed or not PLAIN_NAME.fullmatch(voice):
+            raise UnknownName(f"there is no voice {shown(voice)}", hint=f"give one of {', '.join(self.voices)}")
         return speech, voice
 
     def _endpoints(self, speech: str, fmt: AudioFormat, voice: str, speed: float) -> list[Endpoint]:
@@ -423,24 +354,6 @@ def _described(path: str) -> Callable[[Setup], Dialect]:
     from .speech.described import described
 
     return described(read_toml(Path(path), "one that can be read"), path)
-
-
-def _chain(settings: Settings, wanted: Mapping[str, str]) -> dict[str, Speech]:
-    """Endpoints by name, then those that take over from them. `wanted`: as `wanted_speech` gives it."""
-    entries: dict[str, Speech] = {}
-    waiting = deque(wanted.items())
-    while waiting:
-        each, of = waiting.popleft()
-        name, entry = choose_speech(settings, each, of=of)
-        if name not in entries:
-            entries[name] = entry
-            waiting.extend((other, f"speech.{name}.failover") for other in entry.failover)
-    return entries
-
-
-def _shown(name: str) -> str:
-    """A name that a client gave, fit for a message."""
-    return repr(name) if _VOICE_NAME.fullmatch(name) else "of that name"
 
 
 @asynccontextmanager

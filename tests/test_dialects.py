@@ -14,9 +14,10 @@ import pytest
 from llm2ws import connect
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.config import VENDORS, load
+from llm2ws.endpoints import choose_speech
 from llm2ws.errors import ConfigError
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.service import Service, choose_speech
+from llm2ws.service import Service
 from llm2ws.settings import Secret, Settings, Speech
 from llm2ws.speech import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from llm2ws.speech.dialect import Setup

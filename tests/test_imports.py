@@ -58,7 +58,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
     "llms": ("errors", "config", "settings", "sources"),
-    "service": (*_SERVICE, "llms", "metrics", "log"),
+    "endpoints": ("errors", "audio", "settings", "speech"),
+    "service": (*_SERVICE, "endpoints", "llms", "metrics", "log"),
     # Faces push text into a turn, and read what comes beside it.
     "server": (
         "errors",
@@ -75,9 +76,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "cli": (*_SERVICE, "metrics", "log", "llms", "service", "server", "say", "chat", "check", "report"),
     "report": ("errors", "speech", "sources", "sinks", "turn"),
-    "say": (*_SERVICE, "log", "llms", "service", "report"),
+    "say": (*_SERVICE, "log", "endpoints", "llms", "service", "report"),
     "chat": (*_SERVICE, "log", "llms", "service", "report", "say"),
-    "check": (*_SERVICE, "llms", "service", "server", "report"),
+    "check": (*_SERVICE, "endpoints", "llms", "service", "server", "report"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

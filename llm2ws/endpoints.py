@@ -1,0 +1,100 @@
+"""What speaks: which endpoint of the settings is meant, and those that take over from it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from .audio import AudioFormat, Encoding
+from .errors import ConfigError
+from .settings import Settings, Speech, is_description
+from .speech import ACCOUNTS, DIALECTS
+
+__all__ = [
+    "LOCAL",
+    "PLAIN_NAME",
+    "audio_format",
+    "choose_speech",
+    "known_dialect",
+    "shown",
+    "speech_chain",
+    "wanted_speech",
+]
+
+LOCAL = "local"  # the name of the embedded endpoint
+PLAIN_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")  # what somebody else may give as a voice, and a message may show
+
+
+def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tuple[str, Speech]:
+    """The endpoint that is meant, and its name.
+
+    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual. `of`: the setting
+    that wants it, "" for one that may name a URL too.
+
+    Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
+    """
+    name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
+    if "://" in name and not of:
+        return _host(name), Speech(url=name, dialect="deepgram")
+    entry = settings.speech.get(name)
+    if entry is None and is_description(name):
+        entry = Speech(dialect=name)
+    if entry is None and name not in (*DIALECTS, LOCAL):
+        known = ", ".join(dict.fromkeys([*settings.speech, *DIALECTS, LOCAL]))
+        what = f"{of}{of and ': '}speech endpoint {shown(name)} is not known"
+        raise ConfigError(what, hint=f"give one of {known}{'' if of else ', or a ws:// or wss:// URL'}")
+    entry = entry or Speech()
+    dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
+    vendor = settings.speech.get(ACCOUNTS.get(known_dialect(dialect, f"speech.{name}."), dialect))
+    if vendor and not (entry.url or entry.api_key or entry.api_key_file):
+        entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
+    return name, replace(entry, dialect=dialect)
+
+
+def wanted_speech(settings: Settings) -> dict[str, str]:
+    """What a daemon speaks with, the default first: what `choose_speech` takes as `wanted`, and as `of`."""
+    default = settings.default_speech or next(iter(settings.speech), LOCAL)
+    voices = {voice.speech: f"voices.{name}.speech" for name, voice in settings.voices.items() if voice.speech}
+    models = {model.speech: f"models.{name}.speech" for name, model in settings.models.items() if model.speech}
+    return {default: "", **dict.fromkeys(settings.speech, ""), **voices, **models}
+
+
+def speech_chain(settings: Settings, wanted: Mapping[str, str]) -> dict[str, Speech]:
+    """Endpoints by name, then those that take over from them. `wanted`: as `wanted_speech` gives it."""
+    entries: dict[str, Speech] = {}
+    waiting = deque(wanted.items())
+    while waiting:
+        each, of = waiting.popleft()
+        name, entry = choose_speech(settings, each, of=of)
+        if name not in entries:
+            entries[name] = entry
+            waiting.extend((other, f"speech.{name}.failover") for other in entry.failover)
+    return entries
+
+
+def known_dialect(dialect: str, of: str = "") -> str:
+    """A dialect that there is. Raises ConfigError."""
+    if dialect not in (*DIALECTS, LOCAL) and not is_description(dialect):
+        known = ", ".join([*DIALECTS, LOCAL])
+        hint = f"give one of {known}, or a .toml file that describes another"
+        raise ConfigError(f"{of}dialect: {dialect!r} is not known", hint=hint)
+    return dialect
+
+
+def audio_format(entry: Speech) -> AudioFormat:
+    encoding = Encoding(entry.encoding)
+    return AudioFormat(encoding, entry.sample_rate_hz or (24_000 if encoding is Encoding.LINEAR16 else 8_000))
+
+
+def _host(url: str) -> str:
+    """Of a URL what people may see: before it and after it there may be a password."""
+    found = re.match(r"\w+://(?:[^/?#]*@)?((?:[\w.-]+|\[[\w:.]+\])(?::\d+)?)(?:[/?#]|$)", url)
+    return found[1] if found else "url"
+
+
+def shown(name: str) -> str:
+    """A name that somebody gave, fit for a message."""
+    return repr(name) if PLAIN_NAME.fullmatch(name) else "of that name"
