@@ -61,6 +61,7 @@ class Cluster(NamedTuple):
 
     url: str
     metrics: str
+    balancer: Process
     replicas: list[Process]
 
     async def kill(self) -> None:
@@ -70,6 +71,11 @@ class Cluster(NamedTuple):
     async def drain(self) -> None:
         self.replicas[1].send_signal(signal.SIGTERM)
         assert await self.replicas[1].wait() == 0
+        # Until that is noticed, it would be tried in turn with one that is killed next, and not the third.
+        assert self.balancer.stderr is not None
+        async with asyncio.timeout(20_000 * MS):
+            while b"llm2ws-2 is DOWN" not in await self.balancer.stderr.readline():
+                pass
 
 
 @asynccontextmanager
@@ -115,11 +121,11 @@ async def cluster(folder: Path, speech: FaultySpeech, more: str = "") -> AsyncIt
         env |= {f"LLM2WS_{n}": f"127.0.0.1:{port}" for n, port in enumerate(ports, 1)}
         env |= {"BALANCER_BIND": f"fd@{clients.fileno()}", "METRICS_BIND": f"fd@{metrics.fileno()}"}
         config = ROOT / "config" / "haproxy.cfg"
-        await stack.enter_async_context(
+        balancer = await stack.enter_async_context(
             process("haproxy", "-db", "-f", config, env=env, fds=(clients.fileno(), metrics.fileno()))
         )
         url, where = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (clients, metrics))
-        yield Cluster(url, where, replicas)
+        yield Cluster(url, where, balancer, replicas)
 
 
 async def test_replicas_together_stay_within_what_the_endpoint_allows(tmp_path: Path) -> None:
