@@ -28,11 +28,11 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, Renderer, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome, Turn, TurnEvent
-from scripts.bench_seam import STRETCHES, cuts
+from scripts.bench_seam import STRETCHES, compare, cuts
 from scripts.bench_seam import TEXT as REPLY
 from scripts.virtual_clock import run
 from tests.support import ROOT
-from tests.whole import FORMAT, audio_of, endpoint, final_flushes, heard, listen, talk
+from tests.whole import FORMAT, audio_of, endpoint, final_flushes, heard, listen, sentences, talk
 
 SLOW = Coding(char_samples=480, lead_in_s=0.0)  # 60 ms a character: speech at its usual speed
 STORY = "The sky is blue, my friend. Light from the sun is scattered by air. Red goes on; blue does not. That is all."
@@ -65,6 +65,21 @@ def test_a_reply_cut_at_every_frame_loses_no_word_and_repeats_at_most_one(stretc
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_the_same_with_small_frames_and_other_variations(stretch: float, seed: int) -> None:
     check_cuts(stretch, seed=seed, max_frame_bytes=3_840)
+
+
+@pytest.mark.parametrize("at_frame", range(50, 102, 4))
+def test_a_slow_voice_is_cut_while_much_of_its_text_is_under_way(at_frame: int) -> None:
+    """What is said again is longer than anyone would wait for, as is known by now: it is said again none the less."""
+
+    async def speak() -> None:
+        slow = Coding(char_samples=2_800)  # 0.35 s a character
+        async with FaultySpeech(coding=slow, limits=Enforced(), max_frame_bytes=32_000) as speech:
+            async with talk(endpoint(speech), pace=Pace.NONE) as conversation:
+                speech.drops.append(Drop(at_frame=at_frame))
+                said = await heard(conversation.turn(script(sentences(900))))
+                assert compare(said, sentences(900)) in ((0, 0), (0, 1))
+
+    run(speak())
 
 
 @pytest.mark.parametrize("resume", ["seam", "next-group", "fail"])

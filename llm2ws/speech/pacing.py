@@ -241,7 +241,8 @@ class Pacing:
             outstanding_s = utterance.outstanding_s
         ahead_s = utterance.released_s + outstanding_s - self.played_s(now)
         over_s = ahead_s + len(text) * utterance.seconds_per_char - self._ahead_s
-        if over_s > 0 and ahead_s > 0:
+        if over_s > 0 and ahead_s > 0 and not (utterance.half_said and utterance.open_chars):
+            # A group that is said again is said whole, however long it is: nothing comes before its Flush.
             return math.inf if self._stands_still else now + over_s
         return gate.speak_at(len(text), now)
 
