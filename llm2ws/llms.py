@@ -149,6 +149,7 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
     if (vendor := settings.llm.get(_VENDORS.get(kind, ""))) and not (llm.base_url or llm.api_key or llm.api_key_file):
         llm = replace(llm, base_url=vendor.base_url, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
+        llm = replace(llm, ca_file=llm.ca_file or vendor.ca_file)
     return name, replace(llm, kind=kind)
 
 

@@ -146,8 +146,9 @@ def test_an_entry_uses_the_key_of_its_vendor(canary: Callable[[], str], kind: st
 
 
 def test_an_entry_uses_the_address_of_its_vendor_but_not_its_model() -> None:
-    vendor = Llm(base_url="http://127.0.0.1:9/v1", model="other")
-    assert choose_llm(Settings(llm={"openai": vendor}), "responses")[1] == Llm(kind="responses", base_url=vendor.base_url)
+    vendor = Llm(base_url="https://127.0.0.1:9/v1", ca_file="ca.pem")
+    settings = Settings(llm={"openai": Llm(base_url=vendor.base_url, ca_file="ca.pem", model="other")})
+    assert choose_llm(settings, "responses")[1] == Llm(kind="responses", base_url=vendor.base_url, ca_file="ca.pem")
     text = Llm(kind="sse")  # of no vendor
     assert choose_llm(Settings(llm={"sse": Llm(base_url="http://127.0.0.1:9"), "own": text}), "own")[1] == text
 
