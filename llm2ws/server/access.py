@@ -139,6 +139,8 @@ class Access:
         ]
         if len({known.client.name for known in self.known}) < len(self.known):
             raise ConfigError("server.keys: two have one name", hint="give each client a name of its own")
+        if len({known.digest for known in self.known}) < len(self.known):
+            raise ConfigError("server.keys: two have one key", hint="give each client a key of its own: openssl rand -hex 24")
         self._anyone = _client("local", server.limits, {} if previous is None else {"local": previous.anyone})
         self._failures: OrderedDict[str, Rate] = OrderedDict()
 

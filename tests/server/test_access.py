@@ -51,6 +51,7 @@ def with_keys(*keys: str, **limits: float) -> Server:
         (Server(origins=("*",)), "not an origin"),
         (Server(keys=(Key(name="a", key=Secret("short")),)), f"less than {KEY_CHARS} characters"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20)), Key(name="a", key=Secret("l" * 20)))), "two have one name"),
+        (Server(keys=(Key(name="a", key=Secret("k" * 20)), Key(name="b", key=Secret("k" * 20)))), "two have one key"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"conversations": 0}),)), "a"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"conversation": 1}),)), "'a': .* unknown field conversation"),
         (Server(keys=(Key(name="a", key=Secret("k" * 20), limits={"messages_per_s": math.inf}),)), "'a': .*messages_per_s"),
