@@ -155,8 +155,8 @@ class Pool:
     ) -> tuple[Slot, Endpoint]:
         """A place for one turn at the first of `endpoints` that can be had, and which one that is.
 
-        `last`: the connection to prefer. `avoid`: the one not to take. Raises ConnectFailed when there is none, ConfigError for
-        what cannot be asked for.
+        `last`: the connection to prefer. `avoid`: the one that the turn has and would leave, so that none is waited for.
+        Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
         """
         now = asyncio.get_running_loop().time
         allowed = [endpoint for endpoint in endpoints if self._breaker(endpoint).allows(now())]
@@ -168,7 +168,7 @@ class Pool:
                 return await self._lease(endpoint, listener, last, avoid, retry=False), endpoint
             except ConnectFailed:
                 continue
-        return await self._lease(order[-1], listener, last, avoid, retry=True), order[-1]
+        return await self._lease(order[-1], listener, last, avoid, retry=avoid is None), order[-1]
 
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""

@@ -15,7 +15,7 @@ from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
-from llm2ws.turn import Conversation, Notice, Outcome
+from llm2ws.turn import Audio, Conversation, Notice, Outcome
 from scripts.virtual_clock import run
 from tests.whole import audio_of, endpoint, listen, sentences
 
@@ -86,6 +86,31 @@ def test_an_hour_of_speech_moves_in_mid_turn_before_the_connection_is_closed(jit
             assert await moved == pytest.approx(LIFE_S * (low + jitter * (high - low)), abs=5.0)
             assert await moved <= closed < LIFE_S  # the new one was there first
             assert speech.closed_with == [GOODBYE]
+
+    run(speak())
+
+
+def test_where_no_other_connection_is_allowed_a_turn_stays_without_a_pause_and_in_its_voice() -> None:
+    async def speak() -> None:
+        coding = Coding(char_samples=240)
+        async with (
+            FaultySpeech(coding=coding, limits=Enforced()) as one,
+            FaultySpeech() as other,
+            Pool(jitter=lambda: 0.0) as pool,
+        ):
+            limits = Limits(chars_per_speak=2_000, life_s=20.0)
+            where = [endpoint(one, name="one", limits=limits, connections=1), endpoint(other, name="other")]
+            turn = Conversation(pool, where).turn(
+                script(*[part for n in range(40) for part in (f"Sentence {n} is this one. ", 1.0)])
+            )
+            loop, came_at = asyncio.get_running_loop(), list[float]()
+            async with turn:
+                async for event in turn.events():
+                    assert not isinstance(event, Notice)
+                    came_at += [loop.time()] if isinstance(event, Audio) else []
+            assert came_at[-1] - came_at[0] > 30.0
+            assert max(after - before for before, after in pairwise(came_at)) < 5.0
+            assert (turn.outcome, one.connections, other.connections) == (Outcome.DONE, 1, 0)
 
     run(speak())
 
