@@ -14,17 +14,20 @@ from aiohttp import web
 
 from llm2ws.errors import ConfigError, SourceError, TurnLost
 from llm2ws.llms import choose_llm, llm_client
-from llm2ws.pool import Pool
+from llm2ws.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings import Llm, Settings
 from llm2ws.speech.breaker import REST_S
+from llm2ws.speech.deepgram_v2 import DeepgramV2
+from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, script, tokens
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
 from tests.sources.replay import Reply, replay, stream
-from tests.whole import audio_of, endpoint, heard, listen
+from tests.vendors.deepgram_v2 import DeepgramV2Server
+from tests.whole import FORMAT, audio_of, endpoint, heard, listen, sentences
 
 ONE = Coding(char_samples=480, lead_in_s=0.1)  # 60 ms a character
 OTHER = Coding(char_samples=600, word_pause_s=0.1, lead_in_s=0.0)  # another voice, a slower one
@@ -91,6 +94,21 @@ def test_the_first_endpoint_is_in_use_again_once_its_rest_is_over() -> None:
             await asyncio.sleep(REST_S)
             assert await heard(conversation.turn(script("Back again. "))) == "Back again."
             assert one.texts()[-1] == "Back again. "
+
+    run(speak())
+
+
+def test_a_stand_in_that_needs_no_flush_speaks_a_long_text_whole() -> None:
+    """Where the first cannot be had at all: groups are cut for the one that speaks."""
+
+    async def speak() -> None:
+        async with FaultySpeech() as down, DeepgramV2Server(coding=Coding(char_samples=480)) as up, Pool() as pool:
+            down.refusals.extend([503] * 100)
+            stand_in = Endpoint(DeepgramV2(Setup(up.url, "", FORMAT)), name="up")
+            turn = Conversation(pool, [endpoint(down, name="down"), stand_in]).turn(script(*tokens(sentences(600))))
+            await listen(turn)
+            assert turn.outcome is Outcome.DONE
+            assert "".join(up.texts()).rstrip() == sentences(600)
 
     run(speak())
 

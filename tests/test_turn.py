@@ -26,6 +26,7 @@ from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, Ho
 from llm2ws.text.cleaner import Cleaner
 from llm2ws.text.fragments import Piece, Policy
 from llm2ws.turn import Audio, Conversation, Done, Notice, NoticeKind, Outcome, Said, Turn
+from scripts.virtual_clock import run
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 # 10 ms a character: long enough for a seam to be found, short enough for a test.
@@ -606,3 +607,90 @@ async def test_an_end_of_life_between_turns_goes_unnoticed() -> None:
         assert await heard(conversation.turn(script("One. "))) == "One."
         await speech.until(lambda s: s.open == 0)
         assert await heard(conversation.turn(script("Two. "))) == "Two."
+
+
+# --- sources as strange as they come ------------------------------------------------------------------------------------------
+
+
+async def a_source_that_waits_for_what_is_cancelled() -> AsyncIterator[str]:
+    yield "Hello there. "
+    await cancelled()
+
+
+async def cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(9))
+    task.cancel()
+    await task
+
+
+async def test_a_source_in_which_something_is_cancelled_has_failed() -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        turn = conversation.turn(a_source_that_waits_for_what_is_cancelled())
+        with pytest.raises(SourceError, match="CancelledError"):
+            await heard(turn)
+        assert (turn.outcome, speech.texts()) == (Outcome.CUT_SHORT, ["Hello there. "])
+
+
+@pytest.mark.parametrize("by", ["leaving", "interrupting"])
+async def test_a_source_is_closed_even_when_the_turn_is_over_at_once(by: str) -> None:
+    closed = asyncio.Event()
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        async with conversation.turn(script("Hello. ", math.inf, on_close=closed.set)) as turn:
+            if by == "interrupting":
+                await turn.interrupt()
+        assert closed.is_set()
+
+
+def test_a_source_that_gives_anything_at_all_is_alive() -> None:
+    async def thinking() -> AsyncIterator[str | Aside]:
+        for _ in range(10):
+            yield Aside("tool_call")
+            await asyncio.sleep(4.0)
+        yield "Done. "
+
+    async def speak() -> None:
+        async with FaultySpeech(coding=CODING) as speech, talk(speech, token_s=5.0) as conversation:
+            assert await heard(conversation.turn(thinking())) == "Done."
+
+    run(speak())
+
+
+def test_a_dead_source_may_take_its_time_to_close() -> None:
+    """What is held is let go, and the watchdog is not wound up again."""
+
+    async def slow_to_close() -> AsyncIterator[str]:
+        try:
+            for token in ("One ", "two ", "three ", "4."):
+                yield token
+                await asyncio.sleep(2.0)
+            await asyncio.sleep(math.inf)
+        finally:
+            await asyncio.sleep(20.0)
+
+    async def speak() -> None:
+        async with FaultySpeech(coding=CODING) as speech, talk(speech, token_s=5.0) as conversation:
+            with pytest.raises(SourceError, match="gave nothing for 5 s"):
+                await heard(conversation.turn(slow_to_close()))
+            assert "".join(speech.texts()).split() == ["One", "two", "three", "4."]
+
+    run(speak())
+
+
+@pytest.mark.parametrize("policy", Policy)
+async def test_a_character_may_come_in_two_tokens(policy: Policy) -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech, policy=policy) as conversation:
+        await heard(conversation.turn(script("The letter \ud835", "\udc00. ", "And half \ud835")))
+        assert " ".join("".join(speech.texts()).split()) == "The letter \U0001d400. And half"
+
+
+async def test_what_had_come_before_a_turn_was_lost_is_handed_out() -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        speech.drops.append(Drop(How.CLOSE, code=1008, reason="", at_frame=20))
+        received = 0
+        async with conversation.turn(script(STORY)) as turn:
+            with pytest.raises(TurnLost) as caught:
+                async for chunk in turn.audio():
+                    await asyncio.wait({turn._speaking})  # all is here before the first is taken
+                    received += len(chunk)
+        assert turn.outcome is Outcome.LOST
+        assert caught.value.delivered_s == turn.stats.audio_s == turn.format.seconds(received) > 0

@@ -133,4 +133,4 @@ def _well_formed(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\ufffd", " ")
-    return "".join(char if char >= " " or char.isspace() else " " for char in text)
+    return "".join(char if char >= " " or char in "\t\n\r" else " " for char in text)

@@ -62,7 +62,7 @@ class Spoken:
 
     @property
     def seconds(self) -> float:
-        """How much audio was handed out."""
+        """How much audio the stretches have; estimated for one that has not come to its end."""
         return self.stretches[-1].end_s if self.stretches else 0.0
 
     def split(self, played_s: float) -> Heard:

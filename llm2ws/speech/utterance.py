@@ -65,7 +65,7 @@ class Utterance:
         self._format = fmt
         self._bytes_per_second = fmt.bytes_per_second
         self._resume = resume
-        self._group_s = group_s
+        self.group_s = group_s
         self._backlog = Backlog(exact=exact, max_chars=max_chars)
         self._groups: deque[Group] = deque()  # those not acked and fully released, oldest first
         self._stretches: list[Stretch] = []
@@ -197,7 +197,7 @@ class Utterance:
         """Whether the next text would make it too long. A single text may be longer: it is not cut here."""
         if not self._backlog.texts or not group.texts:
             return False
-        return (group.chars + len(self._backlog.texts[0].text)) * self.seconds_per_char > self._group_s
+        return (group.chars + len(self._backlog.texts[0].text)) * self.seconds_per_char > self.group_s
 
     # Audio in
 
@@ -298,13 +298,12 @@ class Utterance:
         self._release_acked()
         return True
 
-    def restart(self, handed_s: float, *, group_s: float = GROUP_S) -> tuple[float, int]:
-        """After `lost`: another voice goes on, from the start of the text that was being heard.
+    def restart(self, handed_s: float) -> tuple[float, int]:
+        """Another voice goes on, from the start of the text that was being heard.
 
-        `handed_s`: how much audio has left for the listener. `group_s`: as for the Utterance, of the new endpoint. Gives up to
-        where released audio stays valid, in seconds, and how many characters are heard again.
+        `handed_s`: how much audio has left for the listener. Gives up to where released audio stays valid, in seconds, and how
+        many characters are heard again.
         """
-        self._group_s = group_s
         group = self._groups[0] if self._groups else None
         if group is None or not group.announced:
             self._regroup()

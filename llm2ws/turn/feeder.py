@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import statistics
 from collections import deque
@@ -61,6 +62,8 @@ class Feeder:
         self._text: list[str] = []
         self._token_gaps: deque[float] = deque(maxlen=31)
         self._last_token_at = 0.0
+        self._last_item_at = 0.0
+        self._half = ""  # of a character, whose other half is in the next token
         self._taking = False  # an item of the source is being worked on
         self._reading = False  # the source is being read, and not held back because too much of its text waits
         self._room = asyncio.Event()  # it may be read on
@@ -85,6 +88,7 @@ class Feeder:
                 if isinstance(source, _Closable):
                     await stack.enter_async_context(aclosing(source))
                 await stack.enter_async_context(silent)
+                self._last_item_at = self._loop.time()
                 self._reading = True
                 stack.callback(self._read_no_more)
                 taken = 0
@@ -105,6 +109,11 @@ class Feeder:
                 self.error = _source_failed(exc)
         except (SourceError, ConfigError) as exc:
             self.error = exc
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self.error = _source_failed(exc)  # what it waited for was cancelled
         except LocalProtocolError:
             raise
         except Exception as exc:
@@ -115,7 +124,8 @@ class Feeder:
         if self.error is not None:
             self._emit(Notice(NoticeKind.SOURCE_FAILED, str(self.error)))
         self._stats.last_token_s = self._since_start()
-        self._cut(self._cleaner.finish())
+        self._text.append(self._half)
+        self._cut([*self._cleaner.feed(self._half), *self._cleaner.finish()])
         self._add(self._fragmenter.finish())
         self._utterance.finish()
         self._go_on()
@@ -144,21 +154,35 @@ class Feeder:
     async def _wait_for_room(self) -> None:
         """Text comes faster than it is spoken: do not read on for a while. The source is not to blame for that silence."""
         self._reading = False
-        self._silent.reschedule(None)
+        self._give_up_at(None)
         self._room.clear()
         await self._room.wait()
-        self._silent.reschedule(self._loop.time() + self._token_s)
+        self._last_item_at = self._loop.time()
+        self._give_up_at(self._last_item_at + self._token_s)
         self._reading = True
 
+    def _give_up_at(self, when: float | None) -> None:
+        """When a source that gives nothing is taken for dead; None: never."""
+        with contextlib.suppress(RuntimeError):  # it is dead: it is being closed
+            self._silent.reschedule(when)
+
     def _take(self, item: str | Aside) -> None:
+        now = self._last_item_at = self._loop.time()
         if not isinstance(item, str):
             if not isinstance(item, Aside):
                 raise LocalProtocolError(f"the source gave a {type(item).__name__}", hint="a source gives str or Aside")
             self._emit(item)
+            if self._timer is None:
+                self._timer = self._loop.call_at(now + CHECK_S, self._check)
             return
+        item = self._half + item
+        self._half = ""
         if not item:
             return
-        now = self._loop.time()
+        if "\ud800" <= item[-1] <= "\udbff":
+            item, self._half = item[:-1], item[-1]
+            if not item:
+                return
         if self._text:
             self._token_gaps.append(now - self._last_token_at)
         else:
@@ -196,7 +220,7 @@ class Feeder:
         self._timer = None
         since, now = self._last_token_at, self._loop.time()
         if self._reading:
-            self._silent.reschedule(since + self._token_s)
+            self._give_up_at(self._last_item_at + self._token_s)
         gap_s = statistics.median(self._token_gaps) if self._token_gaps else 0.0
         before = self._stats.fragments
         # Times are compared, as the timer is set by one: a difference of two can be a little less than what they differ by.
@@ -214,7 +238,7 @@ class Feeder:
             self._timer = self._loop.call_at(due_at, self._check)
 
 
-def _source_failed(exc: Exception) -> SourceError:
+def _source_failed(exc: BaseException) -> SourceError:
     error = SourceError(f"the source failed with {type(exc).__name__}")
     error.__cause__ = exc
     return error

@@ -7,7 +7,6 @@ Slot -> Utterance -> events                                          in the conn
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
@@ -19,7 +18,7 @@ from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechE
 from ..pool import Pool
 from ..speech.pacing import Pacing
 from ..speech.spoken import Heard, Spoken
-from ..speech.utterance import GROUP_S, Utterance
+from ..speech.utterance import Utterance
 from ..text.fragments import Policy
 from .events import Audio, Done, Outcome, Said, TurnEvent, TurnStats
 from .feeder import Feeder, Source
@@ -45,7 +44,6 @@ class Turn:
             exact=voicing.policy is Policy.TOKEN,
             resume=voicing.resume,
             max_chars=voicing.max_chars,
-            group_s=GROUP_S if voicing.endpoints[0].dialect.traits.audio_waits_for_flush else math.inf,
         )
         self._pacing = Pacing(voicing.pace, ahead_s=voicing.ahead_s)
         self._feeder = Feeder(source, voicing, self._utterance, self.stats, emit=self._emit, since_start=self._since_start)
@@ -82,6 +80,7 @@ class Turn:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._feeding = tasks.create_task(self._feeder.run(self._speaker.go_on))
             self._speaking = tasks.create_task(self._speak())
+            await asyncio.sleep(0)  # a task that never began could not close the source
             self._stack = stack.pop_all()
         return self
 
@@ -168,7 +167,8 @@ class Turn:
         """End the turn before its time: in this order, nothing more is handed out, the source is closed, the endpoint told."""
         # When the endpoint has finished and the listener has not, there is still audio to be kept from them.
         if self.outcome is None or any(isinstance(event, Audio) for event in self._out):
-            self._out = deque(event for event in self._out if not isinstance(event, Audio | Said | Done))
+            if not isinstance(error, SpeechError):  # after which the listener still gets what came before it
+                self._out = deque(event for event in self._out if not isinstance(event, Audio | Said | Done))
             played_s = self._pacing.played_s(self._loop.time())
             self._finish(outcome, error)
             self._feeding.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from ..connection import Connection, Slot
@@ -76,7 +76,7 @@ class Speaker:
         async with self._floor.lock:
             self._utterance.seconds_per_char = self._floor.seconds_per_char
             try:
-                slot = await self._lease()
+                slot = await self._lease(self._endpoints, self._floor.connection)
                 while not self._over:
                     next_slot = await self._drive(slot)
                     if next_slot is not None:
@@ -85,7 +85,7 @@ class Speaker:
                         return
                     else:
                         await asyncio.sleep(self._go_on_after(failed))
-                        slot = await self._lease()
+                        slot = await self._lease(self._endpoints, self._floor.connection)
             finally:
                 self._floor.seconds_per_char = self._utterance.seconds_per_char
 
@@ -111,12 +111,14 @@ class Speaker:
 
     # Utterance to endpoint
 
-    async def _lease(self, avoid: Connection | None = None) -> Slot:
-        slot, endpoint = await self._pool.lease(self._endpoints, self._on_event, last=self._floor.connection, avoid=avoid)
+    async def _lease(self, endpoints: Sequence[Endpoint], last: Connection | None, avoid: Connection | None = None) -> Slot:
+        slot, endpoint = await self._pool.lease(endpoints, self._on_event, last=last, avoid=avoid)
         self._lost_link = None
         self._slot, self._floor.connection = slot, slot.connection
         if self._stats.connected_s is None:
             self._stats.connected_s = self._since_start()
+        # Where only the end of a turn makes the endpoint finish, a group is the whole turn.
+        self._utterance.group_s = GROUP_S if slot.dialect.traits.audio_waits_for_flush else math.inf
         if self._endpoint is not None and endpoint != self._endpoint:
             self._fail_over(endpoint)
         self._endpoint = endpoint
@@ -204,10 +206,10 @@ class Speaker:
         return other is None or other.ended is not None or other.session.speak_at(len(text), now) <= now
 
     async def _move(self, slot: Slot) -> Slot:
-        """Take a place on another connection, then leave this one."""
+        """Take a place on another connection of this endpoint, whose voice it is, then leave this one."""
         left = slot.connection
-        self._floor.connection = self._spilled_to
-        next_slot = await self._lease(avoid=left)
+        here = [endpoint for endpoint in self._endpoints if endpoint == self._endpoint]
+        next_slot = await self._lease(here, self._spilled_to, avoid=left)
         self._spilled_to = left
         slot.listener = _ignore
         slot.cancel()  # of text that was sent and not flushed, which is said again over there
@@ -260,9 +262,7 @@ class Speaker:
 
     def _fail_over(self, endpoint: Endpoint) -> None:
         """Another voice goes on, so there is no seam: what was partly heard is said again from its start."""
-        cut_s, repeated = self._utterance.restart(
-            self._pacing.handed_s, group_s=GROUP_S if endpoint.dialect.traits.audio_waits_for_flush else math.inf
-        )
+        cut_s, repeated = self._utterance.restart(self._pacing.handed_s)
         self._stats.repeated_chars += repeated
         self._take_back(cut_s)
         name = endpoint.name or endpoint.dialect.name
