@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .sources.model import ModelSettings
     from .sources.stream import Shape
 
-__all__ = ["KINDS", "LlmClient", "answer", "choose_llm", "llm_client", "model_settings"]
+__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "answer", "choose_llm", "llm_client", "model_settings"]
 
 
 class _Echo:
@@ -87,6 +87,9 @@ KINDS: dict[str, Callable[[Llm], LlmClient]] = {
     "text": _stream,
     "triton": _triton,
 }
+
+# Kinds whose requests have a place for functions that the model may call.
+TAKES_TOOLS = ("anthropic", "openai", "responses")
 
 # Of which entry the vendor's variables are, for kinds that have a vendor.
 _VENDORS = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}

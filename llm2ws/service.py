@@ -20,7 +20,7 @@ from .audio import AudioFormat
 from .config import VENDORS, key_of, read_toml
 from .endpoints import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .errors import ConfigError, LocalProtocolError, UnknownName
-from .llms import LlmClient, choose_llm, llm_client, model_settings
+from .llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
 from .settings import Llm, Secret, Settings, Speech, Text, is_description
 from .sources.aside import Aside
 from .sources.prompt import Prompt
@@ -282,6 +282,10 @@ class Service:
         Empty where it does not speak Chat Completions. Raises UnknownName.
         """
         return self._relays.get(self._llm_name(llm), ())
+
+    def takes_tools(self, llm: str) -> bool:
+        """Whether it can be asked with functions to call. `llm` as for `answer`, which raises the same."""
+        return self._llms[self._llm_name(llm)].kind in TAKES_TOOLS
 
     async def warm(self) -> bool:
         """Open a connection to the default endpoint, if none is open: whether one was opened.

@@ -15,7 +15,6 @@ from aiohttp import WSMessage, WSMsgType, hdrs, web
 from msgspec import Struct
 
 from ...errors import Llm2wsError, SlowConsumerError
-from ...llms import choose_llm
 from ...speech.pacing import Pace
 from ...turn import Conversation
 from ..sending import taken
@@ -38,7 +37,6 @@ from .response import CANCELLED, Response, new_id
 __all__ = ["FACE", "Session"]
 
 SUBPROTOCOL = "realtime"
-_WITH_TOOLS = ("anthropic", "openai", "responses")  # kinds of LLMs whose APIs know them
 PING_S = 20.0  # a client that does not answer a ping in half of that is gone
 
 
@@ -71,7 +69,6 @@ class Session:
         self.service = request[SERVICE]
         self.history = History(self.client.limits.text_chars)
         self.conversation_id = new_id("conv")
-        self._kind = choose_llm(self.service.settings, model)[1].kind
         self._ws = ws
         self._daemon = request.app[DAEMON]
         self._id = new_id("sess")
@@ -138,7 +135,7 @@ class Session:
     def _changed(self, asked: Asked, where: str) -> Wanted:
         """What answers are to be. Raises Problem for what cannot be."""
         wanted = self._wanted.changed(asked)
-        if wanted.tools and self._kind not in _WITH_TOOLS:
+        if wanted.tools and not self.service.takes_tools(wanted.model):
             what = f"tools: the model {wanted.model} is not asked with them here: leave them out"
             raise Problem(400, what, param=f"{where}.tools", code="not_served")
         return wanted
