@@ -44,23 +44,26 @@ async def converse(pool: Pool, speech: FaultySpeech, number: int, life_s: float)
         assert not [event for event in events if isinstance(event, Notice)]
 
 
-async def converse_fifty_times(life_s: float, jitter: Callable[[], float] = random) -> None:
+async def converse_fifty_times(life_s: float, jitter: Callable[[], float] = random) -> list[Violation]:
+    """How each connection was closed, once none of the turns has been interrupted."""
     async with FaultySpeech(coding=QUICK, limits=Enforced(session_s=life_s)) as speech:
         async with Pool(jitter=jitter) as pool, asyncio.TaskGroup() as tasks:
             for number in range(50):
                 tasks.create_task(converse(pool, speech, number, life_s))
         assert speech.connections >= 150  # each conversation has outlived three of them
-        assert speech.closed_with == [GOODBYE] * speech.connections
+        return speech.closed_with
 
 
 @pytest.mark.soak
 def test_fifty_conversations_outlive_their_connections_and_none_is_interrupted() -> None:
-    run(converse_fifty_times(2.0))
+    closed_with = run(converse_fifty_times(2.0))
+    assert closed_with == [GOODBYE] * len(closed_with)
 
 
 @pytest.mark.soak
 def test_the_same_in_real_time() -> None:
     # All move as early as any, 10 % before the end: a busy machine may not come round to all of them in 3 % of so short a life.
+    # Nor may it close each idle connection before the endpoint does.
     asyncio.run(converse_fifty_times(4.0, jitter=lambda: 0.0))
 
 
