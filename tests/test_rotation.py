@@ -64,7 +64,7 @@ def test_fifty_conversations_outlive_their_connections_and_none_is_interrupted()
 def test_the_same_in_real_time() -> None:
     # All move as early as any, 10 % before the end: a busy machine may not come round to all of them in 3 % of so short a life.
     # Nor may it close each idle connection before the endpoint does.
-    asyncio.run(converse_fifty_times(4.0, jitter=lambda: 0.0))
+    asyncio.run(converse_fifty_times(8.0, jitter=lambda: 0.0))
 
 
 async def second_opened(speech: FaultySpeech) -> float:

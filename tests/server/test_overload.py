@@ -266,7 +266,7 @@ FACES = (over_chat, over_spoken_chat, over_speech, over_relay, over_speak, over_
 
 async def test_sigterm_while_all_faces_are_in_use(tmp_path: Path) -> None:
     """Every turn that was begun is heard to its end, whatever it is asked in, and the daemon ends well."""
-    speech = FaultySpeech(coding=CODING, pace=2.0)
+    speech = FaultySpeech(coding=CODING, pace=0.3)  # so slow that none has ended when the last one begins
     async with process(tmp_path, speech=speech) as daemon, aiohttp.ClientSession(daemon.url) as http:
         talking = [asyncio.create_task(face(http)) for face in FACES * 4]
         async with asyncio.timeout(20):
