@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import io
@@ -39,6 +40,7 @@ Exit codes:
   5    the output: a file, a pipe whose reader has gone, the sound device
   130  interrupted: Ctrl+C or SIGTERM; a second one does not wait"""
 _BUG, _USAGE, _INTERRUPTED = 1, 2, 130
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _CODES = {ConfigError: _USAGE, SourceError: 3, SpeechError: 4, SlowConsumerError: 4, SinkError: 5}
 
 _LISTEN = "127.0.0.1:8766"
@@ -137,11 +139,14 @@ def _run(
                 return
             interrupted = True
             task.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # the second may follow at once
+            for number in _INTERRUPTS:
                 loop.remove_signal_handler(number)
                 signal.signal(number, lambda *_: os._exit(_INTERRUPTED))
+                atexit.register(signal.signal, number, signal.SIG_IGN)  # one more would be the exit code
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _INTERRUPTS:
             loop.add_signal_handler(number, interrupt, number)
         try:
             return await work()
