@@ -125,3 +125,9 @@ def test_exit_codes_are_those_of_the_help(tmp_path: Path) -> None:
 def test_files_that_are_named_are_there() -> None:
     for name in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / name).exists(), name
+
+
+def test_measurements_that_are_named_are_there() -> None:
+    names = re.findall(r"\| `(\w+)` \|$", README.partition("## Measured")[2].partition("\n## ")[0], re.MULTILINE)
+    assert len(names) > 5
+    assert all((ROOT / "scripts" / f"bench_{name}.py").exists() for name in names)
