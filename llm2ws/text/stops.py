@@ -39,6 +39,8 @@ _ARMENIAN = re.compile("[\u0561-\u0587]")
 _KANA = re.compile("[\u3041-\u309f]")
 # The word before a full stop, back to white space or an opening mark; matched on the reversed text, where it begins.
 _BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+")
+# One character that is no initial: a sign, the end of a path or of a Hebrew acronym, "A/B", "https://a.b/c", ארה"ב.
+_NO_INITIAL = re.compile('/|.[%€£¥₹₽₺₴₩$¢]|(?<=[\u05d0-\u05ea])["”][\u05d0-\u05ea]')
 _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
@@ -264,6 +266,8 @@ def _kind(view: View, at: int) -> _Kind:
         return "never"
     begin = at - found.end()
     written = text[begin:at]
+    if len(written) == 1 and begin > start + 1 and _NO_INITIAL.match(text, begin - 1, at):
+        return "sure"
     word = written.lower()
     if "'" in word or "’" in word:
         word = _ELISION.sub("", word)
@@ -292,8 +296,8 @@ def _looks_short(written: str, word: str) -> bool:
     """Whether a word that no table knows has the form of an abbreviation."""
     if len(word) == 1:  # an initial
         return word.isalpha() and WIDE.match(word) is None
-    if "." in word:  # "B.Sc", but not "main.py" or "3.11"
-        return all(len(part) <= 3 and not part.isdigit() for part in word.split("."))
+    if "." in word:  # "B.Sc", but not "main.py", "3.11" or "$1.5M"
+        return all(len(part) <= 3 and not part[-1:].isdigit() for part in word.split("."))
     if written.isupper():  # the doubled letters of a Spanish plural: "EE. UU."
         return len(word) == 2 and word[0] == word[1] and word not in ("ii", "xx")
     if word.endswith("str"):  # "Bahnhofstr."
