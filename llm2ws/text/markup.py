@@ -110,7 +110,8 @@ UNSEEN: Final = f"(?:[{_WITHOUT_WIDTH}]|(?<![\u0600-\u109f\u1780-\u18af])[\u200c
 UNSEEN_CHARS: Final = _WITHOUT_WIDTH + "\u200c\u200d"  # that it may begin with
 
 # Scripts without spaces between words: emphasis begins and ends there within a "word".
-CJK: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+_UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
+CJK: Final = re.compile(f"[{_UNSPACED}]")
 
 # A star before these is a wildcard.
 STARRED: Final = ("nix", "BSD")
@@ -126,7 +127,9 @@ _HALF_TARGET: Final = rf"""\([ \t]*+{_HALF_DESTINATION}(?:[ \t]++(?:"[^"\n]*+"?|
 _REFERENCE: Final = r"\[[^\[\]\n]*+\]"
 _HALF_LINK: Final = rf"\[{_TEXT}(?:\\?\Z|\[[^\[\]\n]*+(?:\Z|\]\([^()\n]*+\Z)|\](?:\Z|{_HALF_TARGET}|\[[^\[\]\n]*+\Z))"
 
-_URL_CHARS: Final = r"""[^\s<>"`*|\]\\^{}，。！？、；：）」』】》]"""
+# Typographic marks, and the words of a script without spaces, are no part of an address: the sentence goes on with them. But
+# for Chinese characters and katakana where a part of the path begins.
+_URL_CHARS: Final = rf"""(?:[^\s<>"`*|\]\\^{{}}“”„‘’«»‹›…—{_UNSPACED}]|(?<=[/=_-])[\u3005\u30a0-\u30ff\u3400-\u9fff]++)"""
 HOST: Final = re.compile(r"(?i:https?://(?:[^/?#@]*+@)?(?:www\.)?|www\.)(?P<host>[^/?#:]+)")
 URL: Final = _construct(
     "address",
