@@ -83,7 +83,7 @@ SPEAKABLE: Final = re.compile(r"[^\W_]")
 
 # What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
 TAIL: Final = re.compile(
-    f"(?:[{STOPS}{SURE}{CLOSERS}*_~`{EMOJI}]|(?<=[{STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*"
+    f"(?:[{STOPS}{SURE}{CLOSERS}*_~`{EMOJI}¹²³⁰-⁹]|(?<=[{STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*"
 )
 FOOTNOTE: Final = re.compile(r"\[\^?\d{0,3}\Z")  # one may be open
 DETACHED: Final = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself

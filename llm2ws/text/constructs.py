@@ -151,11 +151,16 @@ def code_span(state: State, found: re.Match[str]) -> int:
     return removed(state, found) if state.rules.inline_code else state.say(at, end)
 
 
+_CITATION: Final = re.compile(r"\[?\d{1,3}\]?")
+
+
 def link(state: State, found: re.Match[str]) -> int:
     """What stands between the brackets is markup in its turn: only the opening bracket is taken here."""
-    at = found.start()
-    if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]"):
-        return at  # x[0][1]
+    at, numbers = found.start(), _CITATION.fullmatch(found[1])
+    if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]" or numbers):
+        return at  # x[0][1]; "It grew.[2][3]"
+    if numbers and "](http" in found.group() and not (state.before(at).isspace() or state.before(at) in "([{"):
+        return removed(state, found)  # "It grew.[1](https://…)": a footnote mark
     state.link = (state.base + found.end(1), state.base + found.end())
     _begin(state, at + 1)
     state.said.drop()
