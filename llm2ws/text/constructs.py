@@ -209,18 +209,29 @@ def comment(state: State, found: re.Match[str]) -> int:
 
 def _until_closed(names: Iterable[str]) -> Literal:
     ways = "|".join(map(re.escape, sorted(names)))
-    return Literal(re.compile(rf"</(?:{ways})[ \t]{{0,8}}>", re.IGNORECASE), re.compile(r"<(?:/\w{0,20}[ \t]{0,8})?\Z"))
+    return Literal(re.compile(rf"</(?:{ways})[ \t]{{0,8}}>", re.IGNORECASE), re.compile(r"<(?:/[\w:]{0,20}[ \t]{0,8})?\Z"))
 
 
 _THOUGHT: Final = _until_closed(THINK_TAGS)  # a model may close another tag than it has opened
 _THOUGHTS: Final = {
-    begin: Literal(re.compile(re.escape(end)), re.compile(f"{re.escape(end[0])}[/\\w]{{0,20}}\\Z"))
+    begin: Literal(re.compile(re.escape(end)), re.compile(f"{re.escape(end[0])}[/|\\w]{{0,20}}\\Z"))
     for begin, end in THINK_MARKS.items()
 }
 
 
 def thought(state: State, found: re.Match[str]) -> int:
     return _think(state, found, _THOUGHTS[found.group()])
+
+
+_MESSAGE: Final = Literal(re.compile(r"<\|(?:call|end|return)\|>|(?=<\|(?:channel|start)\|>)"), re.compile(r"<[|\w]{0,20}\Z"))
+
+
+def header(state: State, found: re.Match[str]) -> int:
+    """What gpt-oss says on its channel of analysis, or to a tool, is for nobody's ears."""
+    if "<|channel|>analysis" in found.group() or " to=" in found.group():
+        return _think(state, found, _MESSAGE)
+    state.line_start = state.said.newlines > 0
+    return spaced(state, found)
 
 
 def _think(state: State, found: re.Match[str], literal: Literal) -> int:
@@ -356,6 +367,7 @@ ACTS: Final[Mapping[str, Act]] = {
     for act in (
         *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
         *(
+            header,
             link,
             link_end,
             mail,

@@ -59,10 +59,20 @@ def _beginnings(mark: str) -> str:
 
 # --- tags ------------------------------------------------------------------------------------------------------------
 
-THINK_TAGS: Final = frozenset({"analysis", "reasoning", "think", "thinking", "thought", "thoughts"})
+THINK_TAGS: Final = frozenset(
+    {"analysis", "reasoning", "reflection", "scratchpad", "seed:think", "think", "thinking", "thought", "thoughts"}
+)
 
-# The marks of Mistral's and Kimi's templates.
-THINK_MARKS: Final = {"[THINK]": "[/THINK]", "◁think▷": "◁/think▷"}
+# The marks of Mistral's, Kimi's, Cohere's and OpenThinker's templates.
+THINK_MARKS: Final = {
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+}
+
+# What stands before each message of gpt-oss, in its "harmony" format: who speaks, to whom, and on which channel.
+_HEADER: Final = r"(?:<\|start\|>[^<>\n]{0,80})?(?:<\|channel\|>[^<>\n]{0,80})?(?:<\|constrain\|>[^<>\n]{0,40})?"
 
 # Elements whose content is not text.
 RAW_TAGS: Final = frozenset({"function_call", "script", "style", "svg", "template", "tool_call", "tool_response"})
@@ -196,6 +206,9 @@ INLINE: Final = (
         paused=True,
     ),
     _construct("comment", "<", "html", r"<!--", r"<(?:!-?)?\Z", "may be a comment"),
+    _construct(
+        "header", "<", "think", rf"{_HEADER}<\|message\|>", rf"{_HEADER}(?:<(?:\|[a-z]{{0,9}}\|?)?)?\Z", "a message may begin"
+    ),
     _construct(
         "removed",
         "<",
