@@ -352,7 +352,10 @@ def script(state: State, found: re.Match[str]) -> int:
     if mark == "_":
         state.said.drop(apart=True)
         return at + 1
-    return _word(state, _POWERS[what], at, end) if what else _word(state, "to the power of", at, at + 1)
+    if what:
+        return _word(state, _POWERS[what], at, end)
+    signed = state.buf[at + 1 : at + 3].lstrip("{")[:1] in ("+", "-")
+    return _word(state, "to the power of " if signed else "to the power of", at, at + 1)
 
 
 _POWERS: Final = {"2": "squared", "3": "cubed", "\\circ": "degrees"}

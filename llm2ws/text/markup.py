@@ -153,14 +153,18 @@ URL: Final = _construct(
 
 # --- mathematics: $ is a price unless what follows can be nothing but a formula -----------------------------------------
 
+_FLAT: Final = r"\{[^{}$\n]*+\}"
+_NESTED: Final = rf"\{{(?:[^{{}}$\n]|{_FLAT})*+\}}"
+_BRACES: Final = rf"\{{(?:[^{{}}$\n]|{_NESTED})*+\}}"
+_HALF_BRACES: Final = rf"\{{(?:[^{{}}$\n]|{_NESTED})*+(?:\{{(?:[^{{}}$\n]|{_FLAT})*+(?:\{{[^{{}}$\n]*+)?)?"
 _FORMULA: Final = (
     r"(?![\s$])(?:[\d.,]*\d(?:(?=\$)|(?= ?[-+*/^=<>\\_])|(?=[a-zA-Z](?![a-zA-Z]))(?![kKMB])))?"
-    r"(?:\\[a-zA-Z]++|\\[^a-zA-Z\n]|\{[^{}$\n]*+\}|(?![.!?;:] )[^$\n\\a-zA-Z{]"
+    rf"(?:\\[a-zA-Z]++|\\[^a-zA-Z\n]|{_BRACES}|(?![.!?;:] )[^$\n\\a-zA-Z{{]|(?:(?<=\$[a-zA-Z])|(?<= )): "
     r"|(?:arg|cos|det|exp|gcd|lim|log|max|min|mod|sin|tan|[a-zA-Z]{1,2})(?![a-zA-Z]))"
 )
 # A whole price and the end of its sentence: no formula goes on like this.
 PRICE_ENDS: Final = re.compile(r"\$\d[\d,]*(?:\.\d+[.!?]|[!?])[\"'”’)\]*_]*\s*\Z")
-_HALF_FORMULA: Final = r"(?:\\[a-zA-Z]*+|\{[^{}$\n]*+|[a-zA-Z]{1,3}|[.!?;:])?"
+_HALF_FORMULA: Final = rf"(?:\\[a-zA-Z]*+|{_HALF_BRACES}|[a-zA-Z]{{1,3}}|[.!?;:])?"
 
 # --- within lines ------------------------------------------------------------------------------------------------------
 
