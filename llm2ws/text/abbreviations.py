@@ -80,7 +80,7 @@ _NEVER = {
         "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col "
         "gen lt sgt cpl pvt maj adm brig comdr ens det insp fr bro e.g i.e eg ie viz vs cf ca approx apt appt dept "
         "misc esp resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext w.r.t a.k.a "
-        "aka n.b nb q.v c.f r.i.p messr mlle mme repr ret eds trans rec incl excl"
+        "aka n.b nb q.v c.f r.i.p atty messr mlle mme repr ret eds trans rec incl excl"
     ),
     "de": (
         "fa dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr "
@@ -160,13 +160,13 @@ _BEFORE_NUMBER = {
         "sept oct nov dic km"
     ),
     "pt": (
-        "n no núm nro art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out nov dez km"
+        "n no núm nro séc sécs art arts p pp pág págs cap fig figs vol av r máx mín jan fev mar abr mai jun jul ago set out nov dez km"
     ),
     "it": "n nn art artt p pp pag pagg cap fig figg vol t gen feb mar apr mag giu lug ago set ott nov dic max min",
     "nl": "nr nrs art p pp blz fig hfst afb tab dl jan feb mrt apr jun jul aug sept okt nov dec max min",
     "sv": "nr s sid kap fig tab jan feb mars apr aug sept okt nov dec max min ca st",
     "da": "nr s kap fig tab § jan feb mar apr aug sept okt nov dec stk max min",
-    "pl": "nr nry s ss str rys tab tabl rozdz art ust pkt poz t ok godz",
+    "pl": "ur zm nr nry s ss str rys tab tabl rozdz art ust pkt poz t ok godz",
     "cs": "č s str obr tab kap čl odst sv",
     "tr": "no nu s ss şek bkz yy cilt",
     "ru": "стр с рис табл гл п пп пункт ст разд т тт кн вып изд в вв № ч эт мин макс",
@@ -177,7 +177,7 @@ _BEFORE_NUMBER = {
     "ro": "nr p pag cap art fig vol",
     "hu": "sz old o",
     "vi": "số tr",
-    "hi": "सं पृ क्र",
+    "hi": "सं पृ क्र रु",
     "ca": "núm p pàg art cap fig",
 }
 
@@ -187,7 +187,7 @@ _MAY_END = {
         "b.sc m.sc ll.b j.d d.d.s ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op "
         "cit et.al al jan feb apr jun jul aug sept oct nov dec mon tue tues wed thu thur thurs fri hr max ft cal "
         "calif conn fla ga ind ky md mich minn mont nev okla tenn tex va vt wis wyo ariz colo govt mgr pkg yr yrs st "
-        "mt hrs lbs oz tsp tbsp tbs sq cu mph"
+        "mt hrs lbs oz tsp tbsp tbs sq cu mph deg v"
     ),
     "de": (
         "gmbh ag co kg e.v e.k gebr str bhf std sek min kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd st jh jhd "

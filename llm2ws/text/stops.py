@@ -45,6 +45,7 @@ _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " befo
 # Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
+_WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
 _SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
 _ROMAN = re.compile("[IVXLC]+")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
@@ -282,7 +283,8 @@ def _kind(view: View, at: int) -> _Kind:
     before = text[max(start, begin - 9) : begin]
     after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
-        return "ends"  # "etc."; "5 min.", "350 F."
+        # "etc."; "5 min.", "350 F."; but "At 5 p.m." is hardly a sentence
+        return "doubt" if origin >= 0 and _WHEN.fullmatch(text, origin, begin) else "ends"
     if word in words.never:
         return "never"
     if word in words.before_number and word not in words.may_end:
