@@ -147,6 +147,9 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     name = wanted or settings.default_llm or next(iter(settings.llm), "echo")
     llm = settings.llm.get(name, Llm())
     kind = llm.kind or name
+    if kind not in KINDS and name in settings.llm:
+        what = f"llm.{name}.kind: {f'{llm.kind!r} is not known' if llm.kind else 'not set'}"
+        raise ConfigError(what, hint=f"give one of {', '.join(KINDS)}")
     if kind not in KINDS:
         known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")

@@ -232,6 +232,8 @@ WRONG = {
     "[speech.local]\nfailover = ['typo']": "speech.local.failover: speech endpoint 'typo' is not known",
     "[speech.local]\nfailover = ['ws://127.0.0.1:1']": "speech.local.failover: speech endpoint of that name is not known",
     "[llm.echo]\nfailover = ['typo']": "LLM 'typo' is not known",
+    "[llm.it]\nkind = 'typo'": "llm.it.kind: 'typo' is not known",
+    "[llm.it]\nmodel = 'm'": "llm.it.kind: not set",
     "[llm.echo]\nfailover = ['anthropic']": "no key for Anthropic",
 }
 
