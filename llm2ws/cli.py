@@ -93,7 +93,8 @@ def _failed(exc: BaseException) -> int:
         case click.ClickException():
             message = " ".join(exc.format_message().split())
             path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "llm2ws"
-            return _complain(f"{message} See {path} --help", _USAGE)
+            end = "" if message.endswith((".", "?")) else "."
+            return _complain(f"{message}{end} See {path} --help", _USAGE)
         case SystemExit(code=int(code)):
             return code
         case Llm2wsError() if code := _code(exc):
@@ -209,7 +210,7 @@ _policy = click.option(
 )
 @click.option("--model", metavar="NAME", help="The model, as its server calls it.")
 @click.option("--system", metavar="TEXT", help="The system prompt.")
-@click.option("--temperature", type=_Number(), metavar="N", help="How freely the model writes.")
+@click.option("--temperature", type=_Number(min=0), metavar="N", help="How freely the model writes.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer.")
 @click.option(
     "--speech", default="", metavar="NAME|URL", help="What speaks: a name, a dialect, a .toml of one, a ws:// address."

@@ -357,6 +357,7 @@ def test_help(tmp_path: Path, args: list[str]) -> None:
     done = run([*args, "--help"], cwd=tmp_path)
     assert done.code == 0
     assert b"Usage: llm2ws" in done.stdout
+    assert b"None" not in done.stdout  # a bound that there is none of
 
 
 def test_without_a_command_its_help_is_shown_in_lines(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ FAULTS = [
     Fault("unknown command", ["sya"], 2, r"No such command 'sya'\..*See llm2ws --help"),
     Fault("unknown flag", ["say", "x", "--polcy", "word"], 2, r"No such option '--polcy'.*--policy.*See llm2ws say --help"),
     Fault("unknown value", ["say", "x", "--policy", "y"], 2, r"'--policy': 'y' is not one of 'token', .*See llm2ws say --help"),
+    Fault("too much", ["say", "x", "y"], 2, r"unexpected extra argument \(y\)\. See llm2ws say --help"),
+    Fault("below zero", ["say", "x", "--temperature", "-1"], 2, r"'--temperature': -1.* is not in the range x>=0\. See"),
     Fault("no number", ["say", "x", "--temperature", "nan"], 2, r"'--temperature': nan is no number .*See llm2ws say --help"),
     Fault("too many samples", ["say", "x", "--rate", "99999999999"], 2, r"'--rate': 99999999999 is not in the range"),
     Fault("two texts", ["explain", "x", "-f", "s.toml"], 2, r"TEXT and --file are two texts: give one", files=setting("")),
