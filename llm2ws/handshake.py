@@ -106,7 +106,7 @@ def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) 
         case TimeoutError():
             what, hint, retry_s = f"did not answer within {open_s:g} s", "look at the address and the network", 1.0
         case socket.gaierror():
-            what, hint = f"host {parts.hostname} is not known", "look at url"
+            what, hint = f"host {parts.hostname} is not known", "look at url and the network"
         case ConnectionRefusedError():
             what, hint, retry_s = "nothing listens there", "start the endpoint or look at url", 0.5
         case ConnectionResetError() | BrokenPipeError():
