@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
-from collections.abc import AsyncGenerator, Iterable
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterable
 from typing import Protocol
 
 from ..errors import SourceError
@@ -21,11 +22,34 @@ async def from_text(text: str) -> AsyncGenerator[str, None]:
 
 
 async def from_iterable(items: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Texts from a plain iterable or generator. Each step is taken in a thread, so a slow one holds up nothing else."""
+    """Texts from a plain iterable or generator. Each step is taken in a thread, so a slow one holds up nothing else.
+
+    A generator that is left before its end is closed, in a thread too: as soon as the step that it is at is over.
+    """
     iterator = iter(items)
     end = object()
-    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
-        yield item  # type: ignore[misc]  # what is not `end` is a str
+    step, left = threading.Lock(), threading.Event()
+
+    def take() -> object:
+        with step:
+            item = next(iterator, end)
+        if left.is_set():
+            close()
+        return item
+
+    def close() -> None:
+        if isinstance(iterator, Generator) and step.acquire(blocking=False):  # else the step closes it, when it is over
+            try:
+                iterator.close()
+            finally:
+                step.release()
+
+    try:
+        while (item := await asyncio.to_thread(take)) is not end:
+            yield item  # type: ignore[misc]  # what is not `end` is a str
+    finally:
+        left.set()
+        asyncio.get_running_loop().run_in_executor(None, close)  # not waited for: nobody knows how long it takes
 
 
 async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, None]:

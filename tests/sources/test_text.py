@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -65,6 +66,47 @@ async def test_an_iterable_that_waits_does_not_stop_the_loop() -> None:
         yield asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "said"), loop).result()
 
     assert await taken(from_iterable(waits_for_the_loop())) == ["said"]
+
+
+async def test_a_generator_that_is_left_is_closed() -> None:
+    closed = threading.Event()
+
+    def words() -> Iterator[str]:
+        try:
+            yield from ("One ", "two.")
+        finally:
+            closed.set()
+
+    generator = words()  # held here, so that it is not closed as garbage
+    source = from_iterable(generator)
+    assert await anext(source) == "One "
+    await source.aclose()
+    assert await asyncio.to_thread(closed.wait, 20)
+
+
+async def test_a_generator_that_is_left_while_it_is_at_work_is_closed_after_that() -> None:
+    begun, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    yielded = []
+
+    def words() -> Iterator[str]:
+        begun.set()
+        assert go_on.wait(20)
+        try:
+            for word in ("One ", "two."):
+                yielded.append(word)
+                yield word
+        finally:
+            closed.set()
+
+    generator = words()
+    reader = asyncio.create_task(anext(from_iterable(generator)))
+    assert await asyncio.to_thread(begun.wait, 20)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader  # it does not wait for the step
+    go_on.set()
+    assert await asyncio.to_thread(closed.wait, 20)
+    assert yielded == ["One "]
 
 
 async def test_an_iterable_that_fails_is_not_the_end_of_a_text() -> None:
