@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from ..errors import LocalProtocolError
+from ..errors import ConfigError, LocalProtocolError
 from .aside import Aside
 
 __all__ = ["Inlet"]
@@ -18,6 +18,9 @@ class Inlet:
     """
 
     def __init__(self, max_items: int = 64) -> None:
+        """Raises ConfigError for no room at all."""
+        if max_items < 1:
+            raise ConfigError(f"max_items {max_items}: nothing could be put", hint="give 1 or more")
         self._items: asyncio.Queue[str | Aside | None] = asyncio.Queue(max_items + 1)
         self._room = asyncio.Semaphore(max_items)
         self._error: BaseException | None = None
@@ -25,7 +28,12 @@ class Inlet:
         self._closed = False
 
     async def put(self, item: str | Aside) -> None:
-        """Push some text. Raises LocalProtocolError after `end` or `fail`. After the turn is over it is dropped."""
+        """Push some text. After the turn is over it is dropped.
+
+        Raises LocalProtocolError after `end` or `fail`, and for what is no text, such as the None of an API's first chunk.
+        """
+        if not isinstance(item, str | Aside):
+            raise LocalProtocolError(f"put of a {type(item).__name__}", hint="an inlet takes str or Aside")
         await self._room.acquire()
         if self._ended or self._closed:
             self._room.release()

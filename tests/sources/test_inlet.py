@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llm2ws.errors import LocalProtocolError, SourceError
+from llm2ws.errors import ConfigError, LocalProtocolError, SourceError
 from llm2ws.sources.aside import Aside
 from llm2ws.sources.inlet import Inlet
 
@@ -49,6 +49,22 @@ async def test_the_end_fits_into_a_full_inlet() -> None:
     inlet.end()
 
     assert [item async for item in inlet] == ["One"]
+
+
+async def test_what_is_no_text_is_refused_and_is_not_the_end() -> None:
+    inlet = Inlet()
+    for item in (None, b"One", 1):
+        with pytest.raises(LocalProtocolError, match=f"put of a {type(item).__name__}: an inlet takes str or Aside"):
+            await inlet.put(item)  # type: ignore[arg-type]
+    await inlet.put("One")
+    inlet.end()
+    assert [item async for item in inlet] == ["One"]
+
+
+@pytest.mark.parametrize("max_items", [0, -1])
+def test_an_inlet_without_room_is_refused(max_items: int) -> None:
+    with pytest.raises(ConfigError, match=f"max_items {max_items}: nothing could be put: give 1 or more"):
+        Inlet(max_items)
 
 
 async def test_a_failure_comes_after_what_was_pushed_before_it() -> None:
