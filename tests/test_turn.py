@@ -368,6 +368,16 @@ async def test_a_source_of_the_wrong_type_is_named(item: object) -> None:
         assert await heard(conversation.turn(script("Next. "))) == "Next."
 
 
+async def test_what_is_no_source_is_named_before_anything_is_begun() -> None:
+    async def source() -> AsyncIterator[str]:
+        yield "Hello."
+
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        for wrong in ("Hello.", ["Hello."], source, None):
+            with pytest.raises(LocalProtocolError, match=rf"a {type(wrong).__name__} is no source: give from_text\("):
+                conversation.turn(wrong)  # type: ignore[arg-type]
+
+
 class Broken(Cleaner):
     def feed(self, text: str) -> list[Piece]:
         raise ZeroDivisionError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import replace
 
 from ..audio import AudioFormat
-from ..errors import ConfigError, ConnectFailed
+from ..errors import ConfigError, ConnectFailed, LocalProtocolError
 from ..pool import Endpoint, Pool
 from ..speech.pacing import AHEAD_S, Pace
 from ..speech.utterance import Resume
@@ -20,6 +20,7 @@ from .voicing import Voicing
 __all__ = ["SLOW_CONSUMER_S", "TOKEN_S", "Conversation"]
 
 SLOW_CONSUMER_S = 60.0
+_SOURCES = "give from_text(...) for a text, from_iterable(...) for other iterables, else an async generator, called"
 TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
 
 
@@ -89,7 +90,9 @@ class Conversation:
     def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
         """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
 
-        `pace`: who takes the audio, if not as usual in this conversation.
+        `pace`: who takes the audio, if not as usual in this conversation. Raises LocalProtocolError for what is no source.
         """
+        if not isinstance(source, AsyncIterable):
+            raise LocalProtocolError(f"a {type(source).__name__} is no source", hint=_SOURCES)
         voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
         return Turn(self._pool, voicing, source)
