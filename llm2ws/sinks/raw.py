@@ -73,8 +73,10 @@ class RawFile:
             if kind is None:
                 await self._empty()
         finally:
+            fd, self._fd = self._fd, -1  # a later write fails, and reaches no file that has the same number by then
+            self.seekable = self._waits = False
             if not isinstance(self._target, int):
-                os.close(self._fd)
+                os.close(fd)
 
     async def write(self, data: bytes) -> None:
         """Write audio. Raises SinkError for a full disk, a reader that has gone."""

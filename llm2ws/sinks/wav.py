@@ -41,6 +41,7 @@ class WavFile:
 
     async def __aenter__(self) -> Self:
         """Raises SinkError when it cannot be opened."""
+        self.n_bytes, self._begun = 0, False
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._file)
             if not self._file.holds:

@@ -132,6 +132,28 @@ async def test_a_full_disk() -> None:
         await write(Path("/dev/full"), AUDIO)
 
 
+async def test_what_is_written_too_late_is_refused_and_gets_into_no_other_file(tmp_path: Path) -> None:
+    async with RawFile(tmp_path / "out.raw") as file:
+        await file.write(b"audio")
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)  # most likely under the number that was closed
+    try:
+        for late in (b"late", AUDIO):
+            with pytest.raises(SinkError, match="it is closed"):
+                await file.write(late)
+    finally:
+        os.close(other)
+    assert (tmp_path / "out.raw").read_bytes() == b"audio"
+    assert (tmp_path / "other").read_bytes() == b""
+
+    read, write_end = os.pipe()
+    async with RawFile(write_end) as pipe:
+        pass
+    with pytest.raises(SinkError, match="it is closed"):
+        await pipe.write(b"late")
+    os.close(read)
+    os.close(write_end)
+
+
 async def test_a_closed_file_descriptor() -> None:
     read, write_end = os.pipe()
     os.close(read)

@@ -70,6 +70,16 @@ async def test_a_file_that_an_error_left_is_whole(tmp_path: Path) -> None:
         assert read.getnframes() == 24_000
 
 
+async def test_a_file_that_is_written_anew_is_whole(tmp_path: Path) -> None:
+    file = WavFile(tmp_path / "out.wav", AudioFormat())
+    for data in (b"older audio.", b"audio."):
+        async with file:
+            await file.write(data)
+    assert file.n_bytes == 6
+    with wave.open(str(tmp_path / "out.wav")) as read:
+        assert read.readframes(9) == b"audio."
+
+
 @pytest.mark.parametrize("kind", [RawFile, partial(WavFile, format=AudioFormat())], ids=["raw", "wav"])
 async def test_what_a_file_held_is_lost_to_audio_and_not_to_an_error_before_it(
     tmp_path: Path, kind: Callable[[Path], RawFile | WavFile]
