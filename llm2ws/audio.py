@@ -28,6 +28,8 @@ class AudioFormat:
     sample_rate_hz: int = 24_000
 
     def __post_init__(self) -> None:
+        if not isinstance(self.encoding, Encoding):
+            raise ConfigError(f"{self.encoding!r} is no Encoding", hint="give one, such as Encoding.MULAW")
         if self.sample_rate_hz <= 0:
             raise ConfigError(f"sample rate {self.sample_rate_hz}", hint="give samples a second, such as 24000")
 

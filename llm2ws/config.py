@@ -35,7 +35,7 @@ from .settings import (
     is_description,
 )
 
-__all__ = ["Loaded", "describe", "key_of", "load", "read_key", "read_toml", "sample"]
+__all__ = ["Loaded", "check_speech", "describe", "key_of", "load", "read_key", "read_toml", "sample"]
 
 PREFIX = "LLM2WS_"
 # Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
@@ -303,6 +303,12 @@ def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) 
                 del entry[key]
                 notes.append(f"{'.'.join(path)} is from .env: it is not given the key from {where}")
     return tuple(notes)
+
+
+def check_speech(origin: str, fields: Mapping[str, object]) -> None:
+    """Of a speech endpoint that code describes. Raises ConfigError, naming origin and field, for what is not of its type."""
+    for name, value in fields.items():
+        _checked(("speech", "", name), value, _Layer(origin, {}, {}), name)
 
 
 def read_key(path: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat
-from .config import VENDORS, key_of, read_toml
+from .config import VENDORS, check_speech, key_of, read_toml
 from .endpoints import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
@@ -70,6 +70,15 @@ async def connect(
 
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
+    texts = {"url": endpoint or "", "dialect": dialect, "voice": voice, "api_key": api_key or "", "ca_file": ca_file or ""}
+    check_speech("connect()", {**texts, "speed": speed, "silence_s": silence_s})
+    wanted: dict[str, tuple[type, object]] = {"format": (AudioFormat, format), "pace": (Pace, pace)}
+    wanted |= {"policy": (Policy, policy)} if policy is not None else {}
+    wanted |= {"limits": (Limits, limits)} if limits is not None else {}
+    for argument, (kind, value) in wanted.items():
+        if not isinstance(value, kind):
+            what = f"connect(): {argument}: a {type(value).__name__} is no {kind.__name__}"
+            raise ConfigError(what, hint=f"give one of {kind.__module__}")
     keys = {
         path[1]: Speech(api_key=Secret(os.environ[name]))
         for name, path in VENDORS.items()

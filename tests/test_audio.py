@@ -28,6 +28,12 @@ def test_a_rate_that_is_none_is_refused() -> None:
             AudioFormat(Encoding.LINEAR16, rate)
 
 
+def test_an_encoding_that_is_none_is_refused() -> None:
+    for encoding in ("mp3", "linear16"):
+        with pytest.raises(ConfigError, match=f"'{encoding}' is no Encoding: give one, such as"):
+            AudioFormat(encoding)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rate", [8_000, 24_000])
 def test_a_wav_of_linear16_is_read_by_others(rate: int) -> None:
     data = bytes(range(200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,15 @@ async def test_an_error_in_the_body_is_raised_as_it_is() -> None:
         ({"endpoint": "http://x.example"}, "WebSocket address"),
         ({"endpoint": "ws://x.example", "api_key": "k"}, "clear text"),
         ({"endpoint": "wss://x.example", "ca_file": "/nowhere/ca.pem"}, "ca.pem"),
+        ({"endpoint": 7}, r"connect\(\): url: expected str, got int"),
+        ({"voice": 7}, r"connect\(\): voice: expected str, got int"),
+        ({"speed": "fast"}, r"connect\(\): speed: expected float, got str"),
+        ({"speed": math.nan}, r"connect\(\): speed: expected float > 0"),
+        ({"silence_s": 0}, r"connect\(\): silence_s: expected float > 0"),
+        ({"format": "linear16"}, r"connect\(\): format: a str is no AudioFormat: give one of llm2ws\.audio"),
+        ({"policy": "sentence"}, r"connect\(\): policy: a str is no Policy: give one of llm2ws\.text\.fragments"),
+        ({"pace": "none"}, r"connect\(\): pace: a str is no Pace: give one of llm2ws\.speech\.pacing"),
+        ({"limits": 7}, r"connect\(\): limits: a int is no Limits: give one of llm2ws\.speech\.dialect"),
         ({"endpoint": "wss://x.example", "format": AudioFormat(Encoding.MULAW, 24_000)}, "8000, 16000"),
         ({"endpoint": "wss://x.example", "format": AudioFormat(Encoding.LINEAR16, 44_100)}, "24000"),
     ],
