@@ -6,6 +6,7 @@ Strongest first: flags, `LLM2WS_...` of the environment, vendors' own variables,
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
 import tomllib
@@ -87,8 +88,9 @@ def load(
     environ = os.environ if environ is None else environ
     layers = [_toml(path) for path in _files(config or environ.get("LLM2WS_CONFIG"), environ)]
     names = {path[1] for layer in layers for path in layer.values if len(path) > 2}
+    notes: list[str] = []
     if folder is not None and _is_file(dotenv := Path(folder, ".env")):
-        layers += _variables(_dotenv(dotenv), ".env", names)
+        layers += _variables(_dotenv(dotenv, notes), ".env", names)
     layers += _variables(environ, "the environment", names)
     layers.append(_Layer("the command line", dict(flags or {}), {}))
 
@@ -99,9 +101,9 @@ def load(
             name = layer.names.get(path, ".".join(path))
             _put(tree, path, _checked(path, value, layer, name))
             origins[path] = layer.origin
-    notes = _forget_strange_keys(tree, origins)
+    notes += _forget_strange_keys(tree, origins)
     _check_complete(origins)
-    return Loaded(msgspec.convert(tree, Settings, dec_hook=_secret), origins, notes)
+    return Loaded(msgspec.convert(tree, Settings, dec_hook=_secret), origins, tuple(notes))
 
 
 def _files(named: str | None, environ: Mapping[str, str]) -> list[Path]:
@@ -126,7 +128,7 @@ def _toml(path: Path) -> _Layer:
 def read_toml(path: Path, what: str) -> dict[str, object]:
     """What a TOML file holds; `what`: what else to name, for people. Raises ConfigError when it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}", hint=f"name {what}") from None
     except UnicodeDecodeError:
@@ -146,14 +148,17 @@ def _leaves(table: Mapping[str, object], path: Path_ = ()) -> Iterator[tuple[Pat
             yield here, value
 
 
-def _dotenv(path: Path) -> Mapping[str, str]:
-    from dotenv import dotenv_values  # 20 ms
+def _dotenv(path: Path, notes: list[str]) -> Mapping[str, str]:
+    """What it sets. A line that sets nothing may be meant for another program: it is left out, and that is noted."""
+    from dotenv.parser import parse_stream  # 20 ms
 
     try:
-        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+        bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {getattr(exc, 'strerror', None) or 'not UTF-8 text'}", hint="mend or remove it") from None
-    return {name: value for name, value in values.items() if value is not None}
+    wrong = [binding.original.line for binding in bindings if binding.error]
+    notes += [f".env: line {line} is left out: write NAME=value, with both quotes or none" for line in wrong]
+    return {one.key: one.value for one in bindings if one.key is not None and one.value is not None}
 
 
 def _variables(environ: Mapping[str, str], origin: str, names: set[str]) -> list[_Layer]:
@@ -215,7 +220,7 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
     if _is_table(path):
         if isinstance(value, Mapping):
             return {}
-        raise ConfigError(f"{layer.origin}: {name}: expected a table", hint=f"write [{'.'.join(path)}]")
+        raise ConfigError(f"{layer.origin}: {name}: expected a table", hint=f"write {_header(path, layer)}")
     kind = _kind_at(path)
     if kind is None:
         raise ConfigError(f"{layer.origin}: {name}: no such setting", hint=_nearest(path, layer))
@@ -230,8 +235,19 @@ def _checked(path: Path_, value: object, layer: _Layer, name: str) -> object:
     raise ConfigError(f"{layer.origin}: {name}: {wrong[0].lower()}{wrong[1:]}", hint=_kind_of(path))
 
 
+def _header(path: Path_, layer: _Layer) -> str:
+    """How a table is begun in that layer."""
+    if path[-1] in (_fields_at(path) or ()):
+        path = path[:-1]  # a setting of an entry, and not the name of one
+    if _fields_at((*path, "<name>")):
+        path = (*path, "<name>")
+    return f"{PREFIX}{'__'.join(path).upper()}__..." if layer.words else f"[{'.'.join(path)}]"
+
+
 def _kind_of(path: Path_) -> str:
     kind = _bare(_kind_at(path))
+    if kind is bool:
+        return "write true or false"
     if typing.get_origin(kind) is tuple:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is Literal:
@@ -251,7 +267,12 @@ def _nearest(path: Path_, layer: _Layer) -> str:
     right = ".".join((*table, close[0])) if close else ""
     if right and layer.words:
         right = PREFIX + right.upper().replace(".", "__")
-    return f"did you mean {right}?" if right else f"known here: {', '.join(known)}"
+    if right:
+        return f"did you mean {right}?"
+    meant = next((name for name in known if layer.words and key.startswith(f"{name}_") and _is_table((*table, name))), "")
+    if meant:
+        return f"two underscores are between the parts of a name: {PREFIX}{'__'.join((*table, meant)).upper()}__..."
+    return f"known here: {', '.join(known)}"
 
 
 def _secret(kind: type, value: object) -> object:
@@ -285,7 +306,7 @@ def _put(tree: dict[str, object], path: Path_, value: object) -> None:
         tree[path[-1]] = value
 
 
-def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) -> tuple[str, ...]:
+def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) -> list[str]:
     """A `.env` that came with somebody's folder must not send a key of yours to an address of its own."""
     notes = []
     for path in [path for path, origin in origins.items() if path[-1] in ("url", "base_url", "dialect") and origin == ".env"]:
@@ -302,7 +323,7 @@ def _forget_strange_keys(tree: Mapping[str, object], origins: dict[Path_, str]) 
             if key in entry and (where != ".env" or key == "api_key_file"):
                 del entry[key]
                 notes.append(f"{'.'.join(path)} is from .env: it is not given the key from {where}")
-    return tuple(notes)
+    return notes
 
 
 def check_speech(origin: str, fields: Mapping[str, object]) -> None:

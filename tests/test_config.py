@@ -84,6 +84,26 @@ def test_dot_env_is_read_only_where_it_is_asked_for(tmp_path: Path, monkeypatch:
     assert config.load(environ={}, folder=".").settings.log == "error"
 
 
+def test_what_editors_and_shells_put_into_dot_env(tmp_path: Path) -> None:
+    lines = [
+        "\ufeffexport LLM2WS_TEXT__MAX_CHARS = '100' # the longest",
+        "run this",
+        'LLM2WS_TEXT__LANGUAGE="de"',
+        'LLM2WS_LOG="error',
+    ]
+    (tmp_path / ".env").write_bytes("\r\n".join(lines).encode())
+    loaded = config.load(environ={}, folder=str(tmp_path))
+    assert (loaded.settings.text.max_chars, loaded.settings.text.language, loaded.settings.log) == (100, "de", "warning")
+    assert loaded.notes == tuple(
+        f".env: line {line} is left out: write NAME=value, with both quotes or none" for line in (2, 4)
+    )
+
+
+def test_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes("\ufeff[text]\r\nmax_chars = 100\r\n".encode())
+    assert load(str(tmp_path / "s.toml")).text.max_chars == 100
+
+
 def test_entries_have_any_name_and_the_environment_finds_them(toml: Callable[[str], str]) -> None:
     file = toml("[speech.my-Voice]\nvoice = 'a'\n[speech.my-Voice.limits]\nchars_per_speak = 7\n[speech.bare]")
 
@@ -123,7 +143,10 @@ def test_a_vendors_variable_is_weaker_than_ours(canary: Callable[[], str]) -> No
         ("[text]\nmax_chars = 3", "text.max_chars: expected int >= 20: it sets the longest fragment"),
         ("[text]\npolicy = 'x'", 'text.policy: invalid enum value: give one of "", token, word, clause-first, sentence'),
         ("text = 3", "text: expected a table: write [text]"),
-        ("[speech]\nvoice = 'a'", "speech.voice: expected a table: write [speech.voice]"),
+        ("[speech]\nvoice = 'a'", "speech.voice: expected a table: write [speech.<name>]"),
+        ("[speech]\nmine = 'a'", "speech.mine: expected a table: write [speech.mine]"),
+        ("[[llm]]\nkind = 'echo'", "llm: expected a table: write [llm.<name>]"),
+        ("[server]\ninsecure = 'yes'", "server.insecure: expected bool, got str: write true or false"),
         ("[[text]]\n", "text: expected a table: write [text]"),
         ("[voices.alloy]\nspeech = 'local'", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
         ("[voices.alloy]", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
@@ -145,6 +168,12 @@ def test_a_mistake_in_the_file_is_named(toml: Callable[[str], str], text: str, m
     [
         ("LLM2WS_TEXT__MAXCHARS", "200", "no such setting: did you mean LLM2WS_TEXT__MAX_CHARS?"),
         ("LLM2WS_TEXT__MAX_CHARS", "many", "expected int, got str: it sets the longest fragment"),
+        ("LLM2WS_LLM__MODEL", "m", "expected a table: write LLM2WS_LLM__<NAME>__..."),
+        (
+            "LLM2WS_TEXT_MAX_CHARS",
+            "200",
+            "no such setting: two underscores are between the parts of a name: LLM2WS_TEXT__...",
+        ),
         ("LLM2WS_LOGS", "info", "no such setting: did you mean LLM2WS_LOG?"),
     ],
 )
