@@ -173,10 +173,12 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for name, entry in self._entries.items():
-                self._keys[name] = key_of(entry)
+                self._keys[name] = key = key_of(entry).strip()
+                if not key.isprintable():  # it is sent in a line of its own
+                    raise ConfigError(f"the key for {name} holds a character that no key has", hint="set it again")
                 if is_description(entry.dialect):
                     self._dialects[entry.dialect] = _described(entry.dialect)
-                elif entry.dialect != LOCAL and not entry.url and not self._keys[name]:
+                elif entry.dialect != LOCAL and not entry.url and not key:
                     account = ACCOUNTS.get(entry.dialect, entry.dialect)
                     variable = next(of for of, path in VENDORS.items() if path[:2] == ("speech", account))
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")

@@ -38,6 +38,18 @@ async def test_a_url_of_ones_own_with_a_key_that_is_named(canary: Callable[[], s
             assert speech.connections == 1
 
 
+async def test_a_key_that_came_with_the_end_of_its_line(canary: Callable[[], str]) -> None:
+    key = canary()
+    async with FaultySpeech(coding=CODING, key=key) as speech:
+        async with connect(speech.url, format=FORMAT, api_key=f" {key}\r\n") as conversation:
+            assert await spoken(conversation, "Hello.") == "Hello."
+        with pytest.raises(ConfigError, match=r"the key for .* holds a character that no key has: set it again") as caught:
+            async with connect(speech.url, api_key=f"{key}\r\nX-Other: {key}"):
+                pass
+        assert key not in str(caught.value)
+        assert speech.handshakes == 1
+
+
 async def test_a_vendors_key_is_not_sent_to_a_url_of_ones_own(
     canary: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
