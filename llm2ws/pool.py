@@ -13,11 +13,12 @@ import math
 import random
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from .connection import Connection, LinkEnded, Listener, Slot
 from .errors import ConfigError, ConnectFailed, LocalProtocolError
@@ -92,12 +93,20 @@ class Quota:
         return self._used[kind]
 
 
+class _Failure(NamedTuple):
+    """Why none could be opened: an error for each who waited for it. `retried`: that was tried for as long as it may."""
+
+    error: Callable[[], ConnectFailed]
+    retried: bool
+
+
 @dataclass(slots=True)
 class _Shelf:
     """The connections of one Endpoint."""
 
     connections: list[Connection] = field(default_factory=list)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failure: _Failure | None = None  # the last one
     quick_deaths: list[LinkEnded] = field(default_factory=list)
     leased_at: dict[Connection, float] = field(default_factory=dict)
     no_more_until: float = 0.0  # one more was refused while others were open
@@ -173,7 +182,7 @@ class Pool:
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
         shelf = self._shelf(endpoint)
-        async with shelf.opening:
+        async with self._opening(shelf, retry=True):
             if not any(connection.ended is None for connection in shelf.connections):
                 await self._open(endpoint, shelf, retry=True)
 
@@ -250,7 +259,7 @@ class Pool:
                 return connection.lease(listener)
             clearing = any(connection.clearing for connection in shelf.connections)
             if not clearing:
-                async with shelf.opening:
+                async with self._opening(shelf, retry=retry):
                     if any(connection.places for connection in shelf.connections if connection is not avoid):
                         continue  # opened by another turn, which then had no use for it
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
@@ -265,12 +274,28 @@ class Pool:
         share = self._share(endpoint.connections)
         if now < shelf.no_more_until or (share is not None and self._quota.used(endpoint.name) >= share):
             return None
-        async with shelf.opening:
-            try:
+        try:
+            async with self._opening(shelf, retry=False):
                 return await self._open(endpoint, shelf, retry=False)
-            except ConnectFailed:
-                shelf.no_more_until = now + NO_MORE_S
-                return None
+        except ConnectFailed:
+            shelf.no_more_until = now + NO_MORE_S
+            return None
+
+    @asynccontextmanager
+    async def _opening(self, shelf: _Shelf, *, retry: bool) -> AsyncIterator[None]:
+        """One is opened at a time. When that fails, it has failed for all who wait: each would wait for those before it."""
+        before = shelf.failure
+        async with shelf.opening:
+            failure = shelf.failure
+            if failure is not None and failure is not before and (failure.retried or not retry):
+                raise failure.error()
+            try:
+                yield
+            except ConnectFailed as exc:
+                # Not the error itself, whose traceback holds the turn.
+                error = partial(ConnectFailed, exc.what, hint=exc.hint, status=exc.status, retry_s=exc.retry_s)
+                shelf.failure = _Failure(error, retry)
+                raise
 
     async def _wait(self, until: float, endpoint: Endpoint, what: str, share: int | None) -> None:
         """Until one of `share` becomes free. `what`: in the plural. Raises ConnectFailed when nothing does in time."""

@@ -32,6 +32,14 @@ def ignore(event: Event) -> None:
     """A listener that wants nothing."""
 
 
+async def ended(slot: Slot) -> None:
+    """Say no more on a place, and wait until it is free."""
+    over = asyncio.Event()
+    slot.listener = lambda event: over.set() if isinstance(event, Ended) else None
+    slot.end()
+    await over.wait()
+
+
 async def speak(pool: Pool, where: Endpoint, last: Slot | None = None) -> Slot:
     """A turn from lease to end."""
     ended = asyncio.Event()
@@ -319,6 +327,45 @@ async def test_the_first_endpoint_that_can_be_had_is_taken() -> None:
         slot, where = await pool.lease(order, ignore)
         assert where is order[1]
         slot.end()
+
+
+def test_turns_that_begin_at_once_wait_for_one_try_and_not_for_each_others() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with FaultySpeech(coding=CODING) as silent, FaultySpeech(coding=CODING) as speech, Pool(connect_s=5.0) as pool:
+            silent.faults = Faults(handshake_s=math.inf)
+            order = [endpoint(silent, name="silent"), endpoint(speech)]
+            leased = await asyncio.gather(*(pool.lease(order, ignore) for _ in range(8)))
+            assert [where for _, where in leased] == [order[1]] * 8
+            assert 5.0 <= loop.time() < 6.0
+            with pytest.raises(ConnectFailed):  # who comes later tries for themselves
+                await pool.lease(order[:1], ignore)
+            assert silent.handshakes == 2
+            for slot, _ in leased:
+                slot.end()
+
+    run(main())
+
+
+async def test_what_was_tried_once_is_no_failure_of_who_may_try_for_longer() -> None:
+    async with FaultySpeech(coding=CODING) as busy, FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        busy.refusals.append(503)
+        one, other = endpoint(busy, name="busy"), endpoint(speech)
+        (_, first), (_, second) = await asyncio.gather(pool.lease([one, other], ignore), pool.lease([one], ignore))
+        assert (first, second) == (other, one)
+
+
+async def test_one_more_that_is_refused_is_asked_for_once() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        where = endpoint(speech, limits=Limits(chars_per_window=7))
+        slots = [(await pool.lease([where], ignore))[0] for _ in range(6)]
+        for slot in slots:
+            slot.speak("Hello. ")
+        await asyncio.gather(*(ended(slot) for slot in slots))
+        speech.refusals.extend([429] * 6)
+        again = await asyncio.gather(*(pool.lease([where], ignore) for _ in range(6)))
+        assert {slot.connection for slot, _ in again} == {slot.connection for slot in slots}
+        assert speech.handshakes == 7
 
 
 async def test_when_none_can_be_had_the_last_reason_is_told() -> None:
