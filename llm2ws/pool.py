@@ -14,7 +14,7 @@ import random
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -31,6 +31,8 @@ __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 CONNECT_S = 5.0  # for all tries together to open a connection
 WAIT_S = 10.0  # for a place, when all connections that are allowed are taken
 UNUSED_S = 120.0  # after its last turn was begun, a connection that is idle is closed, if it is not the newest
+FORGET_S = 600.0  # an endpoint that nobody used for so long is forgotten: each voice and speed of a client's choice is one
+FORGET_EACH_S = 60.0  # how often that is looked for
 NO_MORE_S = 30.0  # without trying to open one more, when that was refused and others are open
 QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
 QUICK_DEATHS = 3
@@ -102,9 +104,12 @@ class _Failure(NamedTuple):
 
 @dataclass(slots=True)
 class _Shelf:
-    """The connections of one Endpoint."""
+    """What is known of one Endpoint: its connections, and how it has failed."""
 
+    used_at: float  # last
     connections: list[Connection] = field(default_factory=list)
+    users: int = 0  # who wait for a place or a connection
+    breaker: Breaker = field(default_factory=Breaker)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: _Failure | None = None  # the last one
     quick_deaths: list[LinkEnded] = field(default_factory=list)
@@ -133,7 +138,7 @@ class Pool:
         self._replicas = replicas
         self._jitter = jitter
         self._shelves: dict[Endpoint, _Shelf] = {}
-        self._breakers: dict[Endpoint, Breaker] = {}
+        self._forget_at = 0.0
         self._quota = Quota()
         self._changed = asyncio.Event()  # a place or a connection became free somewhere
         self._tasks = asyncio.TaskGroup()
@@ -181,10 +186,10 @@ class Pool:
 
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
-        shelf = self._shelf(endpoint)
-        async with self._opening(shelf, retry=True):
-            if not any(connection.ended is None for connection in shelf.connections):
-                await self._open(endpoint, shelf, retry=True)
+        with self._shelf(endpoint) as shelf:
+            async with self._opening(shelf, retry=True):
+                if not any(connection.ended is None for connection in shelf.connections):
+                    await self._open(endpoint, shelf, retry=True)
 
     def connections(self, name: str) -> int:
         """How many connections are open under an endpoint's name."""
@@ -212,7 +217,8 @@ class Pool:
         while not self._quota.acquire(kind, share):
             await self._wait(give_up_at, endpoint, "turns", share)
         try:
-            slot = await self._place(endpoint, listener, last, avoid, give_up_at, retry=retry)
+            with self._shelf(endpoint) as shelf:
+                slot = await self._place(endpoint, shelf, listener, last, avoid, give_up_at, retry=retry)
         except BaseException:
             self._quota.release(kind)
             self._changed.set()
@@ -235,6 +241,7 @@ class Pool:
     async def _place(
         self,
         endpoint: Endpoint,
+        shelf: _Shelf,
         listener: Listener,
         last: Connection | None,
         avoid: Connection | None,
@@ -243,7 +250,6 @@ class Pool:
         retry: bool,
     ) -> Slot:
         loop = asyncio.get_running_loop()
-        shelf = self._shelf(endpoint)
         while True:
             self._close_spent(shelf)
             free = [connection for connection in shelf.connections if connection.places and connection is not avoid]
@@ -431,8 +437,33 @@ class Pool:
         """How much of an endpoint's limit this process may use; None for any number."""
         return None if limit is None else max(1, limit // self._replicas)
 
-    def _shelf(self, endpoint: Endpoint) -> _Shelf:
-        return self._shelves.setdefault(endpoint, _Shelf())
+    @contextmanager
+    def _shelf(self, endpoint: Endpoint) -> Iterator[_Shelf]:
+        """That of an endpoint which is being used."""
+        now = asyncio.get_running_loop().time
+        shelf = self._known(endpoint)
+        shelf.users += 1
+        try:
+            if now() >= self._forget_at:
+                self._forget_at = now() + FORGET_EACH_S
+                self._forget(now() - FORGET_S)
+            yield shelf
+        finally:
+            shelf.users -= 1
+            shelf.used_at = now()
+
+    def _known(self, endpoint: Endpoint) -> _Shelf:
+        return self._shelves.setdefault(endpoint, _Shelf(asyncio.get_running_loop().time()))
+
+    def _forget(self, used_after: float) -> None:
+        """Endpoints that nobody has used since: their connections are closed, then they are forgotten."""
+        for endpoint, shelf in list(self._shelves.items()):
+            if not shelf.users and shelf.used_at < used_after:
+                for connection in shelf.connections:
+                    if connection.idle:
+                        self._close(connection)
+                if not shelf.connections:
+                    del self._shelves[endpoint]
 
     def _breaker(self, endpoint: Endpoint) -> Breaker:
-        return self._breakers.setdefault(endpoint, Breaker())
+        return self._known(endpoint).breaker

@@ -297,6 +297,20 @@ async def test_an_idle_connection_makes_room_for_another_voice() -> None:
         assert pool.connections("test") == 1
 
 
+def test_voices_that_nobody_asks_for_any_more_keep_no_connections() -> None:
+    async def main() -> None:
+        async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+            usual = await speak(pool, endpoint(speech))
+            for minute in range(60):
+                await speak(pool, endpoint(speech, voice=f"aura-{minute}"))
+                assert pool.connections("test") <= 13
+                if minute % 9 == 0:
+                    assert (await speak(pool, endpoint(speech))).connection is usual.connection
+                await asyncio.sleep(60.0)
+
+    run(main())
+
+
 async def test_a_hundred_turns_at_once_share_a_few_connections() -> None:
     async with FaultySpeech(coding=CODING, limits=Enforced()) as speech, Pool() as pool:
         where = endpoint(speech, connections=4)
