@@ -23,12 +23,11 @@ class Group:
 
     format: AudioFormat
     texts: list[Text] = field(default_factory=list)
-    said: int = 0  # of `texts`, sent on the present carrier
+    said: int = 0  # of `texts`, sent on the present connection
     chars: int = 0  # of all `texts`
     closed: bool = False  # takes no more text: it was flushed once
-    flushed: bool = False  # on the present carrier
+    flushed: bool = False  # on the present connection
     acked: bool = False
-    carrier: int = 0
     received: int = 0  # bytes, whole samples
     odd: bytes = b""  # half a sample
     held: list[bytes] = field(default_factory=list)  # waits for earlier groups

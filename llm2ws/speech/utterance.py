@@ -2,8 +2,6 @@
 
 The unit is the *group*: the Speaks under one Flush. An endpoint acknowledges groups, audio is released in their order, and a
 group whose connection is lost is said again, exactly its Speaks and its Flush.
-
-A *carrier* is a place on a connection that says groups of this turn, numbered by the caller. Usually there is one.
 """
 
 from __future__ import annotations
@@ -95,15 +93,14 @@ class Utterance:
             return None
         return self._backlog.texts[0].text
 
-    def say(self, carrier: int = 0) -> str:
-        """Take the text that `peek` showed: it is being sent on this carrier."""
+    def say(self) -> str:
+        """Take the text that `peek` showed: it is being sent."""
         group = self._current()
         if group is None:
             group = Group(self._format)
             self._groups.append(group)
         if group.said == len(group.texts):
             group.add(self._backlog.pop())
-        group.carrier = carrier
         group.said += 1
         text = group.texts[group.said - 1]
         self.said_chars += len(text.text)
@@ -201,9 +198,9 @@ class Utterance:
 
     # Audio in
 
-    def received(self, data: bytes, carrier: int = 0) -> list[Released]:
-        """Audio came on a carrier: it is of the oldest group there. Gives what may be handed out now."""
-        group = self._speaking(carrier)
+    def received(self, data: bytes) -> list[Released]:
+        """Audio came: it is of the oldest group. Gives what may be handed out now."""
+        group = self._speaking()
         if group is None or not (data := group.whole(data)):
             return []
         if group.repeat is not None:
@@ -214,12 +211,12 @@ class Utterance:
             return []
         return self._release(group, [data])
 
-    def timed(self, words: Iterable[Word], carrier: int = 0, *, from_here: bool = False) -> list[Released]:
+    def timed(self, words: Iterable[Word], *, from_here: bool = False) -> list[Released]:
         """When words are spoken, of what `received` takes: counted from the start of the endpoint's context, or `from_here`.
 
         Gives what may be handed out now.
         """
-        group = self._speaking(carrier)
+        group = self._speaking()
         if group is None:
             return []
         group.timed(words, from_here=from_here)
@@ -229,9 +226,9 @@ class Utterance:
             self.seconds_per_char = group.marks[-1].end_s / group.marks[-1].end
         return []
 
-    def acked(self, carrier: int = 0) -> list[Released]:
-        """All audio of the oldest flushed group on a carrier has come. Gives what may be handed out now."""
-        group = next((g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked), None)
+    def acked(self) -> list[Released]:
+        """All audio of the oldest flushed group has come. Gives what may be handed out now."""
+        group = next((g for g in self._groups if g.flushed and not g.acked), None)
         if group is None:
             return []
         joined = [] if group.repeat is None else self._join(group, group.repeat.finish())
@@ -242,19 +239,19 @@ class Utterance:
             self.seconds_per_char += weight * (group.received_s / group.chars - self.seconds_per_char)
         return joined + self._release_acked()
 
-    def ended(self, carrier: int = 0) -> list[Released]:
-        """The endpoint has spoken all that a carrier was given, with no ack for each group."""
+    def ended(self) -> list[Released]:
+        """The endpoint has spoken all that it was given, with no ack for each group."""
         joined: list[Released] = []
         for group in self._groups:
-            if group.carrier == carrier and group.said == len(group.texts):
+            if group.said == len(group.texts):
                 if group.repeat is not None:
                     joined += self._join(group, group.repeat.finish())
                 group.settle()
         return joined + self._release_acked()
 
-    def refused(self, carrier: int = 0) -> None:
-        """The newest Flush on a carrier was not carried out: its text joins the next group."""
-        groups = [g for g in self._groups if g.carrier == carrier and g.flushed and not g.acked]
+    def refused(self) -> None:
+        """The newest Flush was not carried out: its text joins the next group."""
+        groups = [g for g in self._groups if g.flushed and not g.acked]
         if not groups:
             return
         group = groups[-1]
@@ -267,21 +264,21 @@ class Utterance:
             group.chars += later.chars
             del self._groups[at + 1]
 
-    def _speaking(self, carrier: int) -> Group | None:
-        """The group that a carrier now gives audio of: the oldest one there."""
+    def _speaking(self) -> Group | None:
+        """The group of which audio comes now: the oldest one."""
         for group in self._groups:
-            if group.carrier == carrier and not group.acked:
+            if not group.acked:
                 return group
         return None
 
     # Said again
 
-    def lost(self, carrier: int = 0) -> bool:
-        """A carrier is gone: what it had not finished is to be said again, exactly its Speaks and its Flush.
+    def lost(self) -> bool:
+        """The connection is gone: what it had not finished is to be said again, exactly its Speaks and its Flush.
 
         False when a part of a group has been handed out and `Resume.FAIL` forbids to go on from there.
         """
-        unfinished = [group for group in self._groups if group.carrier == carrier and not group.acked]
+        unfinished = [group for group in self._groups if not group.acked]
         for group in unfinished:
             if (heard := group.split_heard()) is not None:
                 self._stretches.append(heard.stretch(self.seconds_per_char))
