@@ -6,7 +6,6 @@
     ├── SourceError              where the text comes from failed: an LLM, a file
     ├── SpeechError              the speech endpoint failed
     │   ├── ConnectFailed        no connection could be opened
-    │   ├── RemoteProtocolError  the endpoint broke its own protocol, or refused a message
     │   └── TurnLost             a turn could not be spoken to its end
     ├── LocalProtocolError       you called something in an order that makes no sense
     ├── SlowConsumerError        you took no audio for too long
@@ -22,7 +21,6 @@ __all__ = [
     "ConnectFailed",
     "Llm2wsError",
     "LocalProtocolError",
-    "RemoteProtocolError",
     "SinkError",
     "SlowConsumerError",
     "SourceError",
@@ -82,18 +80,6 @@ class ConnectFailed(SpeechError):
         super().__init__(what, hint=hint)
         self.status = status
         self.retry_s = retry_s
-
-
-class RemoteProtocolError(SpeechError):
-    """The endpoint sent something that its protocol does not allow, or refused a message of ours.
-
-    `code` and `reason` are those of the close frame, None and "" when there was none.
-    """
-
-    def __init__(self, what: str, *, hint: str = "", code: int | None = None, reason: str = "") -> None:
-        super().__init__(what, hint=hint)
-        self.code = code
-        self.reason = reason
 
 
 class TurnLost(SpeechError):

@@ -41,12 +41,12 @@ LIFE_SHARES = (0.90, 0.97)  # of a connection's life, at random, after which it 
 _log = logging.getLogger("llm2ws.pool")
 
 
-def backoff(first_s: float = 0.25, factor: float = 2.0, last_s: float = 8.0) -> Iterator[float]:
+def backoff() -> Iterator[float]:
     """How long to wait before each next try, in seconds."""
-    delay_s = first_s
+    delay_s = 0.25
     while True:
         yield delay_s
-        delay_s = min(delay_s * factor, last_s)
+        delay_s = min(2 * delay_s, 8.0)
 
 
 @dataclass(frozen=True, slots=True)

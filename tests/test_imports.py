@@ -19,7 +19,6 @@ PACKAGE = ROOT / "llm2ws"
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
 _SERVICE = (
-    "localspeech",
     "errors",
     "audio",
     "text",
@@ -50,8 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "log": ("errors", "journal"),
     "handshake": ("errors", "speech"),
     "connection": ("errors", "audio", "speech", "handshake"),
-    "breaker": (),
-    "pool": ("errors", "audio", "speech", "connection", "breaker"),
+    "pool": ("errors", "audio", "speech", "connection"),
     # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
     "turn": ("errors", "audio", "text", "speech", "pool", "connection", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),
@@ -82,7 +80,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
-PURE = ("errors", "audio", "text", "speech", "sources.sse", "breaker")
+PURE = ("errors", "audio", "text", "speech", "sources.sse")
 IMPURE_MODULES = {
     *("aiohttp", "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"),
     *(

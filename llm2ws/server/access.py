@@ -86,11 +86,11 @@ class Client:
         if not self._messages.take(1, _now()):
             raise _too_many(f"messages came faster than {self.limits.messages_per_s:g} a second: send them more slowly")
 
-    def check_text(self, text: str, param: str = "input") -> None:
-        """Raises Problem for a text that is too long, and when no speech is left for the client."""
+    def check_text(self, text: str) -> None:
+        """Raises Problem for an `input` that is too long, and when no speech is left for the client."""
         if len(text) > self.limits.text_chars:
-            message = f"{param} has more than {self.limits.text_chars} characters: send less at once"
-            raise Problem(400, message, code="string_above_max_length", param=param)
+            message = f"input has more than {self.limits.text_chars} characters: send less at once"
+            raise Problem(400, message, code="string_above_max_length", param="input")
         self.check_speech()
 
     def check_speech(self) -> None:

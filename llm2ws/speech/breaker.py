@@ -15,9 +15,8 @@ LONGEST_REST_S = 60.0
 class Breaker:
     """The health of one endpoint: closed (in use), open (resting), half-open (one turn may try)."""
 
-    def __init__(self, *, failures: int = FAILURES, rest_s: float = REST_S) -> None:
-        self._allowed = failures
-        self._first_rest_s = self._rest_s = rest_s
+    def __init__(self) -> None:
+        self._rest_s = REST_S
         self._failures = 0
         self._open_until: float | None = None
         self._trying = False
@@ -47,7 +46,7 @@ class Breaker:
     def succeeded(self) -> None:
         """A connection gave audio."""
         self._failures, self._open_until, self._trying = 0, None, False
-        self._rest_s = self._first_rest_s
+        self._rest_s = REST_S
 
     def failed(self, now: float) -> None:
         """It could not be reached, or hung up at once."""
@@ -55,5 +54,5 @@ class Breaker:
         if self._trying:  # after a rest: the next one is longer
             self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
         self._trying = False
-        if self._failures >= self._allowed:
+        if self._failures >= FAILURES:
             self._open_until = now + self._rest_s

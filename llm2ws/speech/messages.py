@@ -180,7 +180,6 @@ class Warned:
 class Scope(StrEnum):
     """How much a failure takes with it."""
 
-    MESSAGE = "message"
     CONTEXT = "context"  # one turn
     LINK = "link"  # the connection
 

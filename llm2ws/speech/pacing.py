@@ -92,10 +92,9 @@ class Gate(Protocol):
 class Pacing:
     """The listener's side of one turn. Times are monotonic seconds; positions are seconds of the turn's audio."""
 
-    def __init__(self, pace: Pace, *, ahead_s: float = AHEAD_S, dry_s: float = DRY_S) -> None:
+    def __init__(self, pace: Pace, *, ahead_s: float = AHEAD_S) -> None:
         self.pace = pace
         self._ahead_s = ahead_s
-        self._dry_s = dry_s
         self.handed_s = 0.0  # audio that has gone to whoever takes it
         self._dry_at: float | None = None  # when all of it has been heard, by the clock
         self._played: tuple[float, float] | None = None  # position reported, and when
@@ -304,7 +303,7 @@ class Pacing:
     def _due_in_s(self, utterance: Utterance, now: float) -> float:
         """How long the listener can do without the next group."""
         open_s = utterance.open_chars * utterance.seconds_per_char
-        spare_s = max(DRY_LEAST_S, self._dry_s * min(1.0, open_s / GROWN_S))
+        spare_s = max(DRY_LEAST_S, DRY_S * min(1.0, open_s / GROWN_S))
         return self.buffered_s(utterance, now) - self.flush_latency_s - spare_s
 
     def _waits_for_more(self, utterance: Utterance, now: float) -> bool:

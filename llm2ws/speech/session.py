@@ -50,6 +50,7 @@ __all__ = ["Counts", "Session"]
 
 # An endpoint may render a whole text before it sends the first byte; the slowest do that some seven times faster than speech.
 SECONDS_PER_OWED_CHAR = 0.01
+CLEAR_S = 1.0  # for the confirmation of an interruption
 UNKNOWN_KINDS = 32  # that are counted by name
 PROMPT_CHARS = 100  # a sentence: no more patience for less
 
@@ -73,9 +74,7 @@ class Session:
     `next_deadline`.
     """
 
-    def __init__(
-        self, dialect: Dialect, *, now: float, limits: Limits | None = None, silence_s: float = 10.0, clear_s: float = 1.0
-    ) -> None:
+    def __init__(self, dialect: Dialect, *, now: float, limits: Limits | None = None, silence_s: float = 10.0) -> None:
         self.counts = Counts()
         self.dialect = dialect
         self.limits = limits or dialect.limits
@@ -85,7 +84,6 @@ class Session:
         self._traits = dialect.traits
         self._governor = Governor(self.limits)
         self._silence_s = silence_s
-        self._clear_s = clear_s
         self._turns = Turns()
         self._acks = Acks()
         self._position = Position()
@@ -264,7 +262,7 @@ class Session:
         """When patience ends: for the confirmation of an interruption, or for what the endpoint owes. inf: it owes nothing."""
         if turn.state is State.CLEARING:
             # Longer where nobody else has to wait for it.
-            return turn.cancelled_at + (self._silence_s if self._traits.audio_has_ref else self._clear_s)
+            return turn.cancelled_at + (self._silence_s if self._traits.audio_has_ref else CLEAR_S)
         if turn.waiting_since is None:
             return math.inf
         # The more text it was given, the longer.

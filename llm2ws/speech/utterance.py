@@ -51,12 +51,11 @@ class Utterance:
         fmt: AudioFormat,
         *,
         exact: bool = False,
-        seconds_per_char: float = SECONDS_PER_CHAR,
         resume: Resume = Resume.SEAM,
         max_chars: int | None = None,
         group_s: float = GROUP_S,
     ) -> None:
-        self.seconds_per_char = seconds_per_char
+        self.seconds_per_char = SECONDS_PER_CHAR
         self.left_out_chars = 0  # of groups whose rest was given up (Resume.NEXT_GROUP)
         self.finished = False
         self.said_chars = 0
