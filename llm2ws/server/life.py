@@ -236,9 +236,10 @@ async def _exchange(daemon: Daemon, settings: Settings) -> None:
     if bool(settings.server.tls_cert_file) != bool(old.tls_cert_file):
         raise ConfigError("server.tls_cert_file: TLS cannot begin or end while it runs", hint="restart")
     access = Access(settings.server, daemon.access)
-    server_tls(settings.server)  # a bad one is not half loaded
-    service = Service(settings)
-    await service.__aenter__()
-    if daemon.tls is not None:
-        load_certificate(daemon.tls, settings.server)
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(Service(settings))
+        server_tls(settings.server)  # a bad one is not half loaded
+        if daemon.tls is not None:
+            load_certificate(daemon.tls, settings.server)
+        stack.pop_all()  # it is the daemon's now
     daemon.exchange(settings, service, access)

@@ -18,7 +18,8 @@ import pytest
 import trustme
 
 from llm2ws.errors import ConfigError
-from llm2ws.server.life import serve
+from llm2ws.server import life
+from llm2ws.server.life import running, serve
 from llm2ws.settings import Server, Settings
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
@@ -263,6 +264,27 @@ async def test_certificates_are_exchanged_while_it_runs(tmp_path: Path) -> None:
         daemon.signal(signal.SIGHUP)
         assert "no PEM certificate" in await daemon.line("settings were not reloaded")
         assert await served(daemon.url) == second
+
+
+async def test_a_certificate_that_is_written_while_settings_are_read_again(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    cert, other = ca.issue_cert("127.0.0.1"), ca.issue_cert("127.0.0.1")
+    path = tmp_path / "both.pem"
+    cert.private_key_and_cert_chain_pem.write_to_path(path)
+    settings = Settings(server=Server(listen="127.0.0.1:0", tls_cert_file=str(path)))
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    async with running(settings) as daemon:
+        before = asyncio.all_tasks()
+        reload = asyncio.create_task(life._exchange(daemon, settings))
+        await asyncio.sleep(0)  # its service is being started: half of the new certificate is there then
+        path.write_bytes(other.cert_chain_pems[0].bytes() + cert.private_key_pem.bytes())
+        with pytest.raises(ConfigError, match="no PEM certificate with its key"):
+            await reload
+        assert asyncio.all_tasks() <= before
+        _, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]), ssl=context)
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_readyz_says_no_while_it_drains(start: Start) -> None:
