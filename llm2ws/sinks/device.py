@@ -174,7 +174,8 @@ class Player:
             name = self._untried.pop(0)
             if name in _PROGRAMS:
                 if program := shutil.which(name):
-                    return await _Program.start(name, program, self._linear)
+                    with contextlib.suppress(OSError):  # it cannot be run here
+                        return await _Program.start(name, program, self._linear)
             elif device := _device(name, self._linear, self._report):
                 return device
         if self._wanted:

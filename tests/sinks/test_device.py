@@ -75,6 +75,8 @@ async def test_a_program_gets_linear16_and_the_rate(bin_folder: Path, tmp_path: 
 async def test_a_program_that_cannot_play_gives_way_and_nothing_is_lost(bin_folder: Path, tmp_path: Path) -> None:
     program(bin_folder, "pacat", "exit 1")
     program(bin_folder, "aplay", "head -c 100 >/dev/null; exit 1")
+    (bin_folder / "pw-play").write_bytes(b"\x7fELF of another machine")
+    (bin_folder / "pw-play").chmod(0o755)
     program(bin_folder, "ffplay", f"cat > {tmp_path}/heard")
     audio = os.urandom(FORMAT.bytes_for(0.4))
     async with Player(FORMAT, ahead_s=60.0) as player:
