@@ -109,13 +109,13 @@ async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, s
     _, entry = choose_speech(settings, name, of=of)
     fmt = audio_format(entry)
     where = "the embedded endpoint" if entry.dialect == LOCAL else _masked(entry.url) or f"{entry.dialect}'s own address"
-    since = asyncio.get_running_loop().time()
+    since, try_s = asyncio.get_running_loop().time(), max(TRY_S, entry.connect_s)
     try:
-        async with asyncio.timeout(max(TRY_S, entry.connect_s)), Service(settings, speech=[name], llms=[]) as service:
+        async with asyncio.timeout(try_s), Service(settings, speech=[name], llms=[]) as service:
             await service.warm()
             took_s = asyncio.get_running_loop().time() - since
     except TimeoutError:
-        raise ConnectFailed(f"{where}: no answer within {TRY_S:g} s", hint="look at url and the network") from None
+        raise ConnectFailed(f"{where}: no answer within {try_s:g} s", hint="look at url and the network") from None
     return State.OK, f"{where}: open after {took_s:.2f} s ({fmt})", ""
 
 
@@ -153,7 +153,7 @@ def _server(settings: Settings) -> Iterator[Checked]:
         yield Checked("server", server.listen, State.FAILED, exc.what, exc.hint, exc)
         return
     who = f"with {len(server.keys)} client keys" if server.keys else "without client keys"
-    yield _listening(host, port, f"{'https' if tls else 'http'}, {who}")
+    yield _listening(server.listen, host, port, f"{'https' if tls else 'http'}, {who}")
     if not is_loopback(host) and not tls:
         hint = "set tls_cert_file, or put a proxy with a certificate in front"
         yield Checked("server", server.listen, State.WARNING, "without TLS: keys and texts can be read on their way", hint)
@@ -162,8 +162,7 @@ def _server(settings: Settings) -> Iterator[Checked]:
         yield Checked("server", server.listen, State.WARNING, what, "set hosts to the names and addresses that they use")
 
 
-def _listening(host: str, port: int, detail: str) -> Checked:
-    listen = f"{host}:{port}"
+def _listening(listen: str, host: str, port: int, detail: str) -> Checked:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import socket
@@ -19,8 +20,8 @@ from llm2ws.errors import ConfigError, SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.server.life import running
-from llm2ws.settings import Llm, Settings
-from llm2ws.testing import FaultySpeech
+from llm2ws.settings import Llm, Server, Settings, Speech
+from llm2ws.testing import Faults, FaultySpeech
 from tests.sources.asking import refusal
 from tests.sources.replay import End, Reply, json_reply, replay
 from tests.support import MS, Finished, child_environment, has_canary, run
@@ -182,6 +183,20 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     (tried,) = (one for one in found if one.kind == "llm")
     assert tried.state == module.State.FAILED
     assert "no answer within" in tried.detail
+
+
+async def test_a_speech_endpoint_is_waited_for_as_long_as_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRY_S", 0.1)
+    async with FaultySpeech() as speech:
+        speech.faults = Faults(handshake_s=math.inf)
+        found = await module.check(Settings(speech={"it": Speech(dialect="deepgram", url=speech.url, connect_s=0.3)}))
+    (tried,) = (one for one in found if one.kind == "speech")
+    assert "within 0.3 s" in tried.detail
+
+
+def test_an_address_is_named_as_it_was_set() -> None:
+    found = list(module._server(Settings(server=Server(listen="[::1]:0"))))
+    assert {one.name for one in found} == {"[::1]:0"}
 
 
 @pytest.mark.parametrize(
