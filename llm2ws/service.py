@@ -188,7 +188,9 @@ class Service:
             from .pool import Pool  # after the embedded endpoint, which loads them while it starts
 
             cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that
-            self._tls = {path: client_tls(path) for path in {entry.ca_file for entry in self._entries.values()} if path}
+            # Once: reading the authorities holds up all conversations for 20 ms.
+            authorities = {entry.ca_file for entry in self._entries.values() if entry.ca_file or _is_secure(entry)}
+            self._tls = {path: client_tls(path or None) for path in authorities}
             connect_s = max(entry.connect_s for entry in self._entries.values())
             replicas = self.settings.server.replicas
             self._pool = await stack.enter_async_context(Pool(replicas=replicas, connect_s=connect_s))
@@ -363,6 +365,11 @@ class Service:
             tls=self._tls.get(entry.ca_file),
             silence_s=entry.silence_s,
         )
+
+
+def _is_secure(entry: Speech) -> bool:
+    """Whether it is reached over TLS, as far as its settings tell."""
+    return entry.dialect != LOCAL and not entry.url.startswith("ws:")
 
 
 def _described(path: str) -> Callable[[Setup], Dialect]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.endpoints import LOCAL, choose_speech
@@ -112,6 +114,19 @@ async def test_the_embedded_endpoint_speaks_without_a_key() -> None:
         audio = b"".join([chunk async for chunk in turn.audio()])
     assert 0.3 < FORMAT.seconds(len(audio)) < 3.0
     assert any(audio)
+
+
+async def test_authorities_are_read_when_it_is_entered_and_not_with_each_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, file = trustme.CA(), tmp_path / "ca.pem"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(file)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    async with FaultySpeech(coding=CODING, tls=context) as speech, connect(speech.url, format=FORMAT) as conversation:
+        file.unlink()
+        assert await spoken(conversation, "Hello there.") == "Hello there."
 
 
 async def test_another_endpoint_takes_over() -> None:
