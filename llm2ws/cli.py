@@ -332,16 +332,13 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         flags[("log",)] = "info"
 
     def read() -> Loaded:
-        return load(flags=flags, config=config, folder=env_folder)
-
-    def reread() -> Settings:
-        loaded = read()
+        loaded = load(flags=flags, config=config, folder=env_folder)
         # Where nothing is said of it, a daemon logs each turn: nobody watches it otherwise.
         level = loaded.settings.log if ("log",) in loaded.origins else "info"
         configure(level, loaded.settings.log_format, lazy=False)
-        return loaded.settings
+        return loaded
 
-    settings, notes = reread(), read().notes
+    settings, _, notes = read()
     for line in notes:
         note(line)
 
@@ -357,7 +354,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
 
         def hang_up() -> None:
             with contextlib.suppress(asyncio.QueueFull):
-                hangups.put_nowait(reread)
+                hangups.put_nowait(lambda: read().settings)
 
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
