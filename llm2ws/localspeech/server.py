@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import logging
 import re
 import uuid
@@ -25,6 +24,7 @@ from websockets.typing import Subprotocol
 from ..errors import ConfigError, SpeechError
 from ..speech import deepgram_server as deepgram
 from ..speech.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
+from ..speech.dialect import is_loopback
 from .engine import Engine
 from .voices import Voice
 
@@ -67,7 +67,7 @@ class SpeechServer:
     ) -> None:
         if key is not None and not re.fullmatch("[!-~]+", key):  # what a header carries
             raise ConfigError("the speech endpoint's key is empty, or not plain ASCII without blanks", hint="give another")
-        if key is None and not insecure and not _is_loopback(host):
+        if key is None and not insecure and not is_loopback(host):
             raise ConfigError(
                 f"the speech endpoint would serve anyone who reaches {host}:{port}",
                 hint="set a key, listen on 127.0.0.1, or say that this is wanted with insecure",
@@ -366,16 +366,9 @@ async def _close(ws: ServerConnection, how: Violation) -> None:
         ws.transport.abort()
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_local_page(origin: str) -> bool:
     try:
-        return _is_loopback(urlsplit(origin).hostname or "")
+        return is_loopback(urlsplit(origin).hostname)
     except ValueError:
         return False
 
