@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from .sources.model import ModelSettings
     from .sources.stream import Shape
 
-__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "answer", "choose_llm", "llm_client", "model_settings"]
+__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "choose_llm", "llm_client", "model_settings"]
 
 
 class _Echo:
@@ -164,10 +163,3 @@ def llm_client(settings: Settings, llm: Llm) -> LlmClient:
     others = [choose_llm(settings, name)[1] for name in llm.failover]
     client = KINDS[llm.kind](llm)
     return Failover([client, *(KINDS[other.kind](other) for other in others)]) if others else client
-
-
-async def answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: one answer of what `KINDS` made, which is opened for it and closed after it."""
-    async with client, aclosing(client.answer(prompt)) as items:
-        async for item in items:
-            yield item

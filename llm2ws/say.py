@@ -210,7 +210,7 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: R
 
 def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
     """Who answers, in words, and the answer."""
-    from .llms import answer
+    from .sources.failover import one_answer
     from .sources.text import from_stream
 
     assert asked.prompt is not None
@@ -221,7 +221,7 @@ def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | 
     if not asked.prompt.strip():
         raise ConfigError("the prompt is empty", hint="give a text, or - for standard input")
     who, client = llm_client(asked, settings)
-    return who, answer(client, decoded(asked.prompt))
+    return who, one_answer(client, decoded(asked.prompt))
 
 
 def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:

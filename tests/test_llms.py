@@ -18,9 +18,10 @@ import pytest
 from llm2ws.check import settings_of, show
 from llm2ws.config import load
 from llm2ws.errors import ConfigError, SourceError
-from llm2ws.llms import KINDS, answer, choose_llm, llm_client
+from llm2ws.llms import KINDS, choose_llm, llm_client
 from llm2ws.server.life import running
 from llm2ws.settings import Llm, Secret, Server, Settings, Speech
+from llm2ws.sources.failover import one_answer
 from llm2ws.testing import FaultySpeech
 from tests.sources.replay import WHOLE, Reply, json_reply, read, replay, stream
 from tests.sources.triton import VLLM, Triton, triton
@@ -106,7 +107,7 @@ async def test_they_stand_in_for_each_other() -> None:
         }
         settings = Settings(llm=llms)
         client = llm_client(settings, choose_llm(settings, "relay")[1])
-        text, *_ = await read(answer(client, "Why?"))
+        text, *_ = await read(one_answer(client, "Why?"))
 
     assert text == "One. Two."
     assert len(http.requests) == 1

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .answer import Opened
 from .aside import Aside
-from .client import one_answer
 from .events import EventReader, Paragraphs, json_of
+from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Message, Prompt, conversation, without_system

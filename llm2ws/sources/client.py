@@ -7,7 +7,7 @@ import random
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -19,7 +19,7 @@ from .faults import no_answer
 from .model import ModelSettings, Vendor, resolve
 from .prompt import Prompt
 
-__all__ = ["Client", "one_answer"]
+__all__ = ["Client"]
 
 # Two threads that import what imports in a circle, as numpy does below tritonclient, get half of it: one at a time.
 _IMPORTING = threading.Lock()
@@ -125,10 +125,3 @@ class Client(ABC):
     @abstractmethod
     def _source_error(self, exc: Exception) -> SourceError:
         """What an exception of those kinds means."""
-
-
-async def one_answer(client: Client, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: a client that is opened for one answer and closed after it."""
-    async with client, aclosing(client.answer(prompt)) as items:
-        async for item in items:
-            yield item

@@ -12,7 +12,7 @@ from ..errors import SourceError
 from .aside import Aside
 from .prompt import Prompt
 
-__all__ = ["Failover", "LlmClient"]
+__all__ = ["Failover", "LlmClient", "one_answer"]
 
 _log = logging.getLogger("llm2ws.sources")
 
@@ -37,6 +37,13 @@ class LlmClient(Protocol):
 
     async def models(self) -> list[str] | None:
         """The names of the models that the server has; None: it has no list. Raises SourceError when it cannot be asked."""
+
+
+async def one_answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
+    """A source: a client that is opened for one answer and closed after it."""
+    async with client, aclosing(client.answer(prompt)) as items:
+        async for item in items:
+            yield item
 
 
 class Failover:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..errors import ConfigError
 from .answer import Opened
 from .aside import Aside
-from .client import one_answer
 from .events import EventReader, Paragraphs, json_of
+from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings
 from .openai import VENDOR, is_openai, make_sdk

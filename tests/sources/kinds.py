@@ -15,7 +15,8 @@ import pytest
 
 from llm2ws import Aside
 from llm2ws.sources.anthropic import AnthropicMessages
-from llm2ws.sources.client import Client, one_answer
+from llm2ws.sources.client import Client
+from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import ModelOptions, ModelSettings
 from llm2ws.sources.openai import OpenAIChat
 from llm2ws.sources.prompt import Prompt

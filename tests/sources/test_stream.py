@@ -18,7 +18,7 @@ from llm2ws import Aside
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.server.life import running
 from llm2ws.settings import Llm, Server, Settings, Speech
-from llm2ws.sources.client import one_answer
+from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import Endpoint, ModelOptions, ModelSettings
 from llm2ws.sources.prompt import Prompt
 from llm2ws.sources.stream import FRAMINGS, VENDOR, HttpStream, Shape, _Reader, at

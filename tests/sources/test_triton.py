@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from llm2ws import Aside
 from llm2ws.errors import ConfigError, SourceError
-from llm2ws.sources.client import one_answer
+from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import ModelOptions, ModelSettings
 from llm2ws.sources.prompt import Prompt
 from llm2ws.sources.stream import Shape
