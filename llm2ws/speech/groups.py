@@ -34,6 +34,7 @@ class Group:
     heard: Take | None = None  # what was handed out of it
     repeat: Repeat | None = None  # while it is said again, until it is known where that goes on
     announced: int = 0  # of `texts`
+    announced_chars: int = 0  # of these; a group may have thousands, and they are looked at with each read
     start_s: float = 0.0  # in the turn's audio
     # Where the endpoint tells when words are spoken; times count from the group's audio, and from the repeat's.
     marks: list[Mark] = field(default_factory=list)
@@ -87,14 +88,14 @@ class Group:
     def announce(self, until_s: float, seconds_per_char: float) -> list[Saying]:
         """The texts that begin in the turn's audio before `until_s`, and were not given yet."""
         sayings: list[Saying] = []
-        before = sum(len(text.text) for text in self.texts[: self.announced])
-        for text in self.texts[self.announced :]:
-            at_s = self.at_s(before, seconds_per_char)
+        while self.announced < len(self.texts):
+            at_s = self.at_s(self.announced_chars, seconds_per_char)
             if at_s >= until_s:
                 break
+            text = self.texts[self.announced]
             sayings.append(Saying(text.text, text.start, text.end, at_s))
-            before += len(text.text)
-        self.announced += len(sayings)
+            self.announced += 1
+            self.announced_chars += len(text.text)
         return sayings
 
     def at_s(self, chars: int, seconds_per_char: float) -> float:
@@ -132,6 +133,7 @@ class Group:
         del self.texts[:n]
         self.chars -= chars
         self.announced = max(0, self.announced - n)
+        self.announced_chars = max(0, self.announced_chars - chars)
         self.start_s += cut_s
         self.received -= n_bytes
         self.marks = [Mark(m.begin - chars, m.end - chars, m.start_s - cut_s, m.end_s - cut_s) for m in rest]
