@@ -13,15 +13,16 @@ import math
 import random
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from .connection import Connection, LinkEnded, Listener, Slot
+from .connection import Connection, Listener, Slot
 from .errors import ConfigError, ConnectFailed, LocalProtocolError
+from .shelf import Shelf
 from .speech.breaker import Breaker
 from .speech.dialect import Dialect, Limits
 from .speech.messages import Event, Failed, Scope
@@ -34,8 +35,6 @@ UNUSED_S = 120.0  # after its last turn was begun, a connection that is idle is 
 FORGET_S = 600.0  # an endpoint that nobody used for so long is forgotten: each voice and speed of a client's choice is one
 FORGET_EACH_S = 60.0  # how often that is looked for
 NO_MORE_S = 30.0  # without trying to open one more, when that was refused and others are open
-QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
-QUICK_DEATHS = 3
 LIFE_SHARES = (0.90, 0.97)  # of a connection's life, at random, after which it gets no new turn
 
 _log = logging.getLogger("llm2ws.pool")
@@ -95,28 +94,6 @@ class Quota:
         return self._used[kind]
 
 
-class _Failure(NamedTuple):
-    """Why none could be opened: an error for each who waited for it. `retried`: that was tried for as long as it may."""
-
-    error: Callable[[], ConnectFailed]
-    retried: bool
-
-
-@dataclass(slots=True)
-class _Shelf:
-    """What is known of one Endpoint: its connections, and how it has failed."""
-
-    used_at: float  # last
-    connections: list[Connection] = field(default_factory=list)
-    users: int = 0  # who wait for a place or a connection
-    breaker: Breaker = field(default_factory=Breaker)
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    failure: _Failure | None = None  # the last one
-    quick_deaths: list[LinkEnded] = field(default_factory=list)
-    leased_at: dict[Connection, float] = field(default_factory=dict)
-    no_more_until: float = 0.0  # one more was refused while others were open
-
-
 class Pool:
     """Connections that are spoken over, opened when they are needed and closed when the pool is left.
 
@@ -137,7 +114,7 @@ class Pool:
         self._wait_s = wait_s
         self._replicas = replicas
         self._jitter = jitter
-        self._shelves: dict[Endpoint, _Shelf] = {}
+        self._shelves: dict[Endpoint, Shelf] = {}
         self._forget_at = 0.0
         self._quota = Quota()
         self._changed = asyncio.Event()  # a place or a connection became free somewhere
@@ -187,7 +164,7 @@ class Pool:
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed. Raises like `lease`."""
         with self._shelf(endpoint) as shelf:
-            async with self._opening(shelf, retry=True):
+            async with shelf.opening(retry=True):
                 if not any(connection.ended is None for connection in shelf.connections):
                     await self._open(endpoint, shelf, retry=True)
 
@@ -241,7 +218,7 @@ class Pool:
     async def _place(
         self,
         endpoint: Endpoint,
-        shelf: _Shelf,
+        shelf: Shelf,
         listener: Listener,
         last: Connection | None,
         avoid: Connection | None,
@@ -265,7 +242,7 @@ class Pool:
                 return connection.lease(listener)
             clearing = any(connection.clearing for connection in shelf.connections)
             if not clearing:
-                async with self._opening(shelf, retry=retry):
+                async with shelf.opening(retry=retry):
                     if any(connection.places for connection in shelf.connections if connection is not avoid):
                         continue  # opened by another turn, which then had no use for it
                     if (opened := await self._open(endpoint, shelf, retry=retry)) is not None:
@@ -274,34 +251,18 @@ class Pool:
             until = loop.time() + self._wait_s if clearing else give_up_at
             await self._wait(until, endpoint, "connections", self._share(endpoint.connections))
 
-    async def _open_besides(self, endpoint: Endpoint, shelf: _Shelf) -> Connection | None:
+    async def _open_besides(self, endpoint: Endpoint, shelf: Shelf) -> Connection | None:
         """One more, because those that are free have used up their limits; None where no more are allowed."""
         now = asyncio.get_running_loop().time()
         share = self._share(endpoint.connections)
         if now < shelf.no_more_until or (share is not None and self._quota.used(endpoint.name) >= share):
             return None
         try:
-            async with self._opening(shelf, retry=False):
+            async with shelf.opening(retry=False):
                 return await self._open(endpoint, shelf, retry=False)
         except ConnectFailed:
             shelf.no_more_until = now + NO_MORE_S
             return None
-
-    @asynccontextmanager
-    async def _opening(self, shelf: _Shelf, *, retry: bool) -> AsyncIterator[None]:
-        """One is opened at a time. When that fails, it has failed for all who wait: each would wait for those before it."""
-        before = shelf.failure
-        async with shelf.opening:
-            failure = shelf.failure
-            if failure is not None and failure is not before and (failure.retried or not retry):
-                raise failure.error()
-            try:
-                yield
-            except ConnectFailed as exc:
-                # Not the error itself, whose traceback holds the turn.
-                error = partial(ConnectFailed, exc.what, hint=exc.hint, status=exc.status, retry_s=exc.retry_s)
-                shelf.failure = _Failure(error, retry)
-                raise
 
     async def _wait(self, until: float, endpoint: Endpoint, what: str, share: int | None) -> None:
         """Until one of `share` becomes free. `what`: in the plural. Raises ConnectFailed when nothing does in time."""
@@ -313,7 +274,7 @@ class Pool:
             taken = f"all {what} to {endpoint.name or endpoint.dialect.name} are in use ({share})"
             raise ConnectFailed(taken, hint="try again later, or raise the limit", status=429, retry_s=1.0) from None
 
-    async def _open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection | None:
+    async def _open(self, endpoint: Endpoint, shelf: Shelf, *, retry: bool) -> Connection | None:
         """A new connection; None when no more are allowed now."""
         self._check_entered()
         if not self._quota.acquire(endpoint.name, self._share(endpoint.connections)):
@@ -323,7 +284,7 @@ class Pool:
         breaker = self._breaker(endpoint)
         breaker.trying(loop.time())
         try:
-            self._check_deaths(shelf)
+            shelf.check_deaths()
             connection = await self._try_to_open(endpoint, shelf, retry=retry)
             try:
                 self._check_entered()  # it may have been left meanwhile, and would wait for this one until it ends
@@ -349,7 +310,7 @@ class Pool:
         if not self._entered:
             raise LocalProtocolError("the pool is not open", hint="use it with `async with`")
 
-    async def _try_to_open(self, endpoint: Endpoint, shelf: _Shelf, *, retry: bool) -> Connection:
+    async def _try_to_open(self, endpoint: Endpoint, shelf: Shelf, *, retry: bool) -> Connection:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + (self._connect_s if retry else 0.0)
         low, high = LIFE_SHARES
@@ -370,7 +331,7 @@ class Pool:
                 await asyncio.sleep(max(delay_s, exc.retry_s))
         raise AssertionError("backoff never ends")
 
-    async def _run(self, connection: Connection, endpoint: Endpoint, shelf: _Shelf) -> None:
+    async def _run(self, connection: Connection, endpoint: Endpoint, shelf: Shelf) -> None:
         """Keep a connection until it is over."""
         try:
             await connection.run()
@@ -382,34 +343,16 @@ class Pool:
             shelf.connections.remove(connection)
             shelf.leased_at.pop(connection, None)
             self._quota.release(endpoint.name)
-            self._judge(connection, endpoint, shelf)
+            shelf.judge(connection, asyncio.get_running_loop().time())
             self._changed.set()
 
-    def _judge(self, connection: Connection, endpoint: Endpoint, shelf: _Shelf) -> None:
-        """Draw the conclusions from how a connection ended."""
-        ended = connection.ended
-        if ended is None or ended.ours or ended.interrupted:
-            return  # an interruption that is not confirmed, before there can be audio, is no sign of bad health
-        if connection.audio_came or connection.age_s > QUICK_DEATH_S:
-            shelf.quick_deaths.clear()
-        else:
-            shelf.quick_deaths.append(ended)
-            self._breaker(endpoint).failed(asyncio.get_running_loop().time())
-
-    def _check_deaths(self, shelf: _Shelf) -> None:
-        """Backoff does not help against an endpoint that accepts and hangs up at once: that is an error by name."""
-        if len(shelf.quick_deaths) >= QUICK_DEATHS:
-            why = shelf.quick_deaths[-1].why
-            shelf.quick_deaths.clear()
-            raise ConnectFailed(f"the connection ended {QUICK_DEATHS} times without audio: {why.what}", hint=why.hint)
-
-    def _freed(self, shelf: _Shelf) -> None:
+    def _freed(self, shelf: Shelf) -> None:
         """A place may have become free."""
         if self._entered:
             self._close_spent(shelf)  # the one that a turn has left for a younger one
         self._changed.set()
 
-    def _close_spent(self, shelf: _Shelf) -> None:
+    def _close_spent(self, shelf: Shelf) -> None:
         """Connections that take no new turn are closed when they have none left; and those that nobody has needed lately.
 
         The newest stays, for whoever comes next.
@@ -438,7 +381,7 @@ class Pool:
         return None if limit is None else max(1, limit // self._replicas)
 
     @contextmanager
-    def _shelf(self, endpoint: Endpoint) -> Iterator[_Shelf]:
+    def _shelf(self, endpoint: Endpoint) -> Iterator[Shelf]:
         """That of an endpoint which is being used."""
         now = asyncio.get_running_loop().time
         shelf = self._known(endpoint)
@@ -452,8 +395,8 @@ class Pool:
             shelf.users -= 1
             shelf.used_at = now()
 
-    def _known(self, endpoint: Endpoint) -> _Shelf:
-        return self._shelves.setdefault(endpoint, _Shelf(asyncio.get_running_loop().time()))
+    def _known(self, endpoint: Endpoint) -> Shelf:
+        return self._shelves.setdefault(endpoint, Shelf(asyncio.get_running_loop().time()))
 
     def _forget(self, used_after: float) -> None:
         """Endpoints that nobody has used since: their connections are closed, then they are forgotten."""

@@ -49,7 +49,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "log": ("errors", "journal"),
     "handshake": ("errors", "speech"),
     "connection": ("errors", "audio", "speech", "handshake"),
-    "pool": ("errors", "audio", "speech", "connection"),
+    "shelf": ("errors", "speech", "connection"),
+    "pool": ("errors", "audio", "speech", "connection", "shelf"),
     # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
     "turn": ("errors", "audio", "text", "speech", "pool", "connection", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),

@@ -10,7 +10,8 @@ import pytest
 from llm2ws.audio import AudioFormat
 from llm2ws.connection import Slot
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
-from llm2ws.pool import QUICK_DEATHS, Endpoint, Pool, Quota, backoff
+from llm2ws.pool import Endpoint, Pool, Quota, backoff
+from llm2ws.shelf import QUICK_DEATHS
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import CloseIn
 from llm2ws.speech.deepgram_server import Limits as Enforced
