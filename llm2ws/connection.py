@@ -131,6 +131,7 @@ class Connection:
         self._to_write = asyncio.Event()
         self._writing = False  # the writer has messages in hand that are not sent yet
         self._on_change = on_change
+        self._free = session.places  # when it was last looked at
         life_s = session.limits.life_s
         self.spent_at = math.inf if life_s is None else session.opened_at + life_share * life_s  # takes no new turn then
         self._last_heard_at = session.opened_at
@@ -269,7 +270,8 @@ class Connection:
     def touch(self) -> None:
         """Send what the session has to say, and arm its timer."""
         self._send()
-        if self._on_change is not None and self.session.places:
+        free, self._free = self._free, self.session.places
+        if self._on_change is not None and self._free > free:
             self._on_change()
         deadline = self.session.next_deadline
         if deadline is None or self.ended is not None:

@@ -15,11 +15,13 @@ from llm2ws import connection as module
 from llm2ws.audio import AudioFormat
 from llm2ws.connection import Connection
 from llm2ws.errors import LocalProtocolError
+from llm2ws.speech.cartesia import Cartesia
 from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.dialect import Setup, Traits
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
+from tests.vendors.cartesia import CartesiaServer
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
@@ -81,6 +83,23 @@ async def test_a_turn_from_lease_to_end() -> None:
         assert (slot.live, connection.places, connection.audio_came) == (False, 1, True)
         slot.cancel()  # it is free: nothing happens
         assert speech.count(FlushIn) == 2
+
+
+async def test_a_change_is_told_when_a_place_becomes_free_and_not_with_each_message() -> None:
+    async with CartesiaServer(coding=CODING) as speech, asyncio.TaskGroup() as tasks:
+        events, changes = Events(), list[int]()
+        spoken = Cartesia(Setup(speech.url, "", FORMAT, "key"))
+        connection = await Connection.open(spoken, on_change=lambda: changes.append(connection.places))
+        tasks.create_task(connection.run())
+        slot = connection.lease(events)
+        assert connection.places == 9  # who waits for a turn of the account is not to be woken by what this one hears
+        for _ in range(50):
+            slot.speak("Hello. ")
+        slot.end()
+        await events.until(Ended)
+        await connection.aclose()
+    assert sum(isinstance(event, Audio) for event in events.all) > 10
+    assert changes == [10]
 
 
 async def test_after_cancel_nothing_but_cancelled_comes() -> None:
