@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .settings import Llm, Settings
 from .sources.aside import Aside
 from .sources.failover import Failover, LlmClient
-from .sources.prompt import Prompt, conversation
+from .sources.prompt import Prompt, conversation, question
 from .sources.text import echo
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class _Echo:
         """There is nothing to close."""
 
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        said = conversation(prompt)[-1].get("content")
-        return echo(said if isinstance(said, str) else "", tokens_per_s=self._tokens_per_s)
+        return echo(question(conversation(prompt)), tokens_per_s=self._tokens_per_s)
 
     async def models(self) -> list[str]:
         return []

@@ -113,6 +113,19 @@ async def test_they_stand_in_for_each_other() -> None:
     assert len(http.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Why is it?",
+        [{"role": "user", "content": [{"type": "text", "text": "Why is it?"}]}],
+        [{"role": "user", "content": "Why is it?"}, {"role": "assistant", "content": None, "tool_calls": []}],
+    ],
+)
+async def test_echo_answers_with_what_the_user_said_last_however_it_is_written(prompt: Any) -> None:
+    client = llm_client(Settings(), Llm(kind="echo", tokens_per_s=0.0))
+    assert "".join([str(item) async for item in one_answer(client, prompt)]) == "Why is it?"
+
+
 async def test_the_daemons_clients_ask_them_as_they_ask_openai() -> None:
     async with triton(Triton({"m": replace(VLLM, steps=["One. ", "Two."])})) as rpc, FaultySpeech() as speech:
         settings = Settings(

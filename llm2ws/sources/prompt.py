@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Message", "Prompt", "Request", "check_template", "conversation", "without_system"]
+__all__ = ["Message", "Prompt", "Request", "check_template", "conversation", "question", "without_system"]
 
 # One message of a conversation, such as {"role": "user", "content": "Hello"}; passed on as it is.
 Message = Mapping[str, object]
@@ -53,6 +53,11 @@ def without_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     return "\n\n".join(filter(None, system)), [message for message in messages if message.get("role") != "system"]
 
 
+def question(messages: Sequence[Message]) -> str:
+    """What the user said last, "" for nothing."""
+    return next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
+
+
 def _text(message: Message) -> str:
     """What a message says: its content is a text, or a list of parts, some of them pictures."""
     match message.get("content"):
@@ -94,11 +99,11 @@ class Request:
 
     def filled(self, messages: Sequence[Message], values: Mapping[str, object]) -> dict[str, object]:
         """The request for a conversation. `values`: what the other names stand for, None to leave them out."""
-        question = next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
+        prompt = question(messages)
         system, others = without_system(messages)
         # What has a place of its own is not said a second time.
         messages = others if "system" in self._used else list(messages)
-        given = {**values, "messages": messages, "prompt": question, "system": system or None}
+        given = {**values, "messages": messages, "prompt": prompt, "system": system or None}
         filled: dict[str, object] = _filled(self._body, given)
         return filled
 
