@@ -96,7 +96,7 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
     api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
-    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority, beside the system's")] = ""
     silence_s: Annotated[PositiveFloat, Meta(description="how long it may be silent while it owes audio")] = 10.0
     connect_s: Annotated[PositiveFloat, Meta(description="for all tries together to open a connection")] = 5.0
     connections: Annotated[Positive | None, Meta(description="how many may be open at once; less than the plan has")] = None
@@ -140,7 +140,7 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="as the server calls it; empty: a small one of the vendor's")] = ""
     api_key: Annotated[Secret, Meta(description="better in the environment or in api_key_file than here")] = Secret()
     api_key_file: Annotated[str, Meta(description="a file that holds the key alone")] = ""
-    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority")] = ""
+    ca_file: Annotated[str, Meta(description="a PEM file with a private certificate authority in place of the system's")] = ""
     system: Annotated[str, Meta(description="the system prompt")] = ""
     template: Annotated[
         str, Meta(description="a text with {prompt}, and perhaps {system}, that is asked instead; empty: the prompt as it is")
