@@ -341,6 +341,8 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
     settings, _, notes = read()
     for line in notes:
         note(line)
+    if env_folder is None and os.access(".env", os.R_OK):
+        note(".env is not read here: --env-folder . reads it")
 
     async def work() -> int:
         from .server.life import serve

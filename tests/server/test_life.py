@@ -363,3 +363,15 @@ def test_settings_that_cannot_be_right_are_known_at_the_start(tmp_path: Path, sp
     done = run(["serve", "--config", str(config)])
     assert (done.code, len(done.stderr.splitlines())) == (2, 1)
     assert why in done.stderr
+
+
+def test_a_dot_env_that_a_daemon_leaves_alone_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LLM2WS_SERVER__LISTEN=nowhere\n")
+    with start_process(["serve", "--listen", "127.0.0.1:0"], cwd=tmp_path) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == b"llm2ws: .env is not read here: --env-folder . reads it\n"
+        assert b"listening on" in child.stderr.readline()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0
+    done = run(["serve", "--env-folder", "."], cwd=tmp_path)
+    assert (done.code, done.stderr.partition(": not")[0]) == (2, "llm2ws: server.listen 'nowhere'")
