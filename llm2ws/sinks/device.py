@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ..audio import AudioFormat, Encoding, decode_alaw, decode_mulaw
-from ..errors import ConfigError, SinkError
+from ..errors import ConfigError, LocalProtocolError, SinkError
 from .wav import WavFile
 
 __all__ = ["DEVICES", "Player", "preload"]
@@ -110,16 +110,20 @@ class Player:
         finally:
             await self._output.close()
 
+    @property
+    def _opened(self) -> _Output:
+        if self._output is None:
+            raise LocalProtocolError("this player was not started", hint="use it with `async with`")
+        return self._output
+
     async def drain(self) -> None:
         """Wait until all that was written has been heard."""
-        assert self._output is not None
-        await self._output.drain()
+        await self._opened.drain()
 
     @property
     def name(self) -> str:
         """What plays: a device, a program, a file."""
-        assert self._output is not None
-        return self._output.name
+        return self._opened.name
 
     @property
     def audible(self) -> bool:
@@ -143,14 +147,14 @@ class Player:
 
     async def write(self, data: bytes) -> None:
         """Queue whole samples. Raises SinkError when the sound stops for good."""
-        assert self._output is not None
+        output = self._opened
         pcm = _DECODE[self._format.encoding](data)
         seconds = self._linear.seconds(len(pcm))
         if self._written_s < _FIRST_S:
             self._written.append(pcm)
         self._written_s += seconds
         try:
-            await self._output.write(pcm, self._ahead_s)
+            await output.write(pcm, self._ahead_s)
         except _Silent as exc:
             await self._start_again(exc)
 

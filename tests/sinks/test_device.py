@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llm2ws.audio import AudioFormat, Encoding, mulaw
-from llm2ws.errors import ConfigError, SinkError
+from llm2ws.errors import ConfigError, LocalProtocolError, SinkError
 from llm2ws.sinks.device import Player
 from tests.support import MS
 
@@ -51,6 +51,13 @@ async def test_a_device_reports_where_it_is_and_holds_back_who_writes() -> None:
     assert time.monotonic() - began >= 0.7, "it took less time than the audio lasts"
     assert positions[-1] == pytest.approx(0.8)
     assert all(one <= other for one, other in itertools.pairwise(positions))
+
+
+async def test_a_player_that_was_not_started_says_so() -> None:
+    player = Player(FORMAT, device="null")
+    for call in (player.write(bytes(2)), player.drain()):
+        with pytest.raises(LocalProtocolError, match="this player was not started: use it with `async with`"):
+            await call
 
 
 async def test_an_error_stops_it_at_once() -> None:
