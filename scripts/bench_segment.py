@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How well and how fast text is cut into sentences, beside other libraries; and whether the cost stays flat.
 
     scripts/bench segment [--characters 200000]

@@ -91,6 +91,7 @@ def test_bench_lists_what_there_is(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "startup" in done.stderr
+    assert "#!" not in done.stderr  # each with what its docstring says
 
 
 def seconds(path: Path) -> float:
