@@ -6,6 +6,7 @@ turn is spoken at a time. config/speech.toml shows all that there is to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -185,6 +186,9 @@ def _mistakes(it: _Description) -> Iterator[tuple[str, str]]:
         for place in sorted(places_in(template) - set(allowed)):
             where = key if key == "query" else f"send.{key}"
             yield where, f"{place} stands for nothing: write one of {', '.join(allowed)}"
+    for name, text in it.headers.items():
+        for place in sorted(set(re.findall(r"\{\w+\}", text)) - {_KEY}):
+            yield f"headers.{name}", f"{place} stands for nothing: only {_KEY} goes into a header"
     send, places = it.send, places_in(it.query, it.send)
     for key, place in (("encodings", "{encoding}"), ("rates_hz", "{sample_rate}")):
         if len(getattr(it.audio, key)) > 1 and place not in places:

@@ -216,6 +216,8 @@ PLACES = "{encoding}, {language}, {model}, {sample_rate}, {speed}, {voice}"
         ("send.speak", {"a": "Say {text}"}, "x.toml: send.speak: Say {text} stands for nothing"),
         ("send.end", {"a": "{text}"}, f"x.toml: send.end: {{text}} stands for nothing: write one of {PLACES}"),
         ("query.token", "{key}", "x.toml: query: {key} stands for nothing"),  # it would be seen in logs
+        ("headers.Auth", "Token {kee}", "x.toml: headers.Auth: {kee} stands for nothing: only {key} goes into a header"),
+        ("headers.Auth", "{key} {voice}", "x.toml: headers.Auth: {voice} stands for nothing"),
         ("query.sample_rate", None, 'x.toml: audio.rates_hz: there are several, so say where "{sample_rate}" goes'),
         ("audio.encodings.mulaw", "mu", 'x.toml: audio.encodings: there are several, so say where "{encoding}" goes'),
         ("send.flush", {"a": 1}, "x.toml: send: needs flush, or end if there is no flush"),
