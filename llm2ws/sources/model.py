@@ -146,7 +146,10 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
     try:
         tls = None if settings.ca_file is None else ssl.create_default_context(cafile=settings.ca_file)
     except OSError as exc:
-        raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror or 'no certificates in PEM'}") from exc
+        why = exc.strerror or "no certificates in PEM"
+        raise ConfigError(
+            f"ca_file {settings.ca_file}: {why}", hint="give a PEM file with the authority's certificate"
+        ) from exc
     return Endpoint(vendor, url, host if parts.port is None else f"{host}:{parts.port}", model, key, loopback, tls)
 
 

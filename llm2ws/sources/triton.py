@@ -54,7 +54,8 @@ class TritonModel(Client):
         try:
             self._ca = Path(settings.ca_file).read_bytes() if settings.ca_file else None
         except OSError as exc:
-            raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror}") from exc
+            hint = "give a PEM file with the authority's certificate"
+            raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror}", hint=hint) from exc
 
     def _load(self) -> tuple[type[Exception], ...]:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what is raised as well

@@ -164,7 +164,9 @@ def described(table: Mapping[str, object], name: str) -> Callable[[Setup], Descr
     except msgspec.ValidationError as exc:
         wrong, _, path = str(exc).replace("`", "").partition(" - at ")
         where = path.removeprefix("$").lstrip(".").replace("[...]", "")
-        raise ConfigError(f"{name}: {where}{': ' if where else ''}{wrong}") from None
+        raise ConfigError(
+            f"{name}: {where}{': ' if where else ''}{wrong}", hint="config/speech.toml shows all there is"
+        ) from None
     for key, what in _mistakes(it):
         raise ConfigError(f"{name}: {key}: {what}")
     traits = Traits(

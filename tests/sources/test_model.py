@@ -76,6 +76,7 @@ def test_what_cannot_be_right(settings: ModelSettings, message: str) -> None:
         resolve(settings, OPENAI)
 
     assert str(caught.value).startswith(message)
+    assert caught.value.hint
 
 
 def test_a_file_without_certificates(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ PLACES = "{encoding}, {language}, {model}, {sample_rate}, {speed}, {voice}"
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("adress", "x", "x.toml: Object contains unknown field adress"),
+        ("adress", "x", "x.toml: Object contains unknown field adress: config/speech.toml shows all there is"),
         ("url", None, "x.toml: Object missing required field url"),
         ("ping_s", 0, "x.toml: ping_s: Expected"),
         ("policy", "never", "x.toml: policy: Invalid enum value 'never'"),
