@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .sources.openai import openai_chat
     from .sources.responses import openai_responses
     from .sources.text import echo, from_iterable, from_text
+    from .speech.dialect import Limits
+    from .speech.pacing import Pace
+    from .text.fragments import Policy
     from .turn import Conversation, Outcome, Turn
 
 _HOME = {
@@ -36,9 +39,12 @@ _HOME = {
     "Conversation": "turn",
     "Encoding": "audio",
     "Inlet": "sources.inlet",
+    "Limits": "speech.dialect",
     "Llm2wsError": "errors",
     "Outcome": "turn",
+    "Pace": "speech.pacing",
     "Player": "sinks.device",
+    "Policy": "text.fragments",
     "RawFile": "sinks.raw",
     "SinkError": "errors",
     "SourceError": "errors",
@@ -61,9 +67,12 @@ __all__ = [
     "Conversation",
     "Encoding",
     "Inlet",
+    "Limits",
     "Llm2wsError",
     "Outcome",
+    "Pace",
     "Player",
+    "Policy",
     "RawFile",
     "SinkError",
     "SourceError",

@@ -78,7 +78,7 @@ async def connect(
     for argument, (kind, value) in wanted.items():
         if not isinstance(value, kind):
             what = f"connect(): {argument}: a {type(value).__name__} is no {kind.__name__}"
-            raise ConfigError(what, hint=f"give one of {kind.__module__}")
+            raise ConfigError(what, hint=f"give an llm2ws.{kind.__name__}")
     keys = {
         path[1]: Speech(api_key=Secret(os.environ[name]))
         for name, path in VENDORS.items()
