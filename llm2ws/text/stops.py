@@ -47,12 +47,21 @@ _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}
 _AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
 _WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
 _SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
+# A date as in Korea and Hungary, "2024. 5. 1.": up to one of its stops; and what comes behind that stop, or half of it.
+_DATE = re.compile(r"(?:^|\D)\d{4}(?P<month>\. \d{1,2}(?P<day>\. \d{1,2})?)?\Z")
+_AFTER_YEAR = re.compile(r"\d{1,2}(?:(?P<half>\.? ?\Z)|\. \d)")
+_AFTER_DAY = re.compile("[\uac00-\ud7a3]")
 _ROMAN = re.compile("[IVXLC]+")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
 _LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
 _ITEM_MARK = re.compile(r"(?<=\s)[-*•⁃]?[ ]?([0-9]{1,3}|[b-z])\Z")
 _BULLETS = re.compile(r"[\s\-*•⁃]*")
 _VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
+# Consonants of Thai and Lao; one open syllable of Bengali, Tamil, Telugu, Kannada or Malayalam, where it is an initial.
+_SHORT_THERE = re.compile(
+    "[\u0e01-\u0e2e\u0e81-\u0eae]{1,4}|[\u0985-\u09b9\u0b85-\u0bb9\u0c05-\u0c39\u0c85-\u0cb9\u0d05-\u0d39]"
+    "[\u0981-\u0983\u09be-\u09cc\u0bbe-\u0bcc\u0c00-\u0c03\u0c3e-\u0c4c\u0c82\u0c83\u0cbe-\u0ccc\u0d02\u0d03\u0d3e-\u0d4c]*"
+)
 _LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
 
 _TAG_OPENS = re.compile("[A-Za-z/!?]")
@@ -163,6 +172,8 @@ def _after_sure(view: View, at: int, tail: int) -> Verdict:
     text = view.text
     if text[tail] in "，、；：,;:・":
         return go_on(tail)
+    if view.origin >= 0 and text[at - 1 : at].isdigit() and _LIST_NUMBER.match(text, view.origin, at):
+        return go_on(tail)  # the Burmese "၁။"
     if _KANA.match(text, tail) and _CLOSER.search(text, at, tail):
         return go_on(tail)  # a quotation inside its sentence: 「…？」と
     return cut(tail, "a full stop of its script")
@@ -177,6 +188,8 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
         return go_on(gap)
     if kind == "sure" and text[gap] in "(¿¡“„«":
         return cut(place, "a full stop before an opening mark")
+    if text[at] == "." and text[at - 1].isdigit() and (date := _within_date(view, stop)) is not None:
+        return date
     lead = gap if text[gap].isalnum() else match_end(LEAD, text, gap, end)
     hold = Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT
     if lead >= end or (lead + 1 >= end and text[lead].islower()):
@@ -206,6 +219,20 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     ):
         return _by_next_word(view, stop, kind, lead)
     return cut(place, "a full stop before a capital")
+
+
+def _within_date(view: View, stop: _Stop) -> Verdict | None:
+    text, start, gap = view.text, view.start, stop.gap
+    date = _DATE.search(text[max(start, stop.at - 13) : stop.at])
+    if date is None:
+        return None
+    if date["month"]:
+        goes_on = _AFTER_DAY.match(text, gap) is not None if date["day"] else text[gap].isdigit()
+        return go_on(gap) if goes_on else None
+    rest = _AFTER_YEAR.match(text[gap : min(view.end, gap + 5)])
+    if rest is None:
+        return None
+    return go_on(gap) if rest["half"] is None else wait(stop.place)
 
 
 def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
@@ -287,8 +314,8 @@ def _kind(view: View, at: int) -> _Kind:
         return "doubt" if origin >= 0 and _WHEN.fullmatch(text, origin, begin) else "ends"
     if word in words.never:
         return "never"
-    if word in words.before_number and word not in words.may_end:
-        return "number-follows"
+    if word in words.before_number and word not in words.may_end and not (len(word) == 1 and written.isupper()):
+        return "number-follows"  # unlike the initial of a name
     if word in words.may_end or _looks_short(written, word):
         return "ends" if after_number and "." not in word else "doubt"
     return "sure"
@@ -303,6 +330,8 @@ def _looks_short(written: str, word: str) -> bool:
     if written.isupper():  # the doubled letters of a Spanish plural: "EE. UU."
         return len(word) == 2 and word[0] == word[1] and word not in ("ii", "xx")
     if word.endswith("str"):  # "Bahnhofstr."
+        return True
+    if _SHORT_THERE.fullmatch(word):
         return True
     return _VOWEL.search(word) is None and _LATIN_GREEK_CYRILLIC.match(word) is not None  # "Mngr."
 

@@ -42,7 +42,7 @@ def test_no_wait_where_all_is_known(text: str) -> None:
     assert judge(view, at).hold is None
 
 
-_WORDS = "Dr so no etc p.m U.S vol 3 J 好 ไทย Then then I IV Monday iPhone τι"
+_WORDS = "Dr so no etc p.m U.S vol 3 2024 J 好 ไทย Then then I IV Monday iPhone τι"
 _MARKS = '। . ... ! ? … 。 " ” » “ ( ) [1] 1) 2) <b> \\{ } 🎉 - — * ` ;'
 _PARTS = st.sampled_from([*_WORDS.split(), *_MARKS.split(), " ", "  ", "\n"])
 
