@@ -80,7 +80,7 @@ _NEVER = {
         "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col "
         "gen lt sgt cpl pvt maj adm brig comdr ens det insp fr bro e.g i.e eg ie viz vs cf ca approx apt appt dept "
         "misc esp resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext w.r.t a.k.a "
-        "aka n.b nb q.v c.f r.i.p atty messr mlle mme repr ret eds trans rec incl excl"
+        "aka n.b nb q.v c.f r.i.p atty attys govs sens messr mlle mme repr ret eds trans rec incl excl"
     ),
     "de": (
         "fa dr prof hr hrn frl dipl ing z.b zb d.h dh u.a ua u.ä o.ä o.g u.u i.d.r i.a i.d.f i.h.v m.e n.chr v.chr "
@@ -155,7 +155,7 @@ _BEFORE_NUMBER = {
     "en": (
         "no nos nr fig figs eq eqs eqn tab sec secs sect ch chap chs vol vols p pp pg pgs par para art arts exs ref "
         "refs ver v ed pt pts rm rev ann nn ll op jan feb mar apr jun jul aug sep sept oct nov dec a.d b.c c rte hwy "
-        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n° est avg qty wt"
+        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n° est avg qty wt cir"
     ),
     "de": (
         "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel anm jan feb mär apr jun jul aug "
@@ -445,7 +445,7 @@ AFTER_TIMES: Final = frozenset(
 # Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(
     "age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
-    "por sa sen so ten о".split()
+    "por sa sen sens so ten о".split()
 )
 
 

@@ -200,15 +200,17 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     if first.isdigit():
         return cut(place, "a full stop before a number") if kind in ("sure", "mark") else go_on(gap)
     if not first.isalpha():
-        if kind in ("doubt", "ordinal", "ellipsis") or (
-            first in _NO_START and not (first in ".…" and lead > gap and kind == "sure")
+        if (
+            kind in ("doubt", "ordinal", "ellipsis")
+            or (kind == "number-follows" and first in "§№")
+            or (first in _NO_START and not (first in ".…" and lead > gap and kind == "sure"))
         ):
             return go_on(gap)
         return cut(place, "a full stop before a symbol")
     if kind == "ends" and lead + 1 >= end:
         return wait(place, hold, "a capital may follow")
-    if kind == "ends" and ("(" in text[gap:lead] or text[lead + 1] == "."):
-        return go_on(gap)  # "5 p.m. (CET)"; "52 av. J.-C."
+    if kind == "ends" and ("(" in text[gap:lead] or text[gap] in "-–—" or text[lead + 1] == "."):
+        return go_on(gap)  # "5 p.m. (CET)"; "5 p.m. – Dinner"; "52 av. J.-C."
     if kind == "ellipsis" and text[at - 1 : at] == "[":
         return go_on(gap)  # an omission
     if (
