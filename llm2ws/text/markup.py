@@ -75,7 +75,9 @@ THINK_MARKS: Final = {
 _HEADER: Final = r"(?:<\|start\|>[^<>\n]{0,80})?(?:<\|channel\|>[^<>\n]{0,80})?(?:<\|constrain\|>[^<>\n]{0,40})?"
 
 # Elements whose content is not text.
-RAW_TAGS: Final = frozenset({"function_call", "script", "style", "svg", "template", "tool_call", "tool_response"})
+RAW_TAGS: Final = frozenset(
+    {"function_call", "function_calls", "script", "style", "svg", "template", "tool_call", "tool_calls", "tool_response"}
+)
 
 # Elements at whose edges a line ends, and what is said there.
 BREAKING_TAGS: Final = {"br": "\n", "td": ", ", "th": ", "} | dict.fromkeys(
@@ -213,12 +215,20 @@ INLINE: Final = (
     _construct(
         "header", "<", "think", rf"{_HEADER}<\|message\|>", rf"{_HEADER}(?:<(?:\|[a-z]{{0,9}}\|?)?)?\Z", "a message may begin"
     ),
+    _construct(  # who speaks, in the templates of Llama 3, Granite and ChatML
+        "removed",
+        "<",
+        "html",
+        r"<\|start_(header_id|of_role)\|>[^<>\n]{0,40}<\|end_\1\|>|<\|im_start\|>\w{1,20}(?=\r?\n)",
+        r"<(?:\|(?:\w{0,20}\|?|start_(?:header_id|of_role)\|>[^<>\n]{0,40}(?:<[|\w]{0,20})?|im_start\|>\w{0,20}\r?))?\Z",
+        "a message may begin",
+    ),
     _construct(
         "removed",
         "<",
         "html",
-        r"<\|[\w ]{1,40}\|>|<[!?][a-zA-Z][^<>\n]{0,200}>",
-        r"<(?:\|(?:[\w ]{1,40}\|?)?|[!?](?:[a-zA-Z][^<>\n]{0,200})?)?\Z",
+        r"<[|｜][\w /▁]{1,40}[|｜]>|<[!?][a-zA-Z][^<>\n]{0,200}>",
+        r"<(?:[|｜](?:[\w /▁]{1,40}[|｜]?)?|[!?](?:[a-zA-Z][^<>\n]{0,200})?)?\Z",
         "may be a tag",
     ),
     _construct(
