@@ -97,7 +97,7 @@ _NEVER = {
     "es": (
         "sr sra srta sres sras srtas d dª dña dr dra drs prof profa lic ing arq gral cnel tte cap sgto cmdte ud uds "
         "vd vds p.ej p.e ej aprox admón apdo dpto depto tel teléf izq dcha dcho excmo excma ilmo ilma mons rvdo fr "
-        "sto sta s.a.r s.m vs prov atte"
+        "sto sta s.a.r s.m vs prov atte col fco"
     ),
     "pt": (
         "sr sra srs srta dr dra drs dras prof profa profs eng arq exmo exma sto sta d v.exa v.s p.ex ex aprox tel r.s "
@@ -133,7 +133,7 @@ _NEVER = {
     ),
     "bg": "г ул бул пл кв бл вх ап обл гр проф акад доц инж т.е т.нар напр вж ср тел хил млн млрд англ нем фр лат",
     "el": "κ κα κος δρ καθ βλ π.χ δηλ τηλ μ.χ αγ οδ λεωφ στρ",
-    "hi": "डॉ डा श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले",
+    "hi": "डॉ डा श्री श्रीमती प्रो पं सुश्री मो स्व कु इं एड कै ले कं लि",
     "mr": "डॉ श्री श्रीमती सौ प्रा प्रो कु चि रु पु वि गो ना बा शं कृ दे",
     "gu": "ડૉ ડો શ્રી શ્રીમતી પ્રો રૂ",
     "bn": "ডাঃ মোঃ মোসা প্রফ অ্যাড দ্র",

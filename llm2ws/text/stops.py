@@ -32,6 +32,7 @@ from .fragments import Held, Hold
 __all__ = ["held_stop", "hold_of", "judge"]
 
 _CLOSER = re.compile(f"[{CLOSERS}]")
+_ANOTHER = re.compile("[.!?…]")  # behind what closes: "(Foo Inc.)."
 _EMOJI_GAP = re.compile(f"\\s*(?:[{EMOJI}][{EMOJI}\\s]*)?")
 _LETTER = re.compile(r"[^\W\d_]")
 _CASELESS = re.compile("[\u0590-\u10ff\u1200-\u139f\u1700-\u18af\u1950-\u1aaf\ua840-\uabff\uac00-\ud7a3]")
@@ -282,7 +283,7 @@ def _before_lower(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
 def _kind_of_stop(view: View, stop: _Stop) -> _Kind:
     text, at = view.text, stop.at
     if text[at] == "." and (stop.tail == at + 1 or text[at + 1] not in "!?.…"):
-        return _kind(view, at)
+        return _kind(view, at) if _ANOTHER.search(text, at + 2, stop.tail) is None else "sure"
     return "ellipsis" if text[at] == "…" or text[at : at + 2] == ".." else "mark"
 
 
