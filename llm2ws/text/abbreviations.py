@@ -194,7 +194,7 @@ _MAY_END = {
         "b.sc m.sc ll.b j.d d.d.s ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op "
         "cit et.al al jan feb apr jun jul aug sept oct nov dec mon tue tues wed thu thur thurs fri hr max ft cal "
         "calif conn fla ga ind ky md mich minn mont nev okla tenn tex va vt wis wyo ariz colo govt mgr pkg yr yrs st "
-        "mt hrs lbs oz tsp tbsp tbs sq cu mph deg v"
+        "mt hrs lbs oz tsp tbsp tbs sq cu mph deg v feat"
     ),
     "de": (
         "gmbh ag co kg e.v e.k gebr str bhf std sek min kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd st jh jhd "

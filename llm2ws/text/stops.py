@@ -47,6 +47,7 @@ _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " befo
 _LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
 _WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
+_SPOONS: Final = ("oz", "tbs", "tbsp", "tsp")
 _SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
 # A date as in Korea and Hungary, "2024. 5. 1.": up to one of its stops; and what comes behind that stop, or half of it.
 _DATE = re.compile(r"(?:^|\D)\d{4}(?P<month>\. \d{1,2}(?P<day>\. \d{1,2})?)?\Z")
@@ -64,7 +65,6 @@ _SHORT_THERE = re.compile(
     "[\u0981-\u0983\u09be-\u09cc\u0bbe-\u0bcc\u0c00-\u0c03\u0c3e-\u0c4c\u0c82\u0c83\u0cbe-\u0ccc\u0d02\u0d03\u0d3e-\u0d4c]*"
 )
 _LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
-
 _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
 _NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
@@ -313,8 +313,9 @@ def _kind(view: View, at: int) -> _Kind:
     before = text[max(start, begin - 9) : begin]
     after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
-        # "etc."; "5 min.", "350 F."; but "At 5 p.m." is hardly a sentence
-        return "doubt" if origin >= 0 and _WHEN.fullmatch(text, origin, begin) else "ends"
+        # "etc."; "5 min.", "350 F."; but hardly "At 5 p.m.", or "1 tbsp." before what is measured
+        hardly = word in _SPOONS or (origin >= 0 and _WHEN.fullmatch(text, origin, begin))
+        return "doubt" if hardly else "ends"
     if word in words.never:
         return "never"
     if word in words.before_number and word not in words.may_end and not (len(word) == 1 and written.isupper()):
