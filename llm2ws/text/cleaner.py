@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ..errors import ConfigError
 from .constructs import ACTS
 from .fragments import Held, Hold, Piece
 from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL, Construct
@@ -26,8 +27,9 @@ from .replace import half_pattern, whole_pattern
 from .rules import Rules
 from .state import NOTHING, Literal, More, State
 
-__all__ = ["Cleaner", "Rules"]
+__all__ = ["REPLACE_CHARS", "Cleaner", "Rules"]
 
+REPLACE_CHARS: Final = 200  # at most, of what is replaced: a pattern is as deep as it is long
 _SPACE: Final = Held(Hold.SURE, "a space before the next word")
 _BEHIND: Final = 2  # characters that stay in the buffer for looking back
 
@@ -62,7 +64,8 @@ class Cleaner:
     """Cleans one turn after another.
 
     `code_phrase` is said once for each code block, "" for nothing. `replace` maps words, spelled as the model spells them, to
-    what is said instead; the longest one wins, and what was said instead is not looked at again.
+    what is said instead; the longest one wins, and what was said instead is not looked at again. Raises ConfigError when one
+    is longer than REPLACE_CHARS.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Cleaner:
         self._rules = rules
         self._code_phrase = code_phrase
         self._replace = {key: said for key, said in (replace or {}).items() if key}
+        if any(len(key) > REPLACE_CHARS for key in self._replace):
+            raise ConfigError(f"text.replace: a word has more than {REPLACE_CHARS} characters", hint="give a shorter one")
         self._plan = _plan(rules, tuple(self._replace))
         self._search_prose = self._plan.prose.search
         self._reset()

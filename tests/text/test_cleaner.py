@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm2ws.text.cleaner import Cleaner, Rules
+from llm2ws.errors import ConfigError
+from llm2ws.text.cleaner import REPLACE_CHARS, Cleaner, Rules
 from llm2ws.text.fragments import Hold, Piece
 
 DATA = Path(__file__).parent.parent / "data" / "cleaner"
@@ -162,6 +163,13 @@ def test_a_replacement_stands_for_its_word_as_a_whole() -> None:
         Piece("sequel", 3, 6),
         Piece(",", 6, 7),
     ]
+
+
+def test_a_word_that_no_pattern_could_hold_is_refused() -> None:
+    longest = "a" * REPLACE_CHARS
+    assert stream(Cleaner(replace={longest: "b"}), f"{longest} c") == "b c"
+    with pytest.raises(ConfigError, match="more than 200 characters"):
+        Cleaner(replace={longest + "a": "b"})
 
 
 def test_replacements_work_with_all_rules_off() -> None:
