@@ -6,72 +6,25 @@ turn is spoken at a time. config/speech.toml shows all that there is to say.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
+from ..audio import AudioFormat
 from ..errors import ConfigError
 from ..text.fragments import Policy
+from .description import KEY, TEXT, Description, Table, description_of, limits_of
 from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from .lenient import STATUSES, audio_in, closing, holds, one_line, read_at, read_object, refusal
 from .messages import Audio, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
-from .templates import fill, places_in
+from .templates import fill
 
 __all__ = ["Described", "described"]
 
-Table = dict[str, object]
-Positive = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
-
-_PLACES = ("{encoding}", "{language}", "{model}", "{sample_rate}", "{speed}", "{voice}")
-_TEXT, _KEY = "{text}", "{key}"
 _STATUSES = STATUSES | {401: ("the key is wrong or missing: set api_key or api_key_file", None)}
-
-
-class _Send(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Messages, named as the commands are. Either `flush` or `end` has to be there."""
-
-    speak: Table
-    begin: Table | None = None
-    flush: Table | None = None
-    end: Table | None = None
-    cancel: Table | None = None
-    keepalive: Table | None = None
-    close: Table | None = None
-
-
-class _Receive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    done: Table
-    cancelled: Table | None = None
-    error: Table | None = None
-
-
-class _Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rates_hz: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
-    encodings: dict[Encoding, str]  # ours, and what each is called there
-    path: str = ""  # where a message has it, in base64; "": binary frames are audio
-    when: Table = {}  # which messages those are; {}: all that have something there
-
-
-class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    url: str
-    audio: _Audio
-    send: _Send
-    receive: _Receive
-    error_path: str = ""  # where an error has its words
-    query: dict[str, str | int | float] = {}
-    headers: dict[str, str] = {}
-    voice: str = ""  # the usual one, as is
-    model: str = ""
-    policy: Policy = Policy.CLAUSE_FIRST
-    ping_s: Positive = 20.0
-    keepalive_s: Positive | None = None
-    limits: dict[str, Positive] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +35,7 @@ class Described:
     name: str
     limits: Limits
     traits: Traits
-    description: _Description = field(hash=False, repr=False)
+    description: Description = field(hash=False, repr=False)
 
     @property
     def format(self) -> AudioFormat:
@@ -102,8 +55,8 @@ class Described:
                 raise ConfigError(f"{self.name} takes no {name}", hint=hint)
         url = urlsplit(checked_url(setup.url or it.url, key=setup.key, path=urlsplit(it.url).path))
         query = self._filled(it.query) | dict(parse_qsl(url.query))  # what the URL says goes first
-        given = {name: text for name, text in it.headers.items() if setup.key or _KEY not in text}
-        headers = {name: text.replace(_KEY, setup.key) for name, text in given.items()}
+        given = {name: text for name, text in it.headers.items() if setup.key or KEY not in text}
+        headers = {name: text.replace(KEY, setup.key) for name, text in given.items()}
         return Request(url._replace(query=urlencode(query)).geturl(), headers)
 
     def encode(self, command: Command) -> list[str | bytes]:
@@ -148,7 +101,7 @@ class Described:
             "{sample_rate}": setup.format.sample_rate_hz,
             "{speed}": setup.speed if setup.speed != 1.0 else None,
             "{voice}": setup.voice or it.voice or None,
-            _TEXT: text,
+            TEXT: text,
         }
         return fill(template, values)
 
@@ -158,48 +111,11 @@ class Described:
 
 def described(table: Mapping[str, object], name: str) -> Callable[[Setup], Described]:
     """The dialect that a table describes. Raises ConfigError, beginning with `name` and the key."""
-    try:
-        it = msgspec.convert(table, _Description)
-        limits = msgspec.convert(it.limits, Limits)
-    except msgspec.ValidationError as exc:
-        wrong, _, path = str(exc).replace("`", "").partition(" - at ")
-        where = path.removeprefix("$").lstrip(".").replace("[...]", "")
-        raise ConfigError(
-            f"{name}: {where}{': ' if where else ''}{wrong}", hint="config/speech.toml shows all there is"
-        ) from None
-    for key, what in _mistakes(it):
-        raise ConfigError(f"{name}: {key}: {what}")
+    it = description_of(table, name)
     traits = Traits(
         audio_waits_for_flush=bool(it.send.flush),
         cancels=bool(it.send.cancel),
         ping_s=it.ping_s,
         keepalive_s=it.keepalive_s,
     )
-    return partial(Described, name=name, limits=limits, traits=traits, description=it)
-
-
-def _mistakes(it: _Description) -> Iterator[tuple[str, str]]:
-    """What cannot be meant: the key, and what is wrong with it."""
-    limits = [limit.name for limit in fields(Limits)]
-    for key in sorted(it.limits.keys() - limits):
-        yield f"limits.{key}", f"is not known: give one of {', '.join(limits)}"
-    for key, template in {"query": it.query, **msgspec.structs.asdict(it.send)}.items():
-        allowed = (*_PLACES, _TEXT) if key == "speak" else _PLACES
-        for place in sorted(places_in(template) - set(allowed)):
-            where = key if key == "query" else f"send.{key}"
-            yield where, f"{place} stands for nothing: write one of {', '.join(allowed)}"
-    for name, text in it.headers.items():
-        for place in sorted(set(re.findall(r"\{\w+\}", text)) - {_KEY}):
-            yield f"headers.{name}", f"{place} stands for nothing: only {_KEY} goes into a header"
-    send, places = it.send, places_in(it.query, it.send)
-    for key, place in (("encodings", "{encoding}"), ("rates_hz", "{sample_rate}")):
-        if len(getattr(it.audio, key)) > 1 and place not in places:
-            yield f"audio.{key}", f'there are several, so say where "{place}" goes'
-    checks = (
-        ("send.speak", _TEXT in places, 'say where "{text}" goes'),
-        ("send", bool(send.flush) != bool(send.end), "needs flush, or end if there is no flush"),
-        ("receive.done", bool(it.receive.done), "say by what it is known"),
-        ("send.cancel", bool(send.cancel) == bool(it.receive.cancelled), "needs receive.cancelled"),
-        ("send.keepalive", bool(send.keepalive) == bool(it.keepalive_s), "needs keepalive_s"),
-    )
-    yield from ((key, what) for key, right, what in checks if not right)
+    return partial(Described, name=name, limits=limits_of(it), traits=traits, description=it)
