@@ -704,3 +704,16 @@ async def test_what_had_come_before_a_turn_was_lost_is_handed_out() -> None:
                     received += len(chunk)
         assert turn.outcome is Outcome.LOST
         assert caught.value.delivered_s == turn.stats.audio_s == turn.format.seconds(received) > 0
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+async def test_a_turn_that_is_cancelled_as_it_begins_gives_its_place_back(steps: int) -> None:
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        assert await heard(conversation.turn(script("One. "))) == "One."
+        task = asyncio.create_task(heard(conversation.turn(script("Two. Three. ", math.inf))))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert await heard(conversation.turn(script("Four. "))) == "Four."
+        assert speech.connections == 1
