@@ -80,13 +80,13 @@ class Turn:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             self._feeding = tasks.create_task(self._feeder.run(self._speaker.go_on))
             self._speaking = tasks.create_task(self._speak())
+            stack.callback(self._stop, Outcome.INTERRUPTED)  # however it is left, even while it begins
             await asyncio.sleep(0)  # a task that never began could not close the source
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         assert self._stack is not None
-        self._stop(Outcome.INTERRUPTED)
         try:
             # Not told of the body's exception: the group would wrap it.
             await self._stack.aclose()

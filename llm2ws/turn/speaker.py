@@ -88,8 +88,6 @@ class Speaker:
                         slot = await self._lease(self._endpoints, self._floor.connection)
             finally:
                 self._floor.seconds_per_char = self._utterance.seconds_per_char
-                if self._slot is not None and not self._slot.cancelled:
-                    self._slot.cancel()  # where `stop` came before it was leased, or never: else it would be in use for ever
 
     def stop(self, *, played_s: float) -> None:
         """Tell the endpoint to stop. `played_s`: how much of the audio was heard, in seconds."""
