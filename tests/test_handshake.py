@@ -7,7 +7,8 @@ import contextlib
 import math
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +39,23 @@ async def refusal(url: str, key: str = "", *, tls: ssl.SSLContext | None = None,
     return caught.value
 
 
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that says the same to all: its host and port, and what it was asked."""
+    asked = list[bytes]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 429, 500, 503])
 async def test_a_refused_handshake_says_what_to_do(status: int, canary: Callable[[], str]) -> None:
     async with FaultySpeech() as speech:
@@ -57,31 +75,16 @@ async def test_a_wrong_key_is_named_as_such(canary: Callable[[], str]) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 101 OK\r\n\r\n", b"\x16\x03\x01\x02", b"SSH-2.0-x\r\n"])
 async def test_what_is_no_websocket_server_is_named(answer: bytes) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        error = await refusal(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with answering(answer) as (address, _):
+        error = await refusal(f"ws://{address}")
         assert "did not answer as a WebSocket server" in error.what
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_a_redirect_is_not_followed_so_that_the_key_stays_here(name: str, canary: Callable[[], str]) -> None:
-    asked = list[bytes]()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        setup = Setup(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "", FORMAT, canary())
+    redirect = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with answering(redirect) as (address, asked):
+        setup = Setup(f"ws://{address}", "", FORMAT, canary())
         with pytest.raises(ConnectFailed, match="HTTP 307") as caught:
             await open_socket(DIALECTS[name](setup), tls=None, open_s=5.0, close_s=1.0)
     assert "redirects are not followed" in caught.value.hint
@@ -121,16 +124,8 @@ async def test_proxies_are_ignored_for_this_machine(monkeypatch: pytest.MonkeyPa
 
 
 async def test_proxies_are_used_for_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = list[bytes]()
-
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    async with server:
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with answering(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (address, asked):
+        monkeypatch.setenv("https_proxy", f"http://{address}")
         error = await refusal("wss://speech.example/", "not sent")
     assert asked[0].startswith(b"CONNECT speech.example:443 ")
     assert b"not sent" not in asked[0]
