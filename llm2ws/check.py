@@ -57,9 +57,10 @@ class Checked(NamedTuple):
 async def check(settings: Settings) -> list[Checked]:
     """Try everything that is set, at the same time."""
     from .endpoints import wanted_speech
+    from .llms import default_llm
 
     endpoints = wanted_speech(settings).items()
-    llms = dict.fromkeys([*settings.llm, settings.default_llm or next(iter(settings.llm), "echo")])
+    llms = dict.fromkeys([*settings.llm, default_llm(settings)])
     async with asyncio.TaskGroup() as tasks:
         tried = [
             *(tasks.create_task(_tried("llm", name, _llm(settings, name))) for name in llms),

@@ -28,6 +28,10 @@ LOCAL = "local"  # the name of the embedded endpoint
 PLAIN_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")  # what somebody else may give as a voice, and a message may show
 
 
+def _default(settings: Settings) -> str:
+    return settings.default_speech or next(iter(settings.speech), LOCAL)
+
+
 def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tuple[str, Speech]:
     """The endpoint that is meant, and its name.
 
@@ -36,7 +40,7 @@ def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tupl
 
     Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
     """
-    name = wanted or settings.default_speech or next(iter(settings.speech), LOCAL)
+    name = wanted or _default(settings)
     if "://" in name and not of:
         return _host(name), Speech(url=name, dialect="deepgram")
     entry = settings.speech.get(name)
@@ -56,7 +60,7 @@ def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tupl
 
 def wanted_speech(settings: Settings) -> dict[str, str]:
     """What a daemon speaks with, the default first: what `choose_speech` takes as `wanted`, and as `of`."""
-    default = settings.default_speech or next(iter(settings.speech), LOCAL)
+    default = _default(settings)
     voices = {voice.speech: f"voices.{name}.speech" for name, voice in settings.voices.items() if voice.speech}
     models = {model.speech: f"models.{name}.speech" for name, model in settings.models.items() if model.speech}
     return {default: "", **dict.fromkeys(settings.speech, ""), **voices, **models}

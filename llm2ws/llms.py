@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sources.model import ModelSettings
     from .sources.stream import Shape
 
-__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "choose_llm", "llm_client", "model_settings"]
+__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "choose_llm", "default_llm", "llm_client", "model_settings"]
 
 
 class _Echo:
@@ -136,13 +136,18 @@ def _shape(llm: Llm) -> Shape:
     )
 
 
+def default_llm(settings: Settings) -> str:
+    """The name of the one that answers where none is named."""
+    return settings.default_llm or next(iter(settings.llm), "echo")
+
+
 def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
 
     One that has neither address nor key has those of its vendor: a vendor's key goes to no address of your own.
     Raises ConfigError when it is not known.
     """
-    name = wanted or settings.default_llm or next(iter(settings.llm), "echo")
+    name = wanted or default_llm(settings)
     llm = settings.llm.get(name, Llm())
     kind = llm.kind or name
     if kind not in KINDS and name in settings.llm:
@@ -152,8 +157,8 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
         known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
     if (vendor := settings.llm.get(_VENDORS.get(kind, ""))) and not (llm.base_url or llm.api_key or llm.api_key_file):
-        llm = replace(llm, base_url=vendor.base_url, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
-        llm = replace(llm, ca_file=llm.ca_file or vendor.ca_file)
+        ca_file = llm.ca_file or vendor.ca_file
+        llm = replace(llm, base_url=vendor.base_url, api_key=vendor.api_key, api_key_file=vendor.api_key_file, ca_file=ca_file)
     return name, replace(llm, kind=kind)
 
 

@@ -208,8 +208,8 @@ class Speaker:
     async def _move(self, slot: Slot) -> Slot:
         """Take a place on another connection of this endpoint, whose voice it is, then leave this one."""
         left = slot.connection
-        here = [endpoint for endpoint in self._endpoints if endpoint == self._endpoint]
-        next_slot = await self._lease(here, self._spilled_to, avoid=left)
+        assert self._endpoint is not None  # `slot` is of it
+        next_slot = await self._lease([self._endpoint], self._spilled_to, avoid=left)
         self._spilled_to = left
         slot.listener = _ignore
         slot.cancel()  # of text that was sent and not flushed, which is said again over there
