@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidStatus, InvalidURI, ProxyError
+from websockets.datastructures import HeadersLike
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 
 from .errors import ConfigError, ConnectFailed
 from .speech.dialect import Dialect, Request, is_loopback
@@ -21,6 +31,27 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # base64 audio in JSON is larger than the 
 # At DEBUG the library writes the handshake, with its Authorization header: its logger here is kept above that.
 _wire_log = logging.getLogger("llm2ws.websockets")
 _wire_log.setLevel(logging.INFO)
+
+
+class _Connection(ClientConnection):
+    """Reports what ended a handshake, whenever that came.
+
+    If the answer or the end comes before the request is sent, the library raises ConnectionClosedError or fails an assertion,
+    and the reason is lost. With uvloop this is the usual order.
+    """
+
+    async def handshake(self, additional_headers: HeadersLike | None = None, user_agent_header: str | None = None) -> None:
+        """Perform the opening handshake. Raises InvalidHandshake for an answer, OSError for a connection that was lost."""
+        try:
+            if self.protocol.handshake_exc is None:
+                await super().handshake(additional_headers, user_agent_header)
+                return
+            ended = self.protocol.handshake_exc
+        except (ConnectionClosed, InvalidMessage) as exc:
+            ended = self.protocol.handshake_exc or exc
+        if isinstance(ended.__cause__, EOFError) and isinstance(self.connection_exc, OSError):
+            raise self.connection_exc  # says more than that no answer came: a reset, or a TLS alert
+        raise ended
 
 
 class _Connect(connect):
@@ -38,10 +69,12 @@ async def open_socket(dialect: Dialect, *, tls: ssl.SSLContext | None, open_s: f
     """
     request = dialect.request()
     parts = urlsplit(request.url)
+    refusal: ConnectFailed | ConfigError
     try:
         async with asyncio.timeout(open_s):
             return await _Connect(
                 request.url,
+                create_connection=_Connection,
                 additional_headers=request.headers,
                 compression=None,  # audio does not shrink
                 max_size=MAX_MESSAGE_BYTES,
@@ -54,11 +87,13 @@ async def open_socket(dialect: Dialect, *, tls: ssl.SSLContext | None, open_s: f
                 ssl=(tls or client_tls()) if parts.scheme == "wss" else None,
             )
     except (ImportError, InvalidProxy):
-        pass  # not to be in the error's context: it may hold the proxy's user and password
-    except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError) as exc:
-        raise _refusal(exc, dialect, request, open_s) from exc
-    hint = "look at HTTPS_PROXY: http:// will do, socks5:// needs the package python-socks"
-    raise ConfigError("the proxy cannot be used", hint=hint)
+        hint = "look at HTTPS_PROXY: http:// will do, socks5:// needs the package python-socks"
+        refusal = ConfigError("the proxy cannot be used", hint=hint)
+    except Exception as exc:  # noqa: BLE001 - whatever a peer makes the libraries raise, its turn goes to another endpoint
+        refusal = _refusal(exc, dialect, request, open_s)
+    # Raised here, so that the library's error is not its context: that may quote the proxy's password, or an endpoint that
+    # answers with our own headers.
+    raise refusal
 
 
 def client_tls(ca_file: str | None = None) -> ssl.SSLContext:
@@ -88,6 +123,10 @@ _CERTIFICATE_FAULTS = {
 }
 
 
+# What proxies and balancers do while nothing is behind them; also a TLS server that is asked without TLS.
+_HUNG_UP = ("hung up during the handshake", "look at url, whether it is ws:// or wss://, and at what should be behind it", 0.5)
+
+
 def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) -> ConnectFailed | ConfigError:
     """The one place where the library's and the system's errors become ours."""
     parts = urlsplit(request.url)
@@ -101,6 +140,11 @@ def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) 
         case ssl.SSLCertVerificationError(verify_code=code):
             what = _CERTIFICATE_FAULTS.get(code, "its certificate cannot be trusted")
             hint = "name the authority with ca_file" if code in (18, 19, 20) else "look at the address and at its certificate"
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            what, hint, retry_s = _HUNG_UP
+        case ssl.SSLError(reason=str(reason)) if "ALERT" in reason:
+            what = f"refused TLS ({reason.lower().replace('_', ' ')})"
+            hint = "look at url, at the endpoint's TLS versions, and whether it demands a client certificate"
         case ssl.SSLError():
             what, hint = "no TLS there", "use ws:// if it is a plain endpoint on this machine"
         case TimeoutError():
@@ -109,14 +153,16 @@ def _refusal(exc: Exception, dialect: Dialect, request: Request, open_s: float) 
             what, hint = f"host {parts.hostname} is not known", "look at url and the network"
         case ConnectionRefusedError():
             what, hint, retry_s = "nothing listens there", "start the endpoint or look at url", 0.5
-        case ConnectionResetError() | BrokenPipeError():
-            what, hint, retry_s = "hung up during the handshake", "look at url, and whether it is ws:// or wss://", 0.5
         case ProxyError():
             what, hint, retry_s = "the proxy refused", "look at HTTPS_PROXY", None
-        case InvalidMessage() | InvalidHandshake() | EOFError():
-            what, hint, retry_s = "did not answer as a WebSocket server", "look at url", 0.5
-        case OSError():
-            what, hint, retry_s = exc.strerror or type(exc).__name__, "look at the address and the network", 0.5
-        case _:
+        case ConnectionError() | EOFError() | InvalidMessage(__cause__=EOFError()) | ConnectionClosed():
+            what, hint, retry_s = _HUNG_UP
+        case InvalidHandshake():
+            what, hint, retry_s = "did not answer as a WebSocket server", "look at url, and whether it is ws:// or wss://", 0.5
+        case OSError(errno=code):  # asyncio gives no code if several addresses failed in several ways
+            what, hint, retry_s = os.strerror(code) if code else "cannot be reached", "look at the address and the network", 0.5
+        case ValueError() | InvalidURI():
             return ConfigError(f"{where}: not an address that can be opened", hint="look at url")
+        case _:
+            what, hint, retry_s = f"could not be opened ({type(exc).__name__})", "look at url and the endpoint", 0.5
     return ConnectFailed(f"{where}: {what}", hint=hint, status=status, retry_s=retry_s)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from llm2ws.errors import ConfigError, SourceError, TurnLost
@@ -18,6 +19,7 @@ from llm2ws.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings import Llm, Settings
 from llm2ws.speech.breaker import REST_S
+from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.pacing import Pace
@@ -122,6 +124,24 @@ def test_an_endpoint_that_takes_connections_and_stays_silent_is_replaced() -> No
             assert turn.outcome is Outcome.DONE
 
     run(speak())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_endpoint_whose_proxy_closes_what_it_accepts_is_replaced(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def speak() -> None:
+        async with FaultySpeech(coding=OTHER) as other:
+            away = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+            async with away, Pool() as pool:
+                url = f"ws://127.0.0.1:{away.sockets[0].getsockname()[1]}/v1/speak"
+                first = Endpoint(Deepgram(Setup(url, "", FORMAT)), name="one")
+                conversation = Conversation(pool, [first, endpoint(other, name="other")], pace=Pace.LISTENER)
+                for _ in range(3):
+                    turn = conversation.turn(script(*tokens(STORY)))
+                    assert await heard(turn) == STORY
+                    assert turn.outcome is Outcome.DONE
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(speak())
 
 
 @pytest.mark.parametrize("at_frame", [None, 5])

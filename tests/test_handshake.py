@@ -73,13 +73,6 @@ async def test_a_wrong_key_is_named_as_such(canary: Callable[[], str]) -> None:
         assert (error.status, error.retry_s) == (401, None)
 
 
-@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 101 OK\r\n\r\n", b"\x16\x03\x01\x02", b"SSH-2.0-x\r\n"])
-async def test_what_is_no_websocket_server_is_named(answer: bytes) -> None:
-    async with answering(answer) as (address, _):
-        error = await refusal(f"ws://{address}")
-        assert "did not answer as a WebSocket server" in error.what
-
-
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_a_redirect_is_not_followed_so_that_the_key_stays_here(name: str, canary: Callable[[], str]) -> None:
     redirect = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
