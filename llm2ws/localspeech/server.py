@@ -157,10 +157,10 @@ class SpeechServer:
         """What the client wants spoken, and by whom, or why it gets nothing."""
         subprotocols = _subprotocols(request)
         if self._key is not None:
-            given = deepgram.credential(request.headers.get("Authorization"), subprotocols)
+            given = deepgram.credential(_header(request, "Authorization"), subprotocols)
             if given is None or not hmac.compare_digest(given.encode(errors="surrogateescape"), self._key.encode()):
                 return deepgram.INVALID_AUTH
-        elif (origin := request.headers.get("Origin")) and not _is_local_page(origin):
+        elif (origin := _header(request, "Origin")) and not _is_local_page(origin):
             return _FOREIGN_ORIGIN
         wanted = deepgram.parse_query(request.path.partition("?")[2])
         if isinstance(wanted, Refusal):
@@ -371,6 +371,11 @@ def _is_local_page(origin: str) -> bool:
         return is_loopback(urlsplit(origin).hostname)
     except ValueError:
         return False
+
+
+def _header(request: Request, name: str) -> str:
+    """The header's value; of one that is sent twice, which the library does not read, both: they are no key and no origin."""
+    return ", ".join(request.headers.get_all(name))
 
 
 def _subprotocols(request: Request) -> list[str]:

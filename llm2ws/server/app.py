@@ -19,6 +19,9 @@ __all__ = ["create_app"]
 
 _log = logging.getLogger(__name__)
 
+# All that aiohttp logs here are the subprotocols that a client offers, at WARNING, where none is taken: one may be its key.
+logging.getLogger("aiohttp.websocket").setLevel(logging.CRITICAL)
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -137,6 +137,7 @@ async def test_the_key_by_header_and_by_subprotocol(engine: Engine, canary: Call
             {"additional_headers": {"Authorization": f"Token {other}"}},
             {"additional_headers": {"Authorization": f"Basic {key}"}},
             {"additional_headers": {"Authorization": key}},
+            {"additional_headers": [("Authorization", f"Token {key}")] * 2},
             {"subprotocols": [Subprotocol("token"), Subprotocol(other)]},
         ]
         for options in wrong:
@@ -145,9 +146,41 @@ async def test_the_key_by_header_and_by_subprotocol(engine: Engine, canary: Call
             assert json.loads(response.body or b"")["err_code"] == "INVALID_AUTH"
 
 
+async def test_no_form_of_a_key_is_logged(engine: Engine, canary: Callable[[], str], caplog: pytest.LogCaptureFixture) -> None:
+    """The fixture `canary` fails the test if a key is in any line, of whichever library, at any level."""
+    key = canary()
+    headers = [
+        f"Sec-WebSocket-Protocol: {offer}"
+        for offer in (
+            f"openai-insecure-api-key.{key}",
+            f"token, {key}",
+            f"{key}, token",
+            f"token {key}",
+            f"token, {key},;",
+            key,
+        )
+    ]
+    headers += [f"Authorization: {key}", f"Broken header {key}", f"Content-Length: {key}", f"Upgrade: {key}", f"Host: {key}"]
+    async with SpeechServer(engine, key=key) as server:
+        for header in headers:
+            for more in ("", f"Origin: {key}\r\nOrigin: {key}\r\n", f"Authorization: Token {key}\r\n"):
+                reader, writer = await asyncio.open_connection(*server.address)
+                request = (
+                    f"GET /v1/speak?key={key} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                )
+                request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                writer.write(f"{request}{more}{header}\r\n\r\n".encode())
+                assert await reader.read(9) in (b"HTTP/1.1 ", b""), header
+                writer.close()
+                await writer.wait_closed()
+    assert not [record for record in caplog.records if record.name.startswith("llm2ws") and record.levelno >= logging.ERROR]
+
+
 async def test_a_page_of_another_site_may_not_use_an_open_endpoint(server: SpeechServer) -> None:
     assert (await refusal(server.url, origin="https://evil.example")).response.status_code == 403
     assert (await refusal(server.url, origin="null")).response.status_code == 403
+    twice = [("Origin", "http://localhost"), ("Origin", "https://evil.example")]
+    assert (await refusal(server.url, additional_headers=twice)).response.status_code == 403
     async with client(server, origin="http://localhost:8765"):
         pass
 

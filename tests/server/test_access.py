@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from llm2ws.settings import ClientLimits, Key, Secret, Server
 from tests.server.conftest import Running, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
 from tests.sources.replay import End
+from tests.support import assert_no_canary
 
 BODY = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -95,6 +97,64 @@ async def test_every_form_in_which_a_key_is_sent(start: Start, canary: Callable[
         async with openai.AsyncOpenAI(base_url=f"{daemon.url}/v1", api_key="wrong", max_retries=0) as client:
             with pytest.raises(openai.AuthenticationError, match="client key"):
                 await client.models.list()
+
+
+async def answer_to(daemon: Running, request: str) -> bytes:
+    """The head of what comes to these lines, b"" where the connection is closed instead."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rpartition(":")[2]))
+    try:
+        writer.write(f"{request}\r\n\r\n".encode())
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as exc:
+        return exc.partial
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/v1/speak", "/v1/realtime", "/chat", "/v1/models", "/nowhere"])
+async def test_no_form_of_a_key_is_logged(start: Start, canary: Callable[[], str], path: str) -> None:
+    """The fixture `canary` fails the test if a key is in any line that is logged, of whichever library, at any level."""
+    key = canary()
+    offers = (
+        f"openai-insecure-api-key.{key}",
+        f"realtime, openai-insecure-api-key.{key}",
+        f"openai-insecure-api-key.{key}, realtime",
+        f"token, {key}",
+        f"TOKEN, {key}",
+        f"{key}, token",
+        f"token, {key}, other",
+        f"token {key}",
+        f"other.{key}",
+        key,
+    )
+    begun = 0
+    async with start(server=with_keys(key, messages_per_s=1_000)) as daemon:
+        for offer in offers:
+            for more in ("", f"\r\nAuthorization: Bearer {key}", f"\r\nCookie: a b={key}; {key}\r\nX-Api-Key: {key}"):
+                request = f"GET {path}?key={key} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                answer = await answer_to(daemon, f"{request}Sec-WebSocket-Protocol: {offer}{more}")
+                assert answer.startswith(b"HTTP/1.1 ")
+                assert_no_canary(answer, "an answer")
+                begun += answer.startswith(b"HTTP/1.1 101 ")
+    assert bool(begun) == (path in ("/v1/speak", "/v1/realtime"))
+
+
+async def test_what_is_no_http_is_not_logged(start: Start, canary: Callable[[], str]) -> None:
+    key = canary()
+    async with start(server=with_keys(key)) as daemon:
+        for request in (
+            f"{key} / HTTP/1.1",
+            f"GET /{key} HTTP/{key}",
+            f"GET / HTTP/1.1\r\nAuthorization: Bearer {key}\r\nBroken header {key}",
+            f"GET / HTTP/1.1\r\nContent-Length: {key}",
+            f"GET / HTTP/1.1\r\nTransfer-Encoding: {key}",
+            f"GET / HTTP/1.1\r\nAuthorization: Bearer {key}\0",
+            f"GET /v1/speak?{key} HTTP/1.1\r\nHost: localhost\r\nUpgrade: {key}\r\nConnection: {key}",
+            f"GET /v1/models HTTP/1.1\r\nHost: {key}",
+        ):
+            await answer_to(daemon, request)
 
 
 async def test_wrong_keys_are_limited_and_right_ones_are_not(start: Start, canary: Callable[[], str]) -> None:
