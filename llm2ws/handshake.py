@@ -53,6 +53,11 @@ class _Connection(ClientConnection):
             raise self.connection_exc  # says more than that no answer came: a reset, or a TLS alert
         raise ended
 
+    def start_keepalive(self) -> None:
+        """Start the pings, unless the connection was lost with the answer: nobody would stop them."""
+        if not self.connection_lost_waiter.done():
+            super().start_keepalive()
+
 
 class _Connect(connect):
     """Follows no redirect: the key would go to whatever host the answer names, even in clear text."""
