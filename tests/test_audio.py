@@ -3,9 +3,10 @@ from __future__ import annotations
 import io
 import struct
 import wave
+from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding, alaw, decode_alaw, decode_mulaw, mulaw, wav_header
@@ -14,12 +15,21 @@ from llm2ws.errors import ConfigError
 RATES = st.sampled_from([8_000, 16_000, 24_000, 44_100, 48_000])
 
 
-@given(st.sampled_from(Encoding), RATES, st.floats(0, 3_600))
-def test_seconds_and_bytes_are_each_others_inverse(encoding: Encoding, rate: int, seconds: float) -> None:
+@given(st.sampled_from(Encoding), RATES, st.integers(0, 3_600 * 48_000))
+def test_seconds_and_bytes_are_each_others_inverse(encoding: Encoding, rate: int, samples: int) -> None:
     fmt = AudioFormat(encoding, rate)
-    n_bytes = fmt.bytes_for(seconds)
-    assert n_bytes % fmt.sample_bytes == 0
-    assert fmt.seconds(n_bytes) == pytest.approx(seconds, abs=0.5 / rate)
+    n_bytes = samples * fmt.sample_bytes
+    assert fmt.bytes_for(fmt.seconds(n_bytes)) == n_bytes
+
+
+@given(st.sampled_from(Encoding), RATES, st.floats(0, 3_600))
+@example(Encoding.LINEAR16, 44_100, 0.125)  # half a sample over
+def test_seconds_are_rounded_to_the_nearest_sample(encoding: Encoding, rate: int, seconds: float) -> None:
+    fmt = AudioFormat(encoding, rate)
+    samples, rest = divmod(fmt.bytes_for(seconds), fmt.sample_bytes)
+    assert rest == 0
+    # The comparison is exact; the product that was rounded is a float, which is off by at most 2e-8 here.
+    assert abs(Fraction(seconds) * rate - samples) <= Fraction(1, 2) + Fraction(2e-8)
 
 
 def test_a_rate_that_is_none_is_refused() -> None:
