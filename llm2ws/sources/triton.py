@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,11 @@ class TritonModel(Client):
 
 
 async def _reads(call: Any) -> AsyncGenerator[bytes, None]:
-    async for message in call:
-        if message:  # b"" would be the end
-            yield message
+    # gRPC iterates with a generator that it does not close: the garbage collector would, in a task that nobody waits for.
+    async with aclosing(aiter(call)) as messages:
+        async for message in messages:
+            if message:  # b"" would be the end
+                yield message
 
 
 class _Reader:

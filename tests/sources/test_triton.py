@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from llm2ws.sources.stream import Shape
 from llm2ws.sources.triton import TritonModel
 from tests.sources.asking import PROMPT, Ask, outcome_of
 from tests.sources.replay import WHOLE
-from tests.sources.triton import VLLM, Abort, Failure, Final, Model, Step, Tensor, Triton, sdk_text, triton
-from tests.support import child_environment, texts_of
+from tests.sources.triton import HOLD, VLLM, Abort, Failure, Final, Model, Step, Tensor, Triton, sdk_text, triton
+from tests.support import MS, child_environment, texts_of
 
 TOKENS = [WHOLE[i : i + 5] for i in range(0, len(WHOLE), 5)]
 SO_FAR = [WHOLE[: i + 5] for i in range(0, len(WHOLE), 5)]
@@ -234,6 +235,25 @@ async def test_a_call_that_ends_without_an_answer() -> None:
         _, _, error = await outcome_of(asking(), server.url)
 
     assert_line(error, server, "answered with nothing that is no answer of a model")
+
+
+@pytest.mark.parametrize("step", [Abort(grpc.StatusCode.UNAVAILABLE), Failure("no"), HOLD, Final("stop"), "more"])
+async def test_no_generator_is_left_to_the_garbage_collector(step: Step) -> None:
+    """It would close what is left in a task of its own, at any time later: of the client, and of the tests' server."""
+    ask, left = asking(), list[object]()
+    hooks = sys.get_asyncgen_hooks()
+    gc.collect()
+    sys.set_asyncgen_hooks(finalizer=left.append)
+    try:
+        async with triton(Triton({"m": replace(VLLM, steps=["Half", step])})) as server:
+            await outcome_of(ask, server.url, stall_s=200 * MS)
+            items = ask(PROMPT, model="m", base_url=server.url)
+            assert await anext(items) == "Half"
+            await items.aclose()
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert left == []
 
 
 async def test_a_value_that_an_input_cannot_hold() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -150,24 +150,25 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         )
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        async for request in requests:
-            model = await self._begin("ModelStreamInfer", context, request.model_name)
-            self.requests.append(request)
-            for step in model.steps:
-                match step:
-                    case Failure(message=message):
-                        yield service_pb2.ModelStreamInferResponse(error_message=message)
-                    case Abort(code=code, details=details):
-                        await context.abort(code, details)
-                    case str() if step is HOLD:
-                        self.holding.set()
-                        try:
-                            await asyncio.Event().wait()
-                        except asyncio.CancelledError:
-                            self.left.set()
-                            raise
-                    case _:
-                        yield self._response(model, request.model_name, step)
+        async with aclosing(aiter(requests)) as received:  # gRPC leaves that to the garbage collector
+            async for request in received:
+                model = await self._begin("ModelStreamInfer", context, request.model_name)
+                self.requests.append(request)
+                for step in model.steps:
+                    match step:
+                        case Failure(message=message):
+                            yield service_pb2.ModelStreamInferResponse(error_message=message)
+                        case Abort(code=code, details=details):
+                            await context.abort(code, details)
+                        case str() if step is HOLD:
+                            self.holding.set()
+                            try:
+                                await asyncio.Event().wait()
+                            except asyncio.CancelledError:
+                                self.left.set()
+                                raise
+                        case _:
+                            yield self._response(model, request.model_name, step)
 
     def _response(self, model: Model, name: str, step: str | Final | Any) -> Any:
         response = service_pb2.ModelInferResponse(model_name=name, model_version="1")
