@@ -58,6 +58,32 @@ async def heard(utterance: Utterance) -> bytes:
         return b"".join([chunk async for chunk in utterance])
 
 
+SENTENCES = (
+    "The train leaves at ten.",
+    "Bring a warm coat for the evening, and a hat!",
+    "Is it far from here to the old town?",
+    "He said: “We meet at the gate.”",
+    "(Soup is at seven.)",
+    "She asked, 'Why?'",
+    "Dr. Smith paid $3.50 for it.",
+    "Wait…",
+    "It has many parts, of which each is spoken one after another, so that it takes longer than the engine speaks in one go.",
+)
+
+
+def pauses(pcm: bytes) -> list[tuple[float, float]]:
+    """Where PLAIN audio is quiet for 0.2 s or more: from and to, in seconds. A comma's pause is shorter."""
+    samples, step = array.array("h", pcm), PLAIN.sample_rate_hz // 100
+    loud = [max(map(abs, samples[at : at + step])) >= 60 for at in range(0, len(samples), step)]
+    found, begin = [], 0
+    for at, is_loud in enumerate([*loud, True]):
+        if is_loud:
+            if at - begin >= 20:
+                found.append((begin / 100, at / 100))
+            begin = at + 1
+    return found
+
+
 def loudness_dbfs(pcm: bytes) -> float:
     samples = array.array("h", pcm)
     return 20 * math.log10(math.sqrt(sum(s * s for s in samples) / len(samples)) / 32768)
@@ -69,10 +95,55 @@ async def test_a_text_lasts_as_long_as_in_one_piece(engine: Engine, length: int)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", REFERENCE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    out, _ = await process.communicate(text.encode())
+    # The library would add 0.2 s for a blank line behind a sentence.
+    out, _ = await process.communicate(text.replace("\n\n", "\n").encode())
     reference_s = int(out) / 22050
     pcm = await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN))
     assert PLAIN.seconds(len(pcm)) == pytest.approx(reference_s, rel=0.01)
+
+
+@pytest.mark.parametrize("separator", [" ", "\n", "\n\n"])
+async def test_a_pause_follows_each_sentence_and_the_next_word_is_told_at_its_end(engine: Engine, separator: str) -> None:
+    text = separator.join(SENTENCES)
+    utterance = engine.say(text, voice=ENGLISH, fmt=PLAIN)
+    found = [pause for pause in pauses(await heard(utterance)) if pause[0] > 0]
+    begins = [sum(len(sentence) + len(separator) for sentence in SENTENCES[:n]) for n in range(1, len(SENTENCES))]
+    firsts = [next(word.at_s for word in utterance.words if word.start >= begin) for begin in begins]
+    within = found.pop(3)  # that of the colon
+    assert len(found) == len(SENTENCES)
+    assert all(0.2 <= end - begin <= 0.5 for begin, end in [*found, within])
+    assert firsts == pytest.approx([end for _, end in found[:-1]], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("en-us", "Supper is at seven."),
+        ("en-us", "Supper is at seven. \n\n"),
+        ("en-us", "“Supper is at seven.” "),
+        ("en-us", "Seven?!"),
+        ("cmn", "你好。"),
+        ("hi", "मैं हूँ।"),
+        ("ar", "كيف حالك؟"),
+        ("el", "Τι κάνεις;"),
+        ("fr", "« Oui. »"),
+        ("hy", "Բարեւ։"),
+    ],
+)
+async def test_a_text_that_ends_with_a_sentence_ends_with_its_pause(engine: Engine, model: str, text: str) -> None:
+    voice = engine.voice(model)
+    assert voice is not None
+    pcm = await heard(engine.say(text, voice=voice, fmt=PLAIN))
+    [(begin, end)] = pauses(pcm)
+    assert 0.2 <= end - begin <= 0.5
+    assert end == pytest.approx(PLAIN.seconds(len(pcm)), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "text", ["The train", "The train leaves at ten, ", "He saw this: ", "He saw this; ", "The train – ", "Dr."]
+)
+async def test_a_text_that_ends_within_a_sentence_ends_without_a_pause(engine: Engine, text: str) -> None:
+    assert pauses(await heard(engine.say(text, voice=ENGLISH, fmt=PLAIN))) == []
 
 
 async def test_a_long_text_keeps_all_its_words(engine: Engine) -> None:

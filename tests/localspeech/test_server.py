@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
+import random
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +25,7 @@ from llm2ws.errors import ConfigError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.speech.deepgram_server import Limits
+from tests.localspeech.test_engine import SENTENCES, pauses
 from tests.support import MS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -244,6 +248,26 @@ async def test_texts_are_joined_as_they_are(server: SpeechServer, engine: Engine
         await ws.send(FLUSH)
         whole = await hear(ws)
         assert len(split.audio) == pytest.approx(len(whole.audio), rel=0.02)
+
+
+async def test_sentences_have_their_pauses_however_they_are_flushed(server: SpeechServer) -> None:
+    """A Flush at ends of sentences or within them, or in neither; a sentence in any number of Speaks."""
+    dice = random.Random(5)
+    async with client(server) as ws:
+        for _ in range(20):
+            sentences = [dice.choice(SENTENCES) for _ in range(dice.randrange(1, 6))]
+            text = " ".join(sentences) + " "
+            cuts = [m.end() for m in re.finditer(r"\s", text) if dice.random() < 0.4]
+            audio = b""
+            for begin, end in itertools.pairwise([0, *cuts, len(text)]):
+                await ws.send(speak(text[begin:end]))
+                if end == len(text) or dice.random() < 0.3:
+                    await ws.send(FLUSH)
+                    audio += (await hear(ws)).audio
+            lengths = [end - begin for begin, end in pauses(audio)]
+            colons = text.count(":") - sum(text[:cut].endswith(": ") for cut in cuts)
+            assert len(sentences) + colons <= len(lengths) <= len(sentences) + text.count(":"), (text, cuts)
+            assert all(0.2 <= length <= 0.5 for length in lengths), (text, cuts, lengths)
 
 
 async def test_nothing_comes_before_the_flush(server: SpeechServer) -> None:
