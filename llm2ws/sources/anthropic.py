@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .answer import Opened
 from .aside import Aside
+from .deltas import Finals
 from .events import EventReader, Paragraphs, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
@@ -163,15 +164,19 @@ def _tool(tool: object) -> object:
 class _Parser:
     """Events of one answer: https://docs.anthropic.com/en/api/messages-streaming
 
-    Text is in the `text_delta`s of `content_block_delta`; thinking, signatures and citations are in others. Events and deltas
-    of kinds that are not known here are passed over, as the API asks for. Without `message_stop` the answer is not complete.
+    Text is in the `text_delta`s of `content_block_delta`; thinking, signatures and citations are in others. A block may begin
+    with text. Servers that pass on the SDK's own events, or imitate them, have whole blocks in `content_block_stop` and whole
+    messages in `message_start` and `message_stop`: what deltas have not given is taken from those. Events and deltas of kinds
+    that are not known here are passed over, as the API asks for. Without `message_stop` the answer is not complete.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
         self._paragraphs = Paragraphs()
-        self._tool: object = None  # index of the block that holds a call for us; the server makes calls of its own
+        self._texts = Finals()
+        self._tool = -1  # index of the block that holds a call for us; the server makes calls of its own
+        self._calls: dict[str, bool] = {}  # the calls for us, by their ids: whether their arguments have come, or begun to
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
 
@@ -185,31 +190,28 @@ class _Parser:
             case "content_block_delta":
                 return self._delta(body)
             case "content_block_start":
-                return self._block(body.get("index"), body.get("content_block"))
+                return self._block("", _index(body), body.get("content_block"))
             case "content_block_stop":
+                items = self._block("content_block_stop", _index(body), body.get("content_block"))
                 self._paragraphs.end()
+                return items
             case "message_start":
-                self._count(_dict(body.get("message")).get("usage"))
+                return self._message("message_start", _dict(body.get("message")))
             case "message_delta":
                 self._count(body.get("usage"))
                 self._stopped(_dict(body.get("delta")).get("stop_reason"))
             case "message_stop":
                 self.complete = True
+                return self._message("message_stop", _dict(body.get("message")))
         return []
 
     def whole(self, body: object) -> list[str | Aside]:
         if isinstance(body, dict) and body.get("error"):
             raise failed(self._endpoint, body)
-        if not isinstance(body, dict) or not isinstance(content := body.get("content"), list):
+        if not isinstance(body, dict) or not isinstance(body.get("content"), list):
             raise no_answer(self._endpoint, "something")
-        self._count(body.get("usage"))
-        self._stopped(body.get("stop_reason"))
         self.complete = True
-        items: list[str | Aside] = []
-        for index, block in enumerate(content):
-            items += self._block(index, block)
-            self._paragraphs.end()
-        return items
+        return self._message("message", body)
 
     def end(self) -> Aside:
         if not self.complete:
@@ -220,25 +222,43 @@ class _Parser:
         counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer} if usage else None
         return Aside("finish", {"reason": self._reason, "usage": counts})
 
-    def _block(self, index: object, block: object) -> list[str | Aside]:
-        """A block begins, or is there as a whole."""
+    def _message(self, level: str, message: dict[str, Any]) -> list[str | Aside]:
+        """What is new in a message that is there as a whole."""
+        self._count(message.get("usage"))
+        self._stopped(message.get("stop_reason"))
+        items: list[str | Aside] = []
+        for index, block in enumerate(_list(message.get("content"))):
+            items += self._block(level, index, block)
+            self._paragraphs.end()
+        return items
+
+    def _block(self, level: str, index: int, block: object) -> list[str | Aside]:
+        """What is new in a block that begins (`level` ""), or is there as a whole."""
         match block:
             case {"type": "text", "text": str(text)}:
+                if level:
+                    return self._paragraphs.text(self._texts.rest(text, index, level))
+                self._texts.delta(text, index)
                 return self._paragraphs.text(text)
-            case {"type": "tool_use", "id": call_id, "name": name, **rest}:
-                self._tool = index
-                call = {"index": index, "id": call_id, "name": name}
-                if rest.get("input"):  # in a stream it comes in deltas, and is empty here
-                    call["arguments"] = json.dumps(rest["input"])
-                return [Aside("tool_call", call)]
+            case {"type": "tool_use", "id": str(call_id), "name": name, **rest}:
+                given = {"arguments": json.dumps(rest["input"])} if rest.get("input") else {}  # in a stream: deltas, later
+                if call_id not in self._calls:
+                    self._tool = index
+                    self._calls[call_id] = bool(given)
+                    return [Aside("tool_call", {"index": index, "id": call_id, "name": name, **given})]
+                if given and not self._calls[call_id]:
+                    self._calls[call_id] = True
+                    return [Aside("tool_call", {"index": index, **given})]
         return []
 
     def _delta(self, body: dict[str, Any]) -> list[str | Aside]:
         match body.get("delta"):
             case {"type": "text_delta", "text": str(text)}:
+                self._texts.delta(text, _index(body))
                 return self._paragraphs.text(text)
-            case {"type": "input_json_delta", "partial_json": str(part)} if part and body.get("index") == self._tool:
-                return [Aside("tool_call", {"index": body.get("index"), "arguments": part})]
+            case {"type": "input_json_delta", "partial_json": str(part)} if part and _index(body) == self._tool:
+                self._calls[next(reversed(self._calls))] = True
+                return [Aside("tool_call", {"index": self._tool, "arguments": part})]
         return []
 
     def _stopped(self, reason: object) -> None:
@@ -248,6 +268,11 @@ class _Parser:
     def _count(self, usage: object) -> None:
         """Counts are cumulative: the last one of each name holds."""
         self._usage.update({name: count for name, count in _dict(usage).items() if isinstance(count, int)})
+
+
+def _index(body: Mapping[str, object]) -> int:
+    index = body.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _list(value: object) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from ..errors import SourceError
 
-__all__ = ["Deltas"]
+__all__ = ["Deltas", "Finals"]
 
 
 class Deltas:
@@ -56,3 +58,46 @@ class Deltas:
         if self._told.startswith(text):
             return ""
         raise SourceError(f"{self._who}: took back what it had said", hint="look into the server's log, or at cumulative")
+
+
+class Finals:
+    """What is new in final objects, which repeat what deltas have given, or are the only place where a text is.
+
+    Texts of one `level` of final objects, such as those of messages, come in the order of the answer: each is compared with
+    the text given since the last one of its level. So a server may give any of the levels, and number its parts as it likes.
+    `key` names the part of the answer; it decides only where a final text is not what deltas gave.
+    """
+
+    def __init__(self) -> None:
+        self._given: list[str] = []
+        self._keys: set[Hashable] = set()
+        self._compared: dict[str, int] = {}  # by level: characters of the text given that final texts have repeated
+
+    def delta(self, text: str, key: Hashable = 0) -> None:
+        """Take the next text of a part."""
+        self._given.append(text)
+        self._keys.add(key)
+
+    def rest(self, text: str, key: Hashable = 0, level: str = "") -> str:
+        """Return what is new in a final text. It counts as given from then on.
+
+        Without a level, the text is the whole answer so far.
+        """
+        given = "".join(self._given)
+        start = self._compared.get(level, 0)
+        since = given[start:]
+        rest = ""
+        if since.startswith(text):
+            start += len(text)
+        elif text.lstrip().startswith(since.strip()):
+            rest = text[len(since) :] if text.startswith(since) else text.lstrip()[len(since.strip()) :]
+            start = len(given) + len(rest)
+        elif (found := since.find(text.strip())) >= 0:
+            start += found + len(text.strip())
+        elif key not in self._keys:  # else it is the same text with changes, and what was said cannot be taken back
+            rest = text
+        if level:
+            self._compared[level] = start
+        if rest:
+            self.delta(rest, key)
+        return rest

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .answer import Opened
 from .aside import Aside
+from .deltas import Finals
 from .events import EventReader, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
@@ -125,6 +126,7 @@ class ChatParser:
     - Reasoning is in `reasoning_content` (DeepSeek, llama.cpp, vLLM until 2025) or `reasoning` (vLLM, Ollama, OpenRouter).
     - An error within the stream is `{"error": ...}`, of older vLLM `{"object": "error"}`, of older llama.cpp an `error:` field.
     - `[DONE]` or `finish_reason` may be missing; without both, the answer is not complete.
+    - A `message` has the whole answer: instead of deltas, or after them.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -133,7 +135,9 @@ class ChatParser:
         self.first: Mapping[str, object] = {}  # the first chunk, whose names are those of the answer
         self.reason: str | None = None  # the answer has ended, and why
         self.told = False  # the server said that it failed, in the words that clients know
-        self._has_text = False
+        self._texts = Finals()
+        self._refusals = Finals()
+        self._has_calls = False
         self._usage: object = None
 
     def event(self, event: Event) -> list[str | Aside]:
@@ -176,22 +180,30 @@ class ChatParser:
             raise failed(self._endpoint, choice)
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
             self.reason = reason
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            # A server that cannot stream gives the message; one that repeats all of it at the end is not to be heard twice.
-            delta = choice.get("message")
-            if not isinstance(delta, dict) or self._has_text:
-                return
-        for text in texts_of(delta.get("content")):
-            self._has_text = True
-            items.append(text)
-        if isinstance(refusal := delta.get("refusal"), str) and refusal:
-            items.append(Aside("refusal", {"text": refusal}))
+        if isinstance(delta := choice.get("delta"), dict):
+            for text in texts_of(delta.get("content")):
+                self._texts.delta(text)
+                items.append(text)
+            if isinstance(refusal := delta.get("refusal"), str) and refusal:
+                self._refusals.delta(refusal)
+                items.append(Aside("refusal", {"text": refusal}))
+            items += self._calls(delta)
+        if isinstance(message := choice.get("message"), dict):
+            if rest := self._texts.rest("".join(texts_of(message.get("content")))):
+                items.append(rest)
+            if isinstance(refusal := message.get("refusal"), str) and (rest := self._refusals.rest(refusal)):
+                items.append(Aside("refusal", {"text": rest}))
+            if not self._has_calls:
+                items += self._calls(message)
+
+    def _calls(self, delta: dict[str, Any]) -> list[Aside]:
         calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            items += _tool_call(call)
+        listed = list(calls) if isinstance(calls, list) else []
         if delta.get("function_call"):  # its name until 2023
-            items += _tool_call({"index": 0, "function": delta["function_call"]})
+            listed.append({"index": 0, "function": delta["function_call"]})
+        pieces = [piece for call in listed for piece in _tool_call(call)]
+        self._has_calls = self._has_calls or bool(pieces)
+        return pieces
 
 
 def texts_of(content: object) -> list[str]:

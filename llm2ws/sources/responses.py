@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..errors import ConfigError
 from .answer import Opened
 from .aside import Aside
+from .deltas import Finals
 from .events import EventReader, Paragraphs, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
@@ -131,35 +132,61 @@ def _flat(tool: object) -> object:
 class _Parser:
     """Events of one answer: https://platform.openai.com/docs/api-reference/responses-streaming
 
-    Text is in `response.output_text.delta`. Events of other kinds, reasoning among them, are passed over. Without
-    `response.completed` or `response.incomplete` the answer is not complete.
+    Text is in `response.output_text.delta`. It comes again in the events that end a text, a part, an item and the response;
+    short answers, and servers that imitate the API, have it only there: what deltas have not given is taken from those.
+    Events of other kinds, reasoning among them, are passed over. Without `response.completed` or `response.incomplete` the
+    answer is not complete.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
         self._paragraphs = Paragraphs()
-        self._called = False
+        self._texts = Finals()
+        self._refusals = Finals()
+        self._calls: dict[str, int] = {}  # the index of each call, by its id
+        self._arguments: set[int] = set()  # indices of the calls whose arguments have come, or begun to
         self._reason = "stop"
         self._usage: dict[str, int] | None = None
 
     def event(self, event: Event) -> list[str | Aside]:
-        match json_of(event.data, self._endpoint):
+        body: Any = json_of(event.data, self._endpoint)
+        match body:
             case {"type": "response.output_text.delta", "delta": str(text)}:  # nearly all of them
+                self._texts.delta(text, _place(body))
                 return self._paragraphs.text(text)
-            case {"type": "response.output_item.added", "output_index": index, "item": {"type": "function_call"} as item}:
-                return [self._call(index, item)]
-            case {"type": "response.function_call_arguments.delta", "output_index": index, "delta": str(part)} if part:
+            case {"type": "response.output_item.added", "output_index": int(index), "item": {"type": "function_call"} as item}:
+                return self._call(index, item)
+            case {"type": "response.function_call_arguments.delta", "output_index": int(index), "delta": str(part)} if part:
+                self._arguments.add(index)
                 return [Aside("tool_call", {"index": index, "arguments": part})]
             case {"type": "response.refusal.delta", "delta": str(text)} if text:
+                self._refusals.delta(text, _place(body))
                 return [Aside("refusal", {"text": text})]
-            case {"type": "response.output_item.done"}:
-                self._paragraphs.end()
+            case {"type": str(level)}:
+                return self._whole_object(level, body)
+            case {"error": {} | str()}:
+                raise failed(self._endpoint, body)
+        return []
+
+    def _whole_object(self, level: str, body: Mapping[Any, Any]) -> list[str | Aside]:
+        """An event that holds something as a whole: what of it is new."""
+        match body:
+            case {"type": "response.output_text.done", "text": str()}:
+                return self._part(level, _place(body), {**body, "type": "output_text"})
+            case {"type": "response.refusal.done", "refusal": str()}:
+                return self._part(level, _place(body), {**body, "type": "refusal"})
+            case {"type": "response.content_part.done", "part": part}:
+                return self._part(level, _place(body), part)
+            case {"type": "response.function_call_arguments.done", "output_index": int(index), "arguments": str(arguments)}:
+                return self._rest_of_call(index, arguments)
+            case {"type": "response.output_item.done", "item": item}:
+                return self._item(level, _place(body)[0], item)
             case {"type": "response.completed" | "response.incomplete", "response": {**response}}:
-                self._finish(response)
+                return self._finish(level, response)
             case {"type": "response.failed", "response": {**response}}:
                 raise failed(self._endpoint, response)
-            case {"type": "error"} | {"error": {} | str()} as body:
+            case {"type": "error"} | {"error": {} | str()}:
                 raise failed(self._endpoint, body)
         return []
 
@@ -168,9 +195,7 @@ class _Parser:
             case {"status": "failed"} | {"error": {} | str()}:
                 raise failed(self._endpoint, body)
             case {"output": [*output], **response}:
-                items = [item for index, entry in enumerate(output) for item in self._item(index, entry)]
-                self._finish(response)
-                return items
+                return self._finish("response", {**response, "output": output})
         raise no_answer(self._endpoint, "something")
 
     def end(self) -> Aside:
@@ -178,36 +203,64 @@ class _Parser:
             raise ended_early(self._endpoint)
         return Aside("finish", {"reason": self._reason, "usage": self._usage})
 
-    def _item(self, index: int, item: object) -> list[str | Aside]:
-        """One that is there as a whole."""
+    def _item(self, level: str, index: int, item: Any) -> list[str | Aside]:
+        """What is new in an item that is there as a whole."""
         items: list[str | Aside] = []
         match item:
             case {"type": "message", "content": [*parts]}:
-                for part in parts:
-                    match part:
-                        case {"type": "output_text", "text": str(text)}:
-                            items += self._paragraphs.text(text)
-                        case {"type": "refusal", "refusal": str(text)}:
-                            items.append(Aside("refusal", {"text": text}))
+                for number, part in enumerate(parts):
+                    items += self._part(level, (index, number), part)
                 self._paragraphs.end()
-            case {"type": "function_call", **call}:
-                items.append(self._call(index, call))
+            case {"type": "function_call"}:
+                items = self._call(index, item)
         return items
 
-    def _call(self, index: object, item: Mapping[Any, Any]) -> Aside:
-        self._called = True
-        known = {"index": index, "id": item.get("call_id"), "name": item.get("name"), "arguments": item.get("arguments")}
-        return Aside("tool_call", {key: value for key, value in known.items() if value not in (None, "")})
+    def _part(self, level: str, place: tuple[int, int], part: object) -> list[str | Aside]:
+        """What is new in a part of a message that is there as a whole."""
+        match part:
+            case {"type": "output_text", "text": str(text)}:
+                return self._paragraphs.text(self._texts.rest(text, place, level))
+            case {"type": "refusal", "refusal": str(text)} if rest := self._refusals.rest(text, place, level):
+                return [Aside("refusal", {"text": rest})]
+        return []
 
-    def _finish(self, response: Mapping[Any, Any]) -> None:
+    def _call(self, index: int, item: Mapping[Any, Any]) -> list[str | Aside]:
+        """A call that begins, or is there as a whole: what of it is new."""
+        call_id, arguments = str(item.get("call_id", "")), item.get("arguments")
+        if call_id in self._calls:
+            return self._rest_of_call(self._calls[call_id], arguments)
+        self._calls[call_id] = index
+        if arguments:
+            self._arguments.add(index)
+        known = {"index": index, "id": call_id, "name": item.get("name"), "arguments": arguments}
+        return [Aside("tool_call", {key: value for key, value in known.items() if value not in (None, "")})]
+
+    def _rest_of_call(self, index: int, arguments: object) -> list[str | Aside]:
+        if not arguments or index in self._arguments:
+            return []
+        self._arguments.add(index)
+        return [Aside("tool_call", {"index": index, "arguments": arguments})]
+
+    def _finish(self, level: str, response: Mapping[Any, Any]) -> list[str | Aside]:
+        """The response has ended: what of its items is new."""
         self.complete = True
+        output = response.get("output")
+        listed = enumerate(output if isinstance(output, list) else ())
+        items = [new for index, item in listed for new in self._item(level, index, item)]
         match response:
             case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
                 self._reason = _INCOMPLETE.get(reason, reason)
             case {"status": "incomplete"}:
                 self._reason = "length"
-            case _ if self._called:
+            case _ if self._calls:
                 self._reason = "tool_calls"
         match response.get("usage"):
             case {"input_tokens": int(prompt), "output_tokens": int(answer)}:
                 self._usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+        return items
+
+
+def _place(body: Mapping[Any, Any]) -> tuple[int, int]:
+    """Which part of the answer an event is about: the index of its item, and of the part within."""
+    item, part = body.get("output_index"), body.get("content_index")
+    return item if isinstance(item, int) else 0, part if isinstance(part, int) else 0

@@ -11,6 +11,7 @@ from llm2ws import Aside, anthropic_messages
 from llm2ws.errors import ConfigError, LocalProtocolError
 from llm2ws.sources.anthropic import AnthropicMessages
 from llm2ws.sources.model import ModelSettings
+from tests.sources.asking import delta, event
 from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 42, "total_tokens": 57}
@@ -91,6 +92,58 @@ async def test_events_of_kinds_to_come_are_passed_over() -> None:
         answer = await ask(server.url)
 
     assert (answer.text, answer.reason) == (WHOLE, "new_reason")
+
+
+TEXT_BLOCK = {"type": "text", "text": "One."}
+TOOL_BLOCK = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}
+TOOL_BEGINS = event("content_block_start", index=1, content_block={**TOOL_BLOCK, "input": {}})
+STOP = event("message_stop")
+FINAL_OBJECTS = {
+    "a block": ([event("content_block_stop", index=0, content_block=TEXT_BLOCK), STOP], "One.", 0),
+    "the message": ([event("message_stop", message={"content": [TEXT_BLOCK]})], "One.", 0),
+    "the first event": ([event("message_start", message={"content": [TEXT_BLOCK]}), STOP], "One.", 0),
+    "the rest of a block": ([delta("On"), event("content_block_stop", index=0, content_block=TEXT_BLOCK), STOP], "One.", 0),
+    "all of them": (
+        [
+            event("content_block_start", index=0, content_block={"type": "text", "text": "On"}),
+            delta("e."),
+            event("content_block_stop", index=0, content_block=TEXT_BLOCK),
+            event("message_stop", message={"content": [TEXT_BLOCK, TEXT_BLOCK]}),
+        ],
+        "One.\n\nOne.",
+        0,
+    ),
+    "a call": ([event("content_block_stop", index=1, content_block=TOOL_BLOCK), STOP], "", 1),
+    "a call, begun": (
+        [
+            TOOL_BEGINS,
+            event("content_block_stop", index=1, content_block=TOOL_BLOCK),
+            event("message_stop", message={"content": [TOOL_BLOCK]}),
+        ],
+        "",
+        2,
+    ),
+    "a call, twice": (
+        [
+            TOOL_BEGINS,
+            event("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": '{"a": 1}'}),
+            event("content_block_stop", index=1, content_block=TOOL_BLOCK),
+            STOP,
+        ],
+        "",
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINAL_OBJECTS)
+async def test_what_comes_in_final_objects_is_given_once(name: str) -> None:
+    pieces, text, asides = FINAL_OBJECTS[name]
+    async with replay(Reply(pieces)) as server:
+        answer = await ask(server.url)
+
+    assert (answer.text, len(answer.asides)) == (text, asides)
+    assert "".join(str(aside.data.get("arguments", "")) for aside in answer.asides) == ('{"a": 1}' if asides else "")
 
 
 async def test_what_is_asked() -> None:

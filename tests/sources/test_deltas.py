@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.errors import SourceError
-from llm2ws.sources.deltas import Deltas
+from llm2ws.sources.deltas import Deltas, Finals
 
 TOKENS = st.lists(st.text(alphabet="ab 1", max_size=3), max_size=10)
 
@@ -70,3 +70,59 @@ def test_what_is_taken_back() -> None:
     assert told("One two", "One", "One two!", cumulative=True) == "One two!"  # as models with stop words do
     with pytest.raises(SourceError, match="took back what it had said"):
         told("One two", "One three", cumulative=True)
+
+
+MESSAGES = st.lists(st.lists(st.text(alphabet="ab. ", min_size=1, max_size=4), min_size=1, max_size=4), max_size=4)
+LEVELS = ("text", "part", "item")
+
+
+@given(MESSAGES, st.data())
+def test_what_comes_in_deltas_and_again_in_final_objects_is_given_once(messages: list[list[str]], data: st.DataObject) -> None:
+    """Each message comes in as many deltas as the server likes, the rest of it in one final object at least."""
+    finals = Finals()
+    given = ""
+    levels = [level for level in LEVELS if data.draw(st.booleans(), label=level)]
+    for number, tokens in enumerate(messages):
+        key = number if data.draw(st.booleans(), label="has a number") else 0
+        for token in tokens[: data.draw(st.integers(0, len(tokens)), label="deltas")] if levels else tokens:
+            finals.delta(token, key)
+            given += token
+        for level in levels:
+            given += finals.rest("".join(tokens), key, level)
+    for number, tokens in enumerate(messages):
+        given += finals.rest("".join(tokens), number, "response")
+
+    assert given == "".join(map("".join, messages))
+
+
+@pytest.mark.parametrize(
+    ("deltas", "texts", "rests"),
+    [
+        ([], ["One.", "One."], ["One.", "One."]),  # the same twice in an answer
+        (["One. ", "Two."], ["One. Two."], [""]),
+        (["One. "], ["One. Two."], ["Two."]),
+        ([" One. "], ["One."], [""]),  # white space is not the same everywhere
+        (["\nOne."], ["One. Two."], [" Two."]),
+        (["One [1]."], ["One."], [""]),  # with changes: what was said is not said again
+        (["A draft. ", "One."], ["One.", "Two."], ["", "Two."]),
+    ],
+)
+def test_what_is_new_in_final_texts(deltas: list[str], texts: list[str], rests: list[str]) -> None:
+    finals = Finals()
+    for text in deltas:
+        finals.delta(text)
+
+    assert [finals.rest(text, index, "item") for index, text in enumerate(texts)] == rests
+
+
+def test_a_message_that_comes_only_in_a_final_object_is_not_lost_before_one_that_came() -> None:
+    finals = Finals()
+    finals.delta("Two.", 1)
+
+    assert [finals.rest(text, index, "response") for index, text in enumerate(["One.", "Two."])] == ["One.", ""]
+
+
+def test_the_whole_answer_may_come_again_and_again() -> None:
+    finals = Finals()
+
+    assert [finals.rest(text) for text in ("One.", "One. Two.", "One. Two.")] == ["One.", " Two.", ""]

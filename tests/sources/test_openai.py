@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import openai
@@ -103,6 +104,21 @@ ODD = {
         "A",
         "stop",
     ),
+    "a message with more than the deltas": (
+        data(choice(content="A"), {"choices": [{"delta": {}, "message": {"content": "A B"}, "finish_reason": "stop"}]}),
+        "A B",
+        "stop",
+    ),
+    "a message beside an empty delta": (
+        data({"choices": [{"delta": {"content": ""}, "message": {"content": "A"}, "finish_reason": "stop"}]}),
+        "A",
+        "stop",
+    ),
+    "a message that grows": (
+        data(*({"choices": [{"message": {"content": text}}]} for text in ("A", "A B", "A B")), choice("stop")),
+        "A B",
+        "stop",
+    ),
     "wrong types": (
         data(7, None, [], {"choices": 3}, {"choices": [5, {"delta": 4}]}, {"usage": 1}, choice(content=8, tool_calls=[1]))
         + data(choice(content=["x", {"type": "text", "text": 3}], tool_calls=9, refusal=[]), choice("stop", content="A")),
@@ -147,6 +163,16 @@ async def test_tool_calls_and_refusals_are_passed_on_and_not_said() -> None:
     assert called.asides[0].data == {"index": 0, "id": "call_8dKq2", "name": "get_weather", "arguments": ""}
     assert "".join(str(aside.data["arguments"]) for aside in called.asides) == '{"city":"Köln"}'
     assert refused.asides == [Aside("refusal", {"text": "I'm sorry"}), Aside("refusal", {"text": ", no."})]
+
+
+async def test_calls_and_refusals_of_a_message_are_given_once() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    message = {"choices": [{"message": {"tool_calls": [call], "refusal": "No."}, "finish_reason": "tool_calls"}]}
+    async with replay(Reply(data(message)), Reply(data(choice(tool_calls=[call], refusal="No."), message))) as server:
+        answers = [await ask(server.url) for _ in range(2)]
+
+    expected = {"refusal": 1, "tool_call": 1}
+    assert [Counter(aside.kind for aside in answer.asides) for answer in answers] == [expected, expected]
 
 
 async def test_a_call_in_the_words_of_2023() -> None:

@@ -105,6 +105,109 @@ async def test_events_of_kinds_to_come_are_passed_over() -> None:
     assert (answer.text, answer.reason, answer.usage, answer.asides) == ("Yes.", "moonrise", None, [])
 
 
+PART = {"type": "output_text", "text": "One."}
+SAID_NO = {"type": "refusal", "refusal": "No."}
+ONE = {"type": "message", "content": [PART]}
+TWO = {"type": "message", "content": [{"type": "output_text", "text": "Two."}]}
+FUNCTION_CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+
+
+def text_delta(text: str, **place: int) -> bytes:
+    return event("response.output_text.delta", delta=text, **place)
+
+
+def completed(*output: object) -> bytes:
+    return event("response.completed", response={"status": "completed", "output": list(output)})
+
+
+FINAL_OBJECTS = {
+    "a text": ([event("response.output_text.done", text="One."), completed()], "One."),
+    "a part": ([event("response.content_part.done", part=PART), completed()], "One."),
+    "an item": ([event("response.output_item.done", output_index=0, item=ONE), completed()], "One."),
+    "the response": ([completed(REASONING, ONE, TWO)], "One.\n\nTwo."),
+    "an incomplete response": ([event("response.incomplete", response={"output": [ONE]})], "One."),
+    "the rest of a text": ([text_delta("On"), event("response.output_text.done", text="One."), completed(ONE)], "One."),
+    "the rest of the response": ([text_delta("On"), completed(ONE, TWO)], "One.\n\nTwo."),
+    "the second message": (
+        [text_delta("One."), event("response.output_item.done", item=ONE), completed(ONE, TWO)],
+        "One.\n\nTwo.",
+    ),
+    "all of them": (
+        [
+            text_delta("One.", output_index=0, content_index=0),
+            event("response.output_text.done", output_index=0, content_index=0, text="One."),
+            event("response.content_part.done", output_index=0, content_index=0, part=PART),
+            event("response.output_item.done", output_index=0, item=ONE),
+            event("response.output_text.done", output_index=1, content_index=0, text="One."),
+            event("response.content_part.done", output_index=1, content_index=0, part=PART),
+            event("response.output_item.done", output_index=1, item=ONE),
+            completed(ONE, ONE),
+        ],
+        "One.\n\nOne.",
+    ),
+    "places that do not agree": (
+        [text_delta("On", output_index=3), text_delta("e.", output_index=3, content_index=1), completed(REASONING, ONE)],
+        "One.",
+    ),
+    "places that are none": (
+        [event("response.output_text.delta", delta="One.", output_index=[], content_index={}), completed(ONE)],
+        "One.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINAL_OBJECTS)
+async def test_text_that_comes_in_final_objects_is_given_once(name: str) -> None:
+    pieces, text = FINAL_OBJECTS[name]
+    async with replay(Reply(pieces)) as server:
+        answer = await ask(server.url)
+
+    assert (answer.text, answer.asides) == (text, [])
+
+
+REFUSED = [Aside("refusal", {"text": "No."})]
+CALLED = [Aside("tool_call", {"index": 0, "id": "c", "name": "f", "arguments": "{}"})]
+BEGUN = [event("response.output_item.added", output_index=0, item={**FUNCTION_CALL, "arguments": ""})]
+CALLED_AND_GIVEN = [
+    Aside("tool_call", {"index": 0, "id": "c", "name": "f"}),
+    Aside("tool_call", {"index": 0, "arguments": "{}"}),
+]
+FINAL_ASIDES = {
+    "a refusal": ([event("response.refusal.done", refusal="No."), completed()], REFUSED),
+    "a part that refuses": ([event("response.content_part.done", part=SAID_NO), completed()], REFUSED),
+    "a refusal, twice": (
+        [event("response.refusal.delta", delta="No."), completed({"type": "message", "content": [SAID_NO]})],
+        REFUSED,
+    ),
+    "a call": ([event("response.output_item.done", output_index=0, item=FUNCTION_CALL), completed(FUNCTION_CALL)], CALLED),
+    "a call in the response": ([completed(FUNCTION_CALL)], CALLED),
+    "arguments": (
+        [*BEGUN, event("response.function_call_arguments.done", output_index=0, arguments="{}"), completed(FUNCTION_CALL)],
+        CALLED_AND_GIVEN,
+    ),
+    "arguments in the item": ([*BEGUN, completed(REASONING, FUNCTION_CALL)], CALLED_AND_GIVEN),
+    "arguments, twice": (
+        [
+            *BEGUN,
+            event("response.function_call_arguments.delta", output_index=0, delta="{}"),
+            event("response.function_call_arguments.done", output_index=0, arguments="{}"),
+            completed(FUNCTION_CALL),
+        ],
+        CALLED_AND_GIVEN,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINAL_ASIDES)
+async def test_refusals_and_calls_that_come_in_final_objects_are_given_once(name: str) -> None:
+    pieces, asides = FINAL_ASIDES[name]
+    async with replay(Reply(pieces)) as server:
+        answer = await ask(server.url)
+
+    assert (answer.text, answer.asides) == ("", asides)
+
+
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FUNCTION = {"name": "f", "parameters": {"type": "object"}}
 
