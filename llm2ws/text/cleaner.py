@@ -173,6 +173,12 @@ class Cleaner:
         if first == len(state.buf):
             return state.hold("the mark of a line may follow") if state.more is More.LIKELY and self._plan.blocks else at
         after = _try(state, self._plan.blocks.get(state.buf[first], ()), at)
+        if after == at:
+            state.first = state.base + first
+            if state.blank and first - at < state.item and state.buf[first] not in "\r\n":
+                state.item = 0
+        else:
+            state.first = -1
         if after == at and state.table and state.buf[first] not in "\r\n":
             state.row = state.paragraph = True
         return after
@@ -203,7 +209,9 @@ def _literal(state: State, at: int, literal: Literal) -> int:
         return state.hold("code may end") if literal.said else -1
     if found is None:
         return end
-    state.literal = None
+    state.literal = literal.otherwise if state.base + end == literal.begin else None
+    if state.literal is not None:
+        return end
     if literal.end_said:
         return state.say(end, found.end())
     if found.end() > end:
@@ -213,7 +221,7 @@ def _literal(state: State, at: int, literal: Literal) -> int:
 
 def _newline(state: State, at: int) -> int:
     said = state.said
-    blank = state.buf[max(0, at - 2) : at].rstrip("\r")[-1:] in ("", "\n")
+    state.blank = blank = state.buf[max(0, at - 2) : at].rstrip("\r")[-1:] in ("", "\n")
     if state.paragraph or blank:
         state.open = dict.fromkeys("*_~", 0)
     if blank:
@@ -222,7 +230,7 @@ def _newline(state: State, at: int) -> int:
         said.drop()
     else:
         state.put("\n\n" if state.paragraph else "\n", at, at + 1)
-    state.paragraph = state.heading = state.row = False
+    state.paragraph = state.heading = state.row = state.quoted = False
     state.line_start = True
     state.ticks = 0
     if blank or state.math in ("$", "\\)"):

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from .enclosed import comment, element, fence, header, removed, spaced, thought
 from .latex import JOINERS, LIMITS, SILENT, WORDS
-from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_MARKS, THINK_TAGS, UNSEEN
+from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
 from .state import Literal, More, State
 
 __all__ = ["ACTS", "Act"]
 
 Act = Callable[[State, "re.Match[str]"], int]
 """Takes what was found; gives the place after it, the place itself (it is text after all), or -1 (more must come first)."""
-
-
-def removed(state: State, found: re.Match[str]) -> int:
-    state.said.drop()
-    return found.end()
-
-
-def spaced(state: State, found: re.Match[str]) -> int:
-    """Dropped, but it held two words apart."""
-    state.said.drop(apart=True)
-    return found.end()
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
@@ -40,7 +30,13 @@ def own_line(state: State, found: re.Match[str]) -> int:
     return removed(state, found)
 
 
+def item(state: State, found: re.Match[str]) -> int:
+    state.item = found.end("mark") - found.start() + 1
+    return own_line(state, found)
+
+
 def quote(state: State, found: re.Match[str]) -> int:
+    state.quoted = True
     end = own_line(state, found)
     state.line_start = True  # a list may be quoted
     return end
@@ -50,6 +46,7 @@ def number(state: State, found: re.Match[str]) -> int:
     state.said.new_paragraph(state.base + found.start())
     state.paragraph = True
     state.line_start = False
+    state.item = found.end("number") - found.start() + 1
     return state.say(*found.span("number"))
 
 
@@ -60,26 +57,6 @@ def row(state: State, found: re.Match[str]) -> int:
 
 def rule_row(state: State, found: re.Match[str]) -> int:
     state.table = True
-    return removed(state, found)
-
-
-def fence(state: State, found: re.Match[str]) -> int:
-    at, end = found.span()
-    mark, size = found["fence"][0], min(len(found["fence"]), 20)
-    said = not state.rules.code
-    state.literal = Literal(
-        re.compile(rf"\n[ \t>]{{0,40}}{mark}{{{size},40}}[ \t]{{0,40}}\r?(?=\n)"),
-        re.compile(rf"\n[ \t>]{{0,40}}{mark}{{0,40}}[ \t]{{0,40}}\r?\Z"),
-        said=said,
-        end_said=said,
-    )
-    state.line_start = False
-    if said:
-        return state.say(at, end)
-    if end < len(state.buf) and state.code_phrase:
-        state.said.new_paragraph(state.base + at)
-        state.put(state.code_phrase, at, end)
-        state.put("\n\n", end, end + 1)  # now, and not only when the block ends
     return removed(state, found)
 
 
@@ -199,47 +176,6 @@ def entity(state: State, found: re.Match[str]) -> int:
     return state.put("" if _NOT_SAID.fullmatch(char) else char.replace("\xa0", " "), *found.span())
 
 
-_COMMENT: Final = Literal(re.compile("-->"), re.compile(r"--?\Z"))
-
-
-def comment(state: State, found: re.Match[str]) -> int:
-    state.literal = _COMMENT
-    return removed(state, found)
-
-
-def _until_closed(names: Iterable[str]) -> Literal:
-    ways = "|".join(map(re.escape, sorted(names)))
-    return Literal(re.compile(rf"</(?:{ways})[ \t]{{0,8}}>", re.IGNORECASE), re.compile(r"<(?:/[\w:]{0,20}[ \t]{0,8})?\Z"))
-
-
-_THOUGHT: Final = _until_closed(THINK_TAGS)  # a model may close another tag than it has opened
-_THOUGHTS: Final = {
-    begin: Literal(re.compile(re.escape(end)), re.compile(f"{re.escape(end[0])}[/|\\w]{{0,20}}\\Z"))
-    for begin, end in THINK_MARKS.items()
-}
-
-
-def thought(state: State, found: re.Match[str]) -> int:
-    return _think(state, found, _THOUGHTS[found.group()])
-
-
-_MESSAGE: Final = Literal(re.compile(r"<\|(?:call|end|return)\|>|(?=<\|(?:channel|start)\|>)"), re.compile(r"<[|\w]{0,20}\Z"))
-
-
-def header(state: State, found: re.Match[str]) -> int:
-    """What gpt-oss says on its channel of analysis, or to a tool, is for nobody's ears."""
-    if "<|channel|>analysis" in found.group() or " to=" in found.group():
-        return _think(state, found, _MESSAGE)
-    state.line_start = state.said.newlines > 0
-    return spaced(state, found)
-
-
-def _think(state: State, found: re.Match[str], literal: Literal) -> int:
-    state.literal = literal
-    state.line_start = state.before(found.start()) == "\n"  # a thought at the start of a line leaves the line at its start
-    return removed(state, found)
-
-
 def tag(state: State, found: re.Match[str]) -> int:
     """Any name counts: models wrap answers in tags of their own. A placeholder written like a tag is lost with them."""
     at, name = found.start(), found["name"].lower()
@@ -249,12 +185,11 @@ def tag(state: State, found: re.Match[str]) -> int:
     opens = found.group()[1] != "/" and not found.group().endswith("/>")
     if opens and not thinks and name not in HTML_TAGS and state.before(at).isalnum():
         return at  # List<int>
-    if opens and thinks:
-        return _think(state, found, _THOUGHT)
+    if opens and (thinks or name in RAW_TAGS):
+        after = element(state, found, name)
+        return after if after != at else state.put(found["name"], *found.span())  # only mentioned: its name is a word
     said = BREAKING_TAGS.get(name, "")
-    if opens and name in RAW_TAGS:
-        state.literal = _until_closed((name,))
-    elif said and state.said.newlines == 0 and (opens or said != ", "):
+    if said and state.said.newlines == 0 and (opens or said != ", "):
         state.said.drop()
         state.put(said, *found.span())
     return removed(state, found)
@@ -368,7 +303,21 @@ def heading_end(state: State, found: re.Match[str]) -> int:
 ACTS: Final[Mapping[str, Act]] = {
     act.__name__: act
     for act in (
-        *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
+        *(
+            address,
+            brace,
+            code_span,
+            command,
+            comment,
+            emphasis,
+            entity,
+            escape,
+            fence,
+            formula,
+            formula_end,
+            heading_end,
+            item,
+        ),
         *(
             header,
             link,

@@ -326,6 +326,14 @@ BLOCKS: Final = tuple(
         half=re.compile(f"{_INDENT}(?:{construct.half.pattern})"),
     )
     for construct in (
+        _construct(  # between paragraphs, a break of scene: no code begins with a blank line
+            "removed",
+            "~",
+            "separators",
+            r"~(?:[ \t]++~){2,}[ \t]*+(?=\r?\n|\Z)|~{3,}[ \t]*+(?=(?:\r?\n[ \t]*+){2}|\Z)",
+            r"~(?:[ \t]*+~)*+[ \t]*+(?:\r?\n[ \t]*+)?\r?\Z",
+            "may be a line",
+        ),
         _construct(
             "fence",
             "`~",
@@ -354,10 +362,10 @@ BLOCKS: Final = tuple(
         ),
         _construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
         _construct(
-            "own_line",
+            "item",
             "-*+•‣◦●∙",
             "lists",
-            r"[-*+•‣◦●∙](?:[ \t]++(?:\[[ xX]\][ \t]++)?|(?=\r?\n))",
+            r"(?P<mark>[-*+•‣◦●∙])(?:[ \t]++(?:\[[ xX]\][ \t]++)?|(?=\r?\n))",
             r"[-*+•‣◦●∙](?:\r?|[ \t]++(?:\[(?:[ xX](?:\][ \t]*)?)?)?)\Z",
             "may be a list item",
         ),

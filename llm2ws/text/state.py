@@ -30,6 +30,8 @@ class Literal(NamedTuple):
     half: re.Pattern[str]  # matches to the end of the buffer while `end` may still come
     said: bool = False  # the stretch is said
     end_said: bool = False  # what ends it is said
+    begin: int = -1  # where it begins in the model's text, if that matters: an end found there does not count,
+    otherwise: Literal | None = None  # and this takes its place
 
 
 class State:
@@ -45,6 +47,12 @@ class State:
         self.held = NOTHING
         self.said = Said()
         self.line_start = True
+        self.first = (
+            0  # in the model's text: where the first character of the line stands, if it is no mark of a list or heading
+        )
+        self.blank = False  # a blank line stands before the line
+        self.quoted = False  # the line
+        self.item = 0  # columns before the text of the list item
         self.paragraph = False  # the end of this line is the end of a paragraph
         self.heading = False
         self.table = False  # a rule row came: lines are rows, with or without a bar at the start
