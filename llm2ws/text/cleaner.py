@@ -20,12 +20,12 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import ConfigError
+from .cleaning import NOTHING, Literal, More, State
 from .constructs import ACTS
 from .fragments import Held, Hold, Piece
 from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL, Construct
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
-from .state import NOTHING, Literal, More, State
 
 __all__ = ["REPLACE_CHARS", "Cleaner", "Rules"]
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from .cleaning import Literal, More, State
 from .enclosed import comment, element, fence, header, removed, spaced, thought
 from .latex import JOINERS, LIMITS, SILENT, WORDS
 from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
-from .state import Literal, More, State
 
 __all__ = ["ACTS", "Act"]
 

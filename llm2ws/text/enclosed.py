@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
+from .cleaning import Literal, More, State
 from .markup import CJK, THINK_MARKS, THINK_TAGS
-from .state import Literal, More, State
 
 __all__ = ["comment", "element", "fence", "header", "removed", "spaced", "thought"]
 
