@@ -13,7 +13,7 @@ __all__ = ["AFTER_TIMES", "Words", "words_of"]
 
 
 class Words:
-    """What one language contributes, or with None all of them together. A set is built when it is first asked for."""
+    """The words of one language, or with None of all of them together. A set is built when it is first asked for."""
 
     def __init__(self, language: str | None) -> None:
         self._language = language
@@ -459,7 +459,7 @@ def _split(words: str) -> frozenset[str]:
 
 
 def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
-    """The words that these languages have in a table; None stands for all."""
+    """Return the words that these languages have in a table; None stands for all languages."""
     parts = table.values() if None in languages else [table[language] for language in languages if language in table]
     found = [_split(words) for words in parts]
     return found[0] if len(found) == 1 else frozenset().union(*found)
@@ -471,7 +471,10 @@ for _table in (_NEVER, _BEFORE_NUMBER, _MAY_END, _ENDS):
 
 @cache
 def words_of(language: str | None) -> Words:
-    """The words of a language ("de", "pt-BR"); None: of all of them together, without those that mean something else elsewhere."""
+    """Return the words of a language ("de", "pt-BR"); for None, of all languages together.
+
+    The latter leave out abbreviations that are ordinary words of another language.
+    """
     if language is None:
         return Words(None)
     code = language.replace("_", "-").split("-")[0].lower()

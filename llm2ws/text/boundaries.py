@@ -124,51 +124,51 @@ _new = tuple.__new__  # half the time of Verdict(...), and there is one for ever
 
 
 def go_on(at: int) -> Verdict:
-    """NO: nothing ends before `at`."""
+    """Say NO: nothing ends before `at`."""
     return _new(Verdict, (at, None, None, ""))
 
 
 def cut(at: int, why: str, boundary: Boundary = Boundary.SENTENCE) -> Verdict:
-    """CUT before `at`."""
+    """Say CUT before `at`."""
     return _new(Verdict, (at, boundary, None, why))
 
 
 def wait(at: int, hold: Hold = Hold.NOTHING, why: str = "the next word tells") -> Verdict:
-    """WAIT; `hold` says what may end before `at`."""
+    """Say WAIT; `hold` says what may end before `at`."""
     return _new(Verdict, (at, None, hold, why))
 
 
 def match_end(pattern: re.Pattern[str], text: str, at: int, end: int) -> int:
-    """Where a match of this pattern at `at` ends; `at` itself if there is none."""
+    """Return where a match of this pattern at `at` ends; `at` itself if there is none."""
     found = pattern.match(text, at, end)
     return at if found is None else found.end()
 
 
 def may_grow(text: str, tail: int, end: int) -> bool:
-    """Whether what begins at `tail` may turn out to belong to the mark before it: a footnote mark, a closing quote."""
+    """Return whether what begins at `tail` may turn out to belong to the mark before it: a footnote mark, a closing quote."""
     if tail >= end or FOOTNOTE.match(text, tail, end) is not None:
         return True
     return text[tail] in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end) is not None
 
 
 def width(text: str, start: int, end: int) -> int:
-    """Columns: full-width characters count as two."""
+    """Return the columns of `text[start:end]`, in which full-width characters count as two."""
     return end - start + sum(1 for _ in WIDE.finditer(text, start, end))
 
 
 def is_stop_of_script(text: str, at: int) -> bool:
-    """Whether the semicolon or colon at `at` follows a letter of a script that ends sentences with it."""
+    """Return whether the semicolon or colon at `at` follows a letter of a script that ends sentences with it."""
     script = _ENDS_THERE.get(text[at])
     return script is not None and at > 0 and script.match(text, at - 1) is not None
 
 
 def is_lower(char: str) -> bool:
-    """Whether it is a small letter of a script that has capitals."""
+    """Return whether the character is a small letter of a script that has capitals."""
     return char.islower() and not "\u10d0" <= char <= "\u10ff"  # Georgian is caseless in practice
 
 
 def is_grapheme_break(text: str, at: int) -> bool:
-    """Whether a cut before `text[at]` leaves every grapheme whole. After UAX 29, erring towards no."""
+    """Return whether a cut before `text[at]` leaves every grapheme whole. After UAX 29, erring towards no."""
     before, after = text[at - 1], text[at : at + 1]
     if not after or (after < "\u0300" and before < "\u0300"):
         return (before, after) != ("\r", "\n")

@@ -55,7 +55,7 @@ _PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{PROTECTED_CHARS}}}(?:>|\Z)|\
 
 
 def judge_clause(view: View, at: int, floor: int) -> Verdict:
-    """Clause punctuation or white space at `at`, for the first fragment of a turn."""
+    """Judge clause punctuation or white space at `at`, for the first fragment of a turn."""
     text, start, end, _, _ = view
     char, tail = text[at], at + 1
     if char.isspace():
@@ -75,7 +75,10 @@ def judge_clause(view: View, at: int, floor: int) -> Verdict:
 
 
 def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
-    """For the first fragment, a question mark, exclamation mark or ellipsis will do, whatever follows. None: judge as usual."""
+    """Judge a question mark, exclamation mark or ellipsis for the first fragment, where it will do whatever follows.
+
+    None: it is to be judged as in any other fragment.
+    """
     text, start, end, _, _ = view
     if text[at] == "." and text[at - 1] != ".":
         return None
@@ -88,64 +91,81 @@ def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
 
 
 def _judge_breath(view: View, at: int, floor: int) -> Verdict:
-    """White space: after a dash; after a date and time; and where no punctuation came in time, before a conjunction."""
-    text, start, end, _, words = view
-    if 2 * (at - start) < floor * _CONJUNCTION and text[at - 1] not in _BREATH_MARKS:
+    """Judge white space: after a dash; after a date and time; and where no punctuation came in time, before a conjunction."""
+    text, start, _, _, _ = view
+    before = text[at - 1]
+    if 2 * (at - start) < floor * _CONJUNCTION and before not in _BREATH_MARKS:
         return go_on(at + 1)  # too early for a conjunction, even if all characters are wide
     spoken = SPEAKABLE.search(text, start, at)
     columns = 0 if spoken is None else width(text, spoken.start(), at)
-    if columns >= floor and text[at - 1] in _DASHES and text[at - 2].isspace():
+    if columns >= floor and before in _DASHES and text[at - 2].isspace():
         return cut(at, "a dash", Boundary.CLAUSE)
-    if columns >= floor and text[at - 1] in _STAMP_ENDS and _STAMP.search(text, max(start, at - 32), at):
+    if columns >= floor and before in _STAMP_ENDS and _STAMP.search(text, max(start, at - 32), at):
         return _after_stamp(view, at)
     if columns < floor * _CONJUNCTION:
         return go_on(at + 1)
     if text[at - 2 : at] == "--":
         return cut(at, "a dash", Boundary.CLAUSE)
-    word = WORD.match(text, at + 1, end)
-    if at + 1 >= end or (word is not None and word.end() >= end):
+    return _before_conjunction(view, at, joins=columns >= floor * _COORDINATOR)
+
+
+def _before_conjunction(view: View, at: int, *, joins: bool) -> Verdict:
+    """Judge white space by the word behind it; `joins`: before an "and" will do, too."""
+    text, start, end, _, words = view
+    word = _whole_word(text, at + 1, end)
+    if word == "":
         return wait(at)
-    if word is None or not text[word.end()].isspace():
-        return go_on(at + 1)
-    if word[0] not in words.conjunctions and word[0] not in words.coordinators:
+    behind = at + 1 + len(word or "")
+    conjunction = word in words.conjunctions
+    if word is None or not text[behind].isspace() or not (conjunction or word in words.coordinators):
         return go_on(at + 1)
     before = _LAST_WORD.search(text, max(start, at - 20), at + 1)
-    if before is not None and before[0].lower() in words.function_words:
+    if (before is not None and before[0].lower() in words.function_words) or not (conjunction or joins):
         return go_on(at + 1)  # "if and when", "each and every"
-    if word[0] in words.conjunctions:
-        return cut(at, "before a conjunction", Boundary.CLAUSE)
-    if columns < floor * _COORDINATOR:
-        return go_on(at + 1)
-    subject = WORD.match(text, word.end() + 1, end)
-    if word.end() + 1 >= end or (subject is not None and subject.end() >= end):
+    subject = None if conjunction else _whole_word(text, behind + 1, end)
+    if subject == "":
         return wait(at)
-    if subject is None or subject[0].lower() not in words.starters:
+    if not conjunction and (subject is None or subject.lower() not in words.starters):
         return go_on(at + 1)  # two nouns, most likely
     return cut(at, "before a conjunction", Boundary.CLAUSE)
 
 
+def _whole_word(text: str, at: int, end: int) -> str | None:
+    """Return the word that begins at `at`, None if there is none, "" if it may go on."""
+    found = WORD.match(text, at, end)
+    if at >= end or (found is not None and found.end() >= end):
+        return ""
+    return None if found is None else found[0]
+
+
 def _after_stamp(view: View, at: int) -> Verdict:
-    """White space after a date and a time of day, "AM" and "PM" of which may follow."""
+    """Judge white space after a date and a time of day, "AM" and "PM" of which may follow."""
     if at + 1 >= view.end or view.text[at + 1 : at + 3].lower() in ("a", "p", "am", "pm"):
         return wait(at) if at + 3 >= view.end else go_on(at + 1)
     return cut(at, "a date and time", Boundary.CLAUSE)
 
 
 def last_clause_end(text: str, start: int, end: int, floor: int) -> int:
-    """The last clause end in `text[start:end]`, `floor` characters or more after `start`; 0 if there is none."""
+    """Return the last clause end in `text[start:end]`, `floor` characters or more after `start`; 0 if there is none."""
     return _last(_CLAUSE_END, text, start, end, floor)
 
 
 def columns_end(text: str, start: int, columns: int) -> int:
-    """Where so many columns of speech end: what stands before the first word, and marks above and below, do not count."""
+    """Return where so many columns of speech end.
+
+    What stands before the first word does not count, nor do marks above and below letters.
+    """
     spoken = SPEAKABLE.search(text, start)
     begin = len(text) if spoken is None else spoken.start()
     return begin + columns + sum(1 for _ in _MARK.finditer(text, begin, begin + columns))
 
 
 def best_place(text: str, start: int, end: int, words: Words) -> int:
-    """Where to cut `text[start:end]`, too long: a clause end past its first quarter; in its second half, before a conjunction
-    or another function word; white space; between graphemes."""
+    """Return where to cut `text[start:end]`, which is too long.
+
+    The best place is a clause end past its first quarter; then, in its second half, before a conjunction or another function
+    word; then white space; then between two graphemes.
+    """
     place = (
         last_clause_end(text, start, end, (end - start) // 4)
         or _before_function_word(text, start, end, words)
@@ -158,7 +178,7 @@ def best_place(text: str, start: int, end: int, words: Words) -> int:
 
 
 def _before_function_word(text: str, start: int, end: int, words: Words) -> int:
-    """Before the last conjunction, or the last other function word that does not itself follow one; 0 if there is none."""
+    """Return the place before the last conjunction, or the last function word that follows no other; 0 if there is none."""
     spans = _protected_spans(text, start, end)
     other = 0
     middle = (start + end) // 2

@@ -1,11 +1,12 @@
-"""Markdown, think blocks, links, emoji in; text fit to be spoken out. Incremental: holding is bounded, words are not held.
+"""Clean the text of a model while it arrives: markup in, text fit to be spoken out.
 
     feed -> the next place that is not plain text: words are passed over in one scan
          -> which construct it is (markup.py) and what becomes of it (constructs.py)
          -> what is said, with the spaces mended (spacing.py)
 
-Markup is unwrapped or dropped as soon as it is certain what it is. Emphasis is decided by the characters beside the marker,
-never by another marker that may not come; so an opening ** without a closing one is dropped too.
+What is held back is bounded, and words are not held. Markup is unwrapped or dropped as soon as it is certain what it is.
+Emphasis is decided by the characters beside the marker, never by another marker that may not come; so an opening ** without a
+closing one is dropped too.
 
 Known limits: the head of a table without outer bars is said with its bars, since the row below it tells that it is one; stars
 within a word stay, as in re*mark*able; what stands before a lone </think> has been said when that comes.
@@ -42,7 +43,7 @@ class _Mode(NamedTuple):
     constructs: Mapping[str, list[Construct]]  # by the character they begin with
 
     def search(self, text: str, at: int) -> re.Match[str] | None:
-        """The next trigger."""
+        """Return the next trigger, None if there is none."""
         while (spot := self.spots.search(text, at)) is not None:
             if (found := self.trigger.match(text, spot.start())) is not None:
                 return found
@@ -61,7 +62,7 @@ class _Plan(NamedTuple):
 
 
 class Cleaner:
-    """Cleans one turn after another.
+    """Cleans the text of one turn after another.
 
     `code_phrase` is said once for each code block, "" for nothing. `replace` maps words, spelled as the model spells them, to
     what is said instead; the longest one wins, and what was said instead is not looked at again. Raises ConfigError when one
@@ -89,7 +90,7 @@ class Cleaner:
         self._plain = False  # nothing is open: a token without markup may pass as it is
 
     def feed(self, text: str) -> list[Piece]:
-        """What can be said for certain now."""
+        """Take more of the text; return what can be said for certain now."""
         state = self._state
         state.buf = buf = state.buf + text
         if self._plain and text and text[-1] != " " and self._search_prose(buf, _BEHIND) is None:
@@ -102,18 +103,21 @@ class Cleaner:
         return self._run(More.LIKELY)
 
     def finish(self) -> list[Piece]:
-        """The rest, at the end of the turn: half a marker is text. Then ready for another turn, with positions from 0."""
+        """Return the rest, at the end of the turn, where half a marker is text.
+
+        Then the Cleaner is ready for another turn, with positions from 0.
+        """
         pieces = self._run(More.NEVER)
         self._reset()
         return pieces
 
     @property
     def holding(self) -> Held:
-        """What is held back, and why."""
+        """Tell what is held back, and why."""
         return _SPACE if self._state.said.waits and self._state.held is NOTHING else self._state.held
 
     def release(self) -> list[Piece]:
-        """The model paused: what is most likely complete is said. Never half of a link, tag, address or think block."""
+        """Return what is most likely complete, as the model paused: never half of a link, tag, address or think block."""
         return self._run(More.LATER)
 
     def _run(self, more: More) -> list[Piece]:
@@ -137,7 +141,7 @@ class Cleaner:
         return state.said.take()
 
     def _step(self, state: State, at: int) -> int:
-        """Takes what begins at the place; gives the place after it, or -1: more must come first."""
+        """Take what begins at the place; return the place after it, or -1 if more must come first."""
         if state.literal is not None:
             return _literal(state, at, state.literal)
         if state.line_start and not state.math:
@@ -168,7 +172,7 @@ class Cleaner:
         return state.say(at, at + 1) if after == at else after
 
     def _start_line(self, state: State, at: int) -> int:
-        """Takes the mark of the line, if it has one; gives the place itself if it has none."""
+        """Take the mark of the line; return the place after it, the place itself if the line has none."""
         first = INDENT.match(state.buf, at).end()  # type: ignore[union-attr]
         if first == len(state.buf):
             return state.hold("the mark of a line may follow") if state.more is More.LIKELY and self._plan.blocks else at
@@ -185,7 +189,7 @@ class Cleaner:
 
 
 def _try(state: State, constructs: Iterable[Construct], at: int) -> int:
-    """Takes the first construct that begins at the place; gives the place itself if there is none."""
+    """Take the first construct that begins at the place; return the place after it, the place itself if there is none."""
     for construct in constructs:
         waits = state.more is More.LIKELY or (state.more is More.LATER and not construct.paused)
         if waits and len(state.buf) - at < construct.bound and construct.half.match(state.buf, at) is not None:
@@ -240,7 +244,7 @@ def _newline(state: State, at: int) -> int:
 
 @lru_cache(maxsize=64)
 def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
-    """Cached, as every turn has a Cleaner of its own and all of them the same rules."""
+    """Compile the rules; cached, as every turn has a Cleaner of its own and all of them the same rules."""
     blocks = _by_first(BLOCKS, rules)
     literal = replace(rules, emoji=False, urls=False)
     return _Plan(
@@ -277,7 +281,7 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
 
 
 def _by_first(constructs: Iterable[Construct], rules: Rules) -> dict[str, list[Construct]]:
-    """The constructs that are switched on, by the character they begin with."""
+    """Return the constructs that are switched on, by the character they begin with."""
     table: dict[str, list[Construct]] = {}
     for construct in constructs:
         on = any(getattr(rules, rule) for rule in construct.rule.split())

@@ -1,4 +1,4 @@
-"""The state of one turn: what is not decided yet, what is open, what was said."""
+"""The state of the Cleaner within one turn."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class State:
         return -1
 
     def is_open(self, mark: str) -> bool:
-        """What comes next may well be the end of what this opened."""
+        """Return whether what comes next may well end what this marker opened."""
         return self.ticks > 0 if mark == "`" else self.open.get(mark, 0) > 0
 
     def before(self, at: int) -> str:

@@ -15,14 +15,14 @@ from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRE
 __all__ = ["ACTS", "Act"]
 
 Act = Callable[[State, "re.Match[str]"], int]
-"""Takes what was found; gives the place after it, the place itself (it is text after all), or -1 (more must come first)."""
+"""Takes what was found; returns the place after it, the place itself (it is text after all), or -1 (more must come first)."""
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
 def own_line(state: State, found: re.Match[str]) -> int:
-    """A heading, an item, a quote: the mark is dropped, the line is a paragraph."""
+    """Drop the mark of a heading, an item or a quotation; the line is a paragraph."""
     state.said.new_paragraph(state.base + found.start())
     state.paragraph = True
     state.heading = found.group().lstrip().startswith("#")
@@ -64,7 +64,7 @@ def rule_row(state: State, found: re.Match[str]) -> int:
 
 
 def emphasis(state: State, found: re.Match[str]) -> int:
-    """By what stands before and after alone, so that no word waits for a marker that may never come."""
+    """Decide by what stands before and after alone, so that no word waits for a marker that may never come."""
     at, end = found.span()
     mark = state.buf[at]
     is_open = state.open[mark]
@@ -83,7 +83,7 @@ def emphasis(state: State, found: re.Match[str]) -> int:
 
 
 def _begin(state: State, at: int) -> None:
-    """Markup opens before this place. A stop there begins a word: ".env"; it ends none."""
+    """Note that markup opens before this place: a stop there begins a word, as in ".env", and ends none."""
     if state.after(at) in ".:!?":
         state.said.open()
 
@@ -107,9 +107,13 @@ def _opens(state: State, at: int, end: int) -> bool:
         return mark != "_" and size > 1 and (state.buf[max(0, at - 2) : at] + after).isalpha() and at > 1
     if size > 1:
         return mark == "*" or not before.isalnum()
-    if before.isalnum() or before in "./\\^=&%":
-        return False
-    if mark == "*" and state.buf.startswith(STARRED, end):
+    return _opens_alone(state, end, mark, before)
+
+
+def _opens_alone(state: State, end: int, mark: str, before: str) -> bool:
+    """Return whether a single marker opens emphasis, and is no star of a wildcard, nor part of a path or a formula."""
+    after = state.after(end)
+    if before.isalnum() or before in "./\\^=&%" or (mark == "*" and state.buf.startswith(STARRED, end)):
         return False
     return after.isalnum() or after > "\x7f" or after in "\"'([{$`_~*\\#@<&"
 
@@ -132,7 +136,7 @@ _CITATION: Final = re.compile(r"\[?\d{1,3}\]?")
 
 
 def link(state: State, found: re.Match[str]) -> int:
-    """What stands between the brackets is markup in its turn: only the opening bracket is taken here."""
+    """Take the opening bracket only: what stands between the brackets is markup in its turn."""
     at, numbers = found.start(), _CITATION.fullmatch(found[1])
     if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]" or numbers):
         return at  # x[0][1]; "It grew.[2][3]"
@@ -161,7 +165,7 @@ _PRONOUNCED: Final = Literal(re.compile(r"\}|(?=\n)"), re.compile(r"(?!)"), said
 
 
 def pronounced(state: State, found: re.Match[str]) -> int:
-    """Deepgram's inline pronunciation."""
+    """Leave Deepgram's inline pronunciation as it is."""
     state.literal = _PRONOUNCED
     return state.say(*found.span())
 
@@ -177,7 +181,7 @@ def entity(state: State, found: re.Match[str]) -> int:
 
 
 def tag(state: State, found: re.Match[str]) -> int:
-    """Any name counts: models wrap answers in tags of their own. A placeholder written like a tag is lost with them."""
+    """Drop a tag, whatever its name: models wrap answers in tags of their own. Placeholders written like tags are lost, too."""
     at, name = found.start(), found["name"].lower()
     thinks = name in THINK_TAGS
     if not (state.rules.think if thinks else state.rules.html):
@@ -199,7 +203,7 @@ _AFTER_URL: Final = ".,;:!?'_~#"
 
 
 def address(state: State, found: re.Match[str]) -> int:
-    """A bare URL, or one in angle brackets: its host."""
+    """Say the host of a bare URL, or of one in angle brackets."""
     at, end = found.span()
     body = found.group().strip("<>")
     if end - at == len(body):
@@ -231,7 +235,7 @@ _MATH_ENDS: Final = {"$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
 def formula(state: State, found: re.Match[str]) -> int:
-    """Only what opens it is taken here; a formula in single dollars has been seen to its end."""
+    """Take only what opens the formula; one in single dollars has been seen to its end."""
     state.math = _MATH_ENDS.get(found.group()[:2], "$")
     state.braces, state.joiner, state.limits = [], "", ""
     state.said.drop()
@@ -247,7 +251,7 @@ def formula_end(state: State, found: re.Match[str]) -> int:
 
 
 def _word(state: State, word: str, at: int, end: int) -> int:
-    """A word with a space before it; and one behind it, if a letter or a digit follows."""
+    """Say a word with a space before it, and one behind it if a letter or a digit follows."""
     if state.said.last not in ("", " ", "\n", "(") and not state.said.waits:
         word = " " + word
     state.put(word, at, end)
@@ -277,7 +281,7 @@ def brace(state: State, found: re.Match[str]) -> int:
 
 
 def script(state: State, found: re.Match[str]) -> int:
-    """An index, a power, or the limit of a sum."""
+    """Say an index, a power, or the limit of a sum."""
     at, end = found.span()
     mark, what = found.group()[0], found["braced"] or found["bare"]
     limit = mark in state.limits and (mark == "_" or state.before(at) == "}" or state.buf[max(0, at - 2)] == "_")
@@ -303,38 +307,8 @@ def heading_end(state: State, found: re.Match[str]) -> int:
 ACTS: Final[Mapping[str, Act]] = {
     act.__name__: act
     for act in (
-        *(
-            address,
-            brace,
-            code_span,
-            command,
-            comment,
-            emphasis,
-            entity,
-            escape,
-            fence,
-            formula,
-            formula_end,
-            heading_end,
-            item,
-        ),
-        *(
-            header,
-            link,
-            link_end,
-            mail,
-            number,
-            own_line,
-            pipe,
-            pronounced,
-            quote,
-            removed,
-            row,
-            rule_row,
-            script,
-            spaced,
-            tag,
-            thought,
-        ),
+        *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
+        *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row, script),
+        *(spaced, tag, thought),
     )
 }

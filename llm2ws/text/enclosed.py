@@ -25,7 +25,7 @@ _ONLY_BETWEEN: Final = re.compile(r"[ \t]*(?:[,/&+]|\.\.\.|…|[ \t][^\W\d_]{1,4
 
 
 def removed(state: State, found: re.Match[str]) -> int:
-    """Drop it."""
+    """Drop what was found."""
     if state.first == state.base + found.start():
         state.first = state.base + found.end()
     state.said.drop()
@@ -33,7 +33,7 @@ def removed(state: State, found: re.Match[str]) -> int:
 
 
 def spaced(state: State, found: re.Match[str]) -> int:
-    """Drop it, though it held two words apart."""
+    """Drop what was found, which held two words apart."""
     state.said.drop(apart=True)
     return found.end()
 

@@ -1,6 +1,6 @@
-"""Pieces of a token stream in, fragments fit to be spoken out.
+"""Cut a token stream into fragments fit to be spoken.
 
-Incremental: what has been scanned is not scanned again, and what is held is bounded by the longest fragment; so the cost of a
+What has been scanned is not scanned again, and what is held is bounded by the longest fragment; so the cost of a
 token does not grow with the text. One pattern finds the next candidate; a judge (`stops`, `lines`, `clauses`) says whether to
 cut there, and waits as long as that depends on what has not arrived.
 """
@@ -51,13 +51,16 @@ class _Run(NamedTuple):
     end: int | None  # None: each character stands for the one at the same place
 
     def source_start(self, place: int) -> int:
-        """Where a fragment that begins at this place begins in the model's text."""
+        """Return where a fragment that begins at this place begins in the model's text."""
         if self.end is None:
             return self.start + place - self.at
         return self.start if place == self.at else self.end
 
     def source_end(self, place: int) -> int:
-        """Where one that ends there ends. An undivided span belongs to the fragment that holds its beginning."""
+        """Return where a fragment that ends at this place ends in the model's text.
+
+        An undivided span belongs to the fragment that holds its beginning.
+        """
         return self.start + place - self.at if self.end is None else self.end
 
 
@@ -110,7 +113,7 @@ class Fragmenter:
         self._clause_first = self._policy is Policy.CLAUSE_FIRST
 
     def feed(self, piece: Piece) -> list[Fragment]:
-        """The fragments that this piece completes."""
+        """Take a piece; return the fragments that it completes."""
         text, start, end = piece
         if not text:
             return []
@@ -131,7 +134,10 @@ class Fragmenter:
         return self._take(self._cuts(last + 1))
 
     def finish(self) -> list[Fragment]:
-        """The rest, at the end of the turn. Then ready for another turn, whose fragments count from 0 again."""
+        """Return the rest, at the end of the turn.
+
+        Then the Fragmenter is ready for another turn, whose fragments count from 0 again.
+        """
         text = self._text
         size = len(text.rstrip())
         cuts: list[Verdict] = []
@@ -147,15 +153,17 @@ class Fragmenter:
 
     @property
     def holding(self) -> Held:
-        """What stands at the end of the text so far, and why it has not been sent."""
+        """Tell what stands at the end of the text so far, and why it has not been sent."""
         waiting = self._wait()
         if waiting is None or waiting.hold is None or SPEAKABLE.search(self._text, 0, waiting.at) is None:
             return _NOTHING
         return hold_of(self._view(0, len(self._text)), self._scan, waiting)
 
     def release(self, *, clause: bool = False) -> list[Fragment]:
-        """The model paused: cut at what `holding` shows. `clause`: the listener is about to run dry, so any clause end in the
-        held text will do. An empty list if there is no place."""
+        """Cut at what `holding` shows, as the model paused; return an empty list if there is no place.
+
+        `clause`: the listener is about to run dry, so any clause end in the held text will do.
+        """
         waiting = self._wait()
         hold, why = self.holding
         if waiting is not None and hold is not Hold.NOTHING:
@@ -173,7 +181,7 @@ class Fragmenter:
         return self._take([verdict])
 
     def _wait(self) -> Verdict | None:
-        """The WAIT that stands open, if any."""
+        """Return the WAIT that stands open, None if there is none."""
         text = self._text
         at = len(text) - 1
         if self._idle and not self._fence and self._scan == at >= 0 and text[at] in _STOPS:
@@ -187,7 +195,7 @@ class Fragmenter:
     # --- where to cut ----------------------------------------------------------------------------------------------
 
     def _cuts(self, size: int) -> list[Verdict]:
-        """All cuts that the first `size` characters of the unsent text allow now; what is beyond may be looked at."""
+        """Return all cuts that the first `size` characters of the unsent text allow now; what is beyond may be looked at."""
         text, start, at = self._text, 0, self._scan
         cuts: list[Verdict] = []
         while True:
@@ -213,7 +221,7 @@ class Fragmenter:
             self._keep_kind(start)
 
     def _cut_longest(self, start: int, at: int, waiting: Verdict | None, longest: int, end: int) -> Verdict:
-        """Where to cut what has become too long, though a candidate may be waiting `at` a place."""
+        """Return where to cut what has become too long, though a candidate may be waiting `at` a place."""
         place = start
         if waiting is not None and hold_of(self._view(start, end), at, waiting).hold in (Hold.SURE, Hold.CAPITAL):
             place = waiting.at
@@ -222,7 +230,7 @@ class Fragmenter:
         return cut(place, "the longest allowed", Boundary.LENGTH)
 
     def _search(self, text: str, start: int, at: int, stop: int, end: int) -> tuple[int, Verdict | None]:
-        """The next candidate before `stop` that is not a NO, and its verdict; or where to go on, and None."""
+        """Return the next candidate before `stop` that is not a NO, and its verdict; or where to go on, and None."""
         if not self._sentences:
             return self._search_word(text, start, at, end)
         while True:
@@ -268,7 +276,7 @@ class Fragmenter:
         return verdict
 
     def _keep_kind(self, place: int) -> None:
-        """The line's head is cut off: the end of the line is judged by what the head told."""
+        """Keep the kind of the line, whose head is cut off: the end of the line is judged by what the head told."""
         if self._line < place and self._kind is None:
             self._kind = line_kind(self._text, self._line, place)
 

@@ -67,25 +67,9 @@ WORDS: Final = {
 
 # Commands of layout and type: nothing is said for them.
 SILENT: Final = frozenset(
-    (
-        *(
-            "big",
-            "Big",
-            "bigg",
-            "Bigg",
-            "boldsymbol",
-            "boxed",
-            "displaystyle",
-            "hline",
-            "langle",
-            "left",
-            "limits",
-            "mathbb",
-            "mathbf",
-        ),
-        *("mathcal", "mathit", "mathrm", "mathsf", "nonumber", "operatorname", "phantom", "qquad", "quad", "rangle", "right"),
-        *("text", "textbf", "textit", "textrm", "textstyle", "underbrace", "underline", "overline"),
-    )
+    "big Big bigg Bigg boldsymbol boxed displaystyle hline langle left limits mathbb mathbf mathcal mathit mathrm mathsf "
+    "nonumber operatorname overline phantom qquad quad rangle right text textbf textit textrm textstyle underbrace "
+    "underline".split()
 )
 
 # What is said between the two pairs of braces behind these.

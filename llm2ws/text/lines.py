@@ -1,4 +1,4 @@
-"""Is the end of this line structure, or a soft wrap? For markdown as models write it, and for cleaned text."""
+"""Judge the ends of lines, structure or soft wrap, in markdown as models write it and in cleaned text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _SPACE = re.compile(r"\s*")
 # Text is wrapped at 60 to 100 columns. A line that ends far from there was ended on purpose.
 _SHORT: Final = 50
 _LONG: Final = 110
+_STOP_ENDS: Final = "a full stop at the end of a line"
+_ITEM_ENDS: Final = "the end of a list"
 
 
 class Line(NamedTuple):
@@ -35,7 +37,7 @@ _TEXT: Final = Line(closed=False, item=False, fence="")
 
 
 def line_kind(text: str, start: int, end: int) -> Line:
-    """The kind of the line `text[start:end]`."""
+    """Return the kind of the line `text[start:end]`."""
     head = _HEAD.match(text, start, end)
     if head is None:
         return _TEXT
@@ -44,8 +46,8 @@ def line_kind(text: str, start: int, end: int) -> Line:
 
 
 def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
-    """The line feed at `at`, after a line of so many columns."""
-    text, start, end, _, _ = view
+    """Judge the line feed at `at`, after a line of so many columns."""
+    text, start, _, _, _ = view
     place = start + len(text[start:at].rstrip())
     word = place > start and text[place - 1].isalnum()  # ends the line
     if not word and SPEAKABLE.search(text, start, place) is None:
@@ -55,19 +57,25 @@ def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
     if text[place - 1] in ":：\\" or text[at - 2 : at] == "  ":
         return cut(place, "the end of a line")
     ended = not word and _ENDED.search(text, max(start, place - 12), place) is not None
+    if columns > _LONG or (columns < _SHORT and (line.item or ended or not _begins_with_capital(text, start, place))):
+        return cut(place, "the end of a line")
+    return _by_next_line(view, at, place, columns, _STOP_ENDS if ended else _ITEM_ENDS if line.item else "")
+
+
+def _by_next_line(view: View, at: int, place: int, columns: int, why: str) -> Verdict:
+    """Judge the line feed at `at`, after so many columns, by the next line.
+
+    `why` the line ends if the next one begins with a capital; "" if that alone does not end it.
+    """
+    text, end, short = view.text, view.end, columns < _SHORT
     following = match_end(_SPACE, text, at + 1, end)
-    if columns < _SHORT or columns > _LONG:
-        if columns > _LONG or line.item or ended or not _begins_with_capital(text, start, place):
-            return cut(place, "the end of a line")
-        if following >= end:
-            return wait(place, Hold.SURE, "the next line tells")
-        if "\n" in text[at + 1 : following] or not is_lower(text[following]):
-            return cut(place, "the end of a line")
+    blank = "\n" in text[at + 1 : following]
+    if following >= end and (short or not blank):
+        return wait(place, Hold.SURE if short or why else Hold.CAPITAL, "the next line tells")
+    if short and not blank and is_lower(text[following]):
         return go_on(at + 1)  # a line that began with a capital goes on without one
-    if "\n" in text[at + 1 : following]:
-        return cut(place, "a blank line")
-    if following >= end:
-        return wait(place, Hold.SURE if ended or line.item else Hold.CAPITAL, "the next line tells")
+    if short or blank:
+        return cut(place, "the end of a line" if short else "a blank line")
     if _MAY_BE_HEAD.match(text, following, end):
         return wait(place, why="the next line tells")
     if _HEAD.match(text, following, end) is not None:
@@ -75,9 +83,8 @@ def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
     lead = match_end(LEAD, text, following, end)
     if lead >= end:
         return wait(place, why="the next line tells")
-    if (ended or (line.item and following == at + 1)) and not is_lower(text[lead]):
-        return cut(place, "a full stop at the end of a line" if ended else "the end of a list")
-    return go_on(at + 1)
+    ends = why == _STOP_ENDS or (why == _ITEM_ENDS and following == at + 1)
+    return cut(place, why) if ends and not is_lower(text[lead]) else go_on(at + 1)
 
 
 def _begins_with_capital(text: str, start: int, end: int) -> bool:

@@ -53,7 +53,7 @@ def _construct(
 
 
 def _beginnings(mark: str) -> str:
-    """A pattern for the beginnings of the mark at the end of the buffer."""
+    """Return a pattern for the beginnings of the mark at the end of the buffer."""
     return f"(?:{'|'.join(re.escape(mark[:size]) for size in range(1, len(mark)))})\\Z"
 
 

@@ -25,12 +25,12 @@ class _Node:
 
 
 def whole_pattern(keys: Iterable[str]) -> str:
-    """A pattern for the longest of the keys, as a whole word where it begins or ends like one."""
+    """Return a pattern for the longest of the keys, as a whole word where it begins or ends like one."""
     return _pattern(keys, half=False)
 
 
 def half_pattern(keys: Iterable[str]) -> str:
-    """A pattern for what stands at the end of the text and may become one of the keys, or a longer one."""
+    """Return a pattern for what stands at the end of the text and may become one of the keys, or a longer one."""
     return _pattern(keys, half=True)
 
 

@@ -30,21 +30,21 @@ class Said:
 
     @property
     def waits(self) -> bool:
-        """Spaces wait for what comes next, and `settle` would say them."""
+        """Whether spaces wait for what comes next, and `settle` would say them."""
         return self._gap is not None and not self._dropped_after_gap
 
     @property
     def dropped(self) -> bool:
-        """Something was dropped since the last character that was said."""
+        """Whether something was dropped since the last character that was said."""
         return self._dropped
 
     def take(self) -> list[Piece]:
-        """What was said since the last call."""
+        """Return what was said since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
     def say(self, text: str, start: int) -> None:
-        """The characters as they are."""
+        """Say the characters as they are."""
         body = text.strip(" ")
         first = start + (len(text) - len(text.lstrip(" ")) if body else len(text))
         if first > start and not (self._dropped_after_gap or (self._dropped and self.last in ("", " ", "\n"))):
@@ -61,7 +61,7 @@ class Said:
             self._gap = (end, start + len(text))
 
     def put(self, text: str, start: int, end: int) -> None:
-        """`text` for what stands from `start` to `end`."""
+        """Say `text` for what stands from `start` to `end`."""
         if not text:
             self.drop()
             return
@@ -78,23 +78,23 @@ class Said:
         self.newlines = len(text) - len(body) + (0 if body else self.newlines)
 
     def settle(self) -> None:
-        """Nothing comes for a while, or for good: the spaces that wait are said, if nothing was dropped behind them."""
+        """Say the spaces that wait, if nothing was dropped behind them: nothing comes for a while, or for good."""
         if self.waits:
             self._say_gap()
 
     def drop(self, *, apart: bool = False) -> None:
-        """Something is not said. `apart`: if nothing else stands between two words, a space must."""
+        """Note that something is not said. `apart`: if nothing else stands between two words, a space must."""
         self._dropped = True
         self._dropped_after_gap = self._gap is not None
         self._apart = self._apart or apart
 
     def open(self) -> None:
-        """What comes belongs to a word that begins here: a space before it stays, as before ".env"."""
+        """Keep the space before what comes, which belongs to a word that begins here, as in ".env"."""
         if self._gap is not None:
             self._say_gap()
 
     def new_paragraph(self, at: int) -> None:
-        """What comes begins a paragraph."""
+        """Begin a paragraph with what comes."""
         if self.newlines < 2:
             self.drop()
             self.put("\n" * (2 - self.newlines), at, at)

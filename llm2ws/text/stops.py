@@ -1,9 +1,9 @@
-"""Does the sentence end at this stop? One candidate at a time, without state."""
+"""Judge whether a sentence ends at a stop: one candidate at a time, without state."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from .abbreviations import AFTER_TIMES, Words
 from .boundaries import (
@@ -28,6 +28,7 @@ from .boundaries import (
     wait,
 )
 from .fragments import Held, Hold
+from .stop_kinds import LIST_NUMBER, VOWEL, Kind, kind_of_word
 
 __all__ = ["held_stop", "hold_of", "judge"]
 
@@ -38,49 +39,20 @@ _LETTER = re.compile(r"[^\W\d_]")
 _CASELESS = re.compile("[\u0590-\u10ff\u1200-\u139f\u1700-\u18af\u1950-\u1aaf\ua840-\uabff\uac00-\ud7a3]")
 _ARMENIAN = re.compile("[\u0561-\u0587]")
 _KANA = re.compile("[\u3041-\u309f]")
-# The word before a full stop, back to white space or an opening mark; matched on the reversed text, where it begins.
-_BEFORE = re.compile(r"[^\s()\[\]{}\"“”„«»‹›*_~`/,;:—–<>!?¡¿…]+")
-# One character that is no initial: a sign, the end of a path or of a Hebrew acronym, "A/B", "https://a.b/c", ארה"ב.
-_NO_INITIAL = re.compile('/|.[%€£¥₹₽₺₴₩$¢]|(?<=[\u05d0-\u05ea])["”][\u05d0-\u05ea]')
-_SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " before "B.", "и т. " before "д."
-# Up to a full stop that only numbers an item: "1", "- **2", "iv", "b".
-_LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
-_AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
-_WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
-_SPOONS: Final = ("oz", "tbs", "tbsp", "tsp")
 _SHORT_NUMBER = re.compile(r"(?:^|[^\d.,])\d{1,3}\Z")  # its decimals may follow: "3.", but not "1969." or "3.50."
 # A date as in Korea and Hungary, "2024. 5. 1.": up to one of its stops; and what comes behind that stop, or half of it.
 _DATE = re.compile(r"(?:^|\D)\d{4}(?P<month>\. \d{1,2}(?P<day>\. \d{1,2})?)?\Z")
 _AFTER_YEAR = re.compile(r"\d{1,2}(?:(?P<half>\.? ?\Z)|\. \d)")
 _AFTER_DAY = re.compile("[\uac00-\ud7a3]")
 _ROMAN = re.compile("[IVXLC]+")
-_ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
 _LONG_WORD = re.compile("[^\\W\\d_]{5}[.!]\\Z")
 _ITEM_MARK = re.compile(r"(?<=\s)[-*•⁃]?[ ]?([0-9]{1,3}|[b-z])\Z")
 _BULLETS = re.compile(r"[\s\-*•⁃]*")
-_VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
-# Consonants of Thai and Lao; one open syllable of Bengali, Tamil, Telugu, Kannada or Malayalam, where it is an initial.
-_SHORT_THERE = re.compile(
-    "[\u0e01-\u0e2e\u0e81-\u0eae]{1,4}|[\u0985-\u09b9\u0b85-\u0bb9\u0c05-\u0c39\u0c85-\u0cb9\u0d05-\u0d39]"
-    "[\u0981-\u0983\u09be-\u09cc\u0bbe-\u0bcc\u0c00-\u0c03\u0c3e-\u0c4c\u0c82\u0c83\u0cbe-\u0ccc\u0d02\u0d03\u0d3e-\u0d4c]*"
-)
-_LATIN_GREEK_CYRILLIC = re.compile("[a-zа-яα-ω]+\\Z")
 _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
 _NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
+_CLEAR: Final = ("sure", "mark", "ellipsis")  # the kinds of a stop that ends a sentence if a capital follows
 _THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")  # particles that close a sentence
-
-# What the word before a full stop, or the stop itself, says about an end.
-_Kind = Literal[
-    "sure",  # an ordinary word
-    "never",  # "Dr.", "e.g.", the number of a list item
-    "doubt",  # "Inc.", "U.S.", an initial: only before a word that begins sentences
-    "ends",  # "etc.", "5 kg.": before a capital
-    "number-follows",  # "No.", "p.": not before a number
-    "ordinal",  # a small number in a language that writes "3. Juli"
-    "ellipsis",
-    "mark",  # a question or exclamation mark
-]
 
 
 class _Stop(NamedTuple):
@@ -93,7 +65,7 @@ class _Stop(NamedTuple):
 
 
 def judge(view: View, at: int) -> Verdict:
-    """A stop at `at`; or what begins a tag, ends a number of a list, or comes before white space that may be a stop."""
+    """Judge a stop at `at`; or what begins a tag, ends a number of a list, or comes before white space that may be a stop."""
     text, start, end, _, words = view
     char = text[at]
     word = at + 2 < end and text[at + 1] == " " and text[at + 2].isalnum()  # follows: the usual case
@@ -104,76 +76,91 @@ def judge(view: View, at: int) -> Verdict:
     if char == ")":
         return _next_item(view, at) or go_on(at + 1)
     if char not in PLAIN and not is_stop_of_script(text, at):
-        if char in ";:" or text[at + 1] != " ":
-            return go_on(at + 1)
-        return _after_thai(view, at + 1) if "\u0e00" <= char <= "\u0eff" else _after_emoji(view, at + 1)
+        return _without_stop(view, at)
     if char == "." and at > start and _ARMENIAN.match(text, at - 1):
         return go_on(at + 1)  # in Armenian it stands where others write a colon
-    tail = at + 1 if word else match_end(TAIL, text, at + 1, end)
+    return _by_what_follows(view, at, at + 1 if word else match_end(TAIL, text, at + 1, end))
+
+
+def _without_stop(view: View, at: int) -> Verdict:
+    """Judge a character that is no stop but, before a space, may stand for one."""
+    text, char = view.text, view.text[at]
+    if char in ";:" or text[at + 1] != " ":
+        return go_on(at + 1)
+    return _after_thai(view, at + 1) if "\u0e00" <= char <= "\u0eff" else _after_emoji(view, at + 1)
+
+
+def _by_what_follows(view: View, at: int, tail: int) -> Verdict:
+    """Judge a stop at `at`, what belongs to which ends at `tail`."""
+    text, _, end, _, _ = view
+    char = text[at]
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
     if following == "[" and FOOTNOTE.match(text, tail, end):
         return wait(tail, why="a footnote mark is open")
-    if not word and following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
+    if following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
         return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
     if not following.isspace():
-        wide = WIDE.match(text, tail) is not None
-        if wide and char not in ";:" and at > start and WIDE.match(text, at - 1):
-            return _after_sure(view, at, tail)
-        return cut(tail, "a stop before CJK text") if wide and char in "!?" else go_on(tail)
+        return _before_character(view, at, tail)
     if char == "." and (item := _next_item(view, at)) is not None:
         return item
-    if word:
-        return _after_space(view, _Stop(at, tail, tail + 1, tail))
-    if following == "\n":
-        return go_on(tail)  # the end of the line decides
     gap = match_end(_EMOJI_GAP, text, tail, end)
     line = text.find("\n", tail, gap)
     if line >= 0:
         return go_on(line)  # the end of the line decides
     place = tail + len(text[tail:gap].rstrip())
-    if gap >= end:
-        return held_stop(char, place)
-    return _after_space(view, _Stop(at, tail, gap, place))
+    return held_stop(char, place) if gap >= end else _after_space(view, _Stop(at, tail, gap, place))
+
+
+def _before_character(view: View, at: int, tail: int) -> Verdict:
+    """Judge a stop at `at` that no white space follows: only in a script without spaces does it end a sentence."""
+    text, char = view.text, view.text[at]
+    wide = WIDE.match(text, tail) is not None
+    if wide and char not in ";:" and at > view.start and WIDE.match(text, at - 1):
+        return _after_sure(view, at, tail)
+    return cut(tail, "a stop before CJK text") if wide and char in "!?" else go_on(tail)
 
 
 def held_stop(char: str, place: int) -> Verdict:
-    """Nothing but white space and closing marks has followed the stop `char` yet. `hold_of` says more, when somebody asks."""
+    """Wait behind the stop `char`, which nothing but white space and closing marks has followed yet.
+
+    `hold_of` says more, when somebody asks.
+    """
     if char in SURE:
         return wait(place, Hold.SURE, "closing marks may follow")
     return wait(place, Hold.CAPITAL, "a capital may follow")
 
 
 def hold_of(view: View, at: int, verdict: Verdict) -> Held:
-    """What a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
+    """Tell what a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
     text = view.text
     alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
     if (
         verdict.hold is Hold.CAPITAL
         and alone
-        and (_kind(view, at) not in ("sure", "ellipsis") or _SHORT_NUMBER.search(text, max(0, at - 4), at) is not None)
+        and (kind_of_word(view, at) not in ("sure", "ellipsis") or _SHORT_NUMBER.search(text, max(0, at - 4), at) is not None)
     ):
         return Held(Hold.DOUBT, "may be a number, an initial or an abbreviation")
     return Held(verdict.hold or Hold.NOTHING, verdict.why)
 
 
 def _is_ordinary_word(text: str, start: int, at: int, words: Words) -> bool:
-    """Whether a plain word that is no abbreviation ends at `at`. For most words; `_kind` knows what the others are."""
+    """Return whether a plain word that is no abbreviation ends at `at`; `kind_of_word` knows what other words are."""
     written = text[(text.rfind(" ", start, at) + 1 or start) : at]
     if len(written) < 3 or not written.isalpha() or "\u0561" <= written[-1] <= "\u0587" or not written.strip("ivxIVX"):
         return False  # an initial, "z. B."; a number, an address; Armenian; the Roman number of an item
     word = written.lower()
-    return word not in words.abbreviations and not word.endswith("str") and _VOWEL.search(word) is not None
+    return word not in words.abbreviations and not word.endswith("str") and VOWEL.search(word) is not None
 
 
 def _after_sure(view: View, at: int, tail: int) -> Verdict:
     text = view.text
     if text[tail] in "，、；：,;:・":
         return go_on(tail)
-    if view.origin >= 0 and text[at - 1 : at].isdigit() and _LIST_NUMBER.match(text, view.origin, at):
+    if view.origin >= 0 and text[at - 1 : at].isdigit() and LIST_NUMBER.match(text, view.origin, at):
         return go_on(tail)  # the Burmese "၁။"
     if _KANA.match(text, tail) and _CLOSER.search(text, at, tail):
         return go_on(tail)  # a quotation inside its sentence: 「…？」と
@@ -181,7 +168,7 @@ def _after_sure(view: View, at: int, tail: int) -> Verdict:
 
 
 def _after_space(view: View, stop: _Stop) -> Verdict:
-    """A stop and white space: what begins there?"""
+    """Judge a stop that white space follows by what begins there."""
     text, end = view.text, view.end
     at, _, gap, place = stop
     kind = _kind_of_stop(view, stop)
@@ -192,36 +179,42 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     if text[at] == "." and text[at - 1].isdigit() and (date := _within_date(view, stop)) is not None:
         return date
     lead = gap if text[gap].isalnum() else match_end(LEAD, text, gap, end)
-    hold = Hold.CAPITAL if kind in ("sure", "mark", "ellipsis") else Hold.DOUBT
-    if lead >= end or (lead + 1 >= end and text[lead].islower()):
-        return wait(place, hold, "a capital may follow")
+    if lead >= end or (lead + 1 >= end and (text[lead].islower() or (kind == "ends" and text[lead].isalpha()))):
+        return wait(place, Hold.CAPITAL if kind in _CLEAR else Hold.DOUBT, "a capital may follow")
     first = text[lead]
     if is_lower(first) and not text[lead + 1].isupper():  # "iPhone" counts as a capital
         return _before_lower(view, stop, kind, lead)
     if first.isdigit():
         return cut(place, "a full stop before a number") if kind in ("sure", "mark") else go_on(gap)
-    if not first.isalpha():
-        if (
-            kind in ("doubt", "ordinal", "ellipsis")
-            or (kind == "number-follows" and first in "§№")
-            or (first in _NO_START and not (first in ".…" and lead > gap and kind == "sure"))
-        ):
-            return go_on(gap)
-        return cut(place, "a full stop before a symbol")
-    if kind == "ends" and lead + 1 >= end:
-        return wait(place, hold, "a capital may follow")
-    if kind == "ends" and ("(" in text[gap:lead] or text[gap] in "-–—" or text[lead + 1] == "."):
-        return go_on(gap)  # "5 p.m. (CET)"; "5 p.m. – Dinner"; "52 av. J.-C."
-    if kind == "ellipsis" and text[at - 1 : at] == "[":
-        return go_on(gap)  # an omission
-    if (
-        kind in ("doubt", "ordinal")
-        or (kind == "ends" and text[at - 1] in "mM")
-        or (kind == "ellipsis" and first == "I")
-        or (kind == "number-follows" and first in "IVXLC")
-    ):
-        return _by_next_word(view, stop, kind, lead)
-    return cut(place, "a full stop before a capital")
+    return _before_capital(view, stop, kind, lead) if first.isalpha() else _before_symbol(view, stop, kind, lead)
+
+
+def _before_symbol(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
+    first = view.text[lead]
+    if kind in ("doubt", "ordinal", "ellipsis") or (kind == "number-follows" and first in "§№"):
+        return go_on(stop.gap)
+    if first in _NO_START and not (first in ".…" and lead > stop.gap and kind == "sure"):
+        return go_on(stop.gap)
+    return cut(stop.place, "a full stop before a symbol")
+
+
+def _before_capital(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
+    text, (at, _, gap, place) = view.text, stop
+    first, before = text[lead], text[at - 1 : at]
+    match kind:
+        case "ends":  # "5 p.m. (CET)"; "5 p.m. – Dinner"; "52 av. J.-C."
+            if "(" in text[gap:lead] or text[gap] in "-–—" or text[lead + 1] == ".":
+                return go_on(gap)
+            doubt = before in "mM"
+        case "ellipsis":
+            if before == "[":
+                return go_on(gap)  # an omission
+            doubt = first == "I"
+        case "number-follows":
+            doubt = first in "IVXLC"
+        case _:
+            doubt = kind in ("doubt", "ordinal")
+    return _by_next_word(view, stop, kind, lead) if doubt else cut(place, "a full stop before a capital")
 
 
 def _within_date(view: View, stop: _Stop) -> Verdict | None:
@@ -238,8 +231,8 @@ def _within_date(view: View, stop: _Stop) -> Verdict | None:
     return go_on(gap) if rest["half"] is None else wait(stop.place)
 
 
-def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
-    """Where a capital is not enough: after "U.S.", "3 p.m.", before the pronoun "I"."""
+def _by_next_word(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
+    """Judge a stop where a capital is not enough: after "U.S.", "3 p.m.", before the pronoun "I"."""
     text = view.text
     found = WORD.match(text, lead, view.end)
     if found is None or found.end() >= view.end:
@@ -258,8 +251,8 @@ def _by_next_word(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
     return cut(stop.place, "the next word begins sentences") if ends else go_on(stop.gap)
 
 
-def _before_lower(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
-    """Scripts and writers without capitals."""
+def _before_lower(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
+    """Judge a stop before a small letter, for scripts and writers without capitals."""
     text, start, end, origin, words = view
     at, tail, gap, place = stop
     if kind == "sure" and _CASELESS.match(text, at - 1):
@@ -280,68 +273,15 @@ def _before_lower(view: View, stop: _Stop, kind: _Kind, lead: int) -> Verdict:
     return go_on(gap)
 
 
-def _kind_of_stop(view: View, stop: _Stop) -> _Kind:
+def _kind_of_stop(view: View, stop: _Stop) -> Kind:
     text, at = view.text, stop.at
     if text[at] == "." and (stop.tail == at + 1 or text[at + 1] not in "!?.…"):
-        return _kind(view, at) if _ANOTHER.search(text, at + 2, stop.tail) is None else "sure"
+        return kind_of_word(view, at) if _ANOTHER.search(text, at + 2, stop.tail) is None else "sure"
     return "ellipsis" if text[at] == "…" or text[at : at + 2] == ".." else "mark"
 
 
-def _kind(view: View, at: int) -> _Kind:
-    """What the word before the full stop at `at` says."""
-    text, start, _, origin, words = view
-    found = _BEFORE.match(text[max(start, at - 40) : at][::-1])
-    if found is None:
-        return "ellipsis" if text[at - 2 : at] == ". " else "sure"
-    if origin >= 0 and _LIST_NUMBER.match(text, origin, at):
-        return "never"
-    begin = at - found.end()
-    written = text[begin:at]
-    if len(written) == 1 and begin > start + 1 and _NO_INITIAL.match(text, begin - 1, at):
-        return "sure"
-    word = written.lower()
-    if "'" in word or "’" in word:
-        word = _ELISION.sub("", word)
-    # Slices, so that what has been cut off makes no difference; longer than a match, so that ^ is where the fragment begins.
-    spaced = _SPACED.search(text[max(start, begin - 13) : begin]) if len(word) <= 2 and word.isalpha() else None
-    if spaced is not None:
-        word = "".join(spaced[1].lower().split()) + word
-    if word.isdigit():
-        return "ordinal" if len(word) <= 2 and words.ordinal_nouns else "sure"
-    if len(word) > 1 and word not in words.abbreviations and not _looks_short(written, word):
-        return "sure"
-    before = text[max(start, begin - 9) : begin]
-    after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
-    if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
-        # "etc."; "5 min.", "350 F."; but hardly "At 5 p.m.", or "1 tbsp." before what is measured
-        hardly = word in _SPOONS or (origin >= 0 and _WHEN.fullmatch(text, origin, begin))
-        return "doubt" if hardly else "ends"
-    if word in words.never:
-        return "never"
-    if word in words.before_number and word not in words.may_end and not (len(word) == 1 and written.isupper()):
-        return "number-follows"  # unlike the initial of a name
-    if word in words.may_end or _looks_short(written, word):
-        return "ends" if after_number and "." not in word else "doubt"
-    return "sure"
-
-
-def _looks_short(written: str, word: str) -> bool:
-    """Whether a word that no table knows has the form of an abbreviation."""
-    if len(word) == 1:  # an initial
-        return word.isalpha() and WIDE.match(word) is None
-    if "." in word:  # "B.Sc", but not "main.py", "3.11" or "$1.5M"
-        return all(len(part) <= 3 and not part[-1:].isdigit() for part in word.split("."))
-    if written.isupper():  # the doubled letters of a Spanish plural: "EE. UU."
-        return len(word) == 2 and word[0] == word[1] and word not in ("ii", "xx")
-    if word.endswith("str"):  # "Bahnhofstr."
-        return True
-    if _SHORT_THERE.fullmatch(word):
-        return True
-    return _VOWEL.search(word) is None and _LATIN_GREEK_CYRILLIC.match(word) is not None  # "Mngr."
-
-
 def _next_item(view: View, at: int) -> Verdict | None:
-    """A list within a line, "1) this 2) that": the next number, written as the one at the start was, begins an item."""
+    """Cut before the next item of a list within a line, "1) this 2) that", written as the one at the start was."""
     text, start = view.text, view.start
     if text[at - 2 : at].isalpha():  # a word
         return None
@@ -358,7 +298,7 @@ def _next_item(view: View, at: int) -> Verdict | None:
 
 
 def _protected(view: View, at: int) -> Verdict:
-    """A tag or an inline pronunciation is skipped whole."""
+    """Skip a tag or an inline pronunciation as a whole."""
     text, end = view.text, view.end
     if at + 1 >= end:
         return wait(at, why="a tag may begin")
@@ -379,7 +319,7 @@ def _protected(view: View, at: int) -> Verdict:
 
 
 def _after_emoji(view: View, at: int) -> Verdict:
-    """An emoji often stands for the full stop; so do not wait for one where the next word begins sentences."""
+    """Cut behind an emoji where the next word begins sentences: there it often stands for the full stop."""
     text, _, end, _, words = view
     word = WORD.match(text, at + 1, end)
     if at + 1 >= end or (word is not None and word.end() >= end):
@@ -390,7 +330,7 @@ def _after_emoji(view: View, at: int) -> Verdict:
 
 
 def _after_thai(view: View, at: int) -> Verdict:
-    """Thai and Lao have no full stop: white space ends phrases and sentences, but also sets off numbers and marks."""
+    """Judge white space of Thai and Lao, which have no full stop: it ends phrases, but also sets off numbers and marks."""
     text, start, end, _, _ = view
     if at + 1 >= end:
         return wait(at, Hold.CAPITAL, "a new phrase may follow")

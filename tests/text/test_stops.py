@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from llm2ws.text.abbreviations import words_of
 from llm2ws.text.boundaries import CANDIDATE, Verdict, View
 from llm2ws.text.fragments import Hold
-from llm2ws.text.stops import _is_ordinary_word, _kind, hold_of, judge
+from llm2ws.text.stop_kinds import kind_of_word
+from llm2ws.text.stops import _is_ordinary_word, hold_of, judge
 
 ENGLISH = words_of("en")
 
@@ -75,4 +76,4 @@ def test_a_word_is_taken_for_ordinary_at_first_sight_only_if_a_closer_look_agree
     text = f"{before}{word}. The"
     at = len(before + word)
     if _is_ordinary_word(text, 0, at, ENGLISH):
-        assert _kind(View(text, 0, len(text), 0, ENGLISH), at) == "sure"
+        assert kind_of_word(View(text, 0, len(text), 0, ENGLISH), at) == "sure"
