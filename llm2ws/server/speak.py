@@ -24,7 +24,7 @@ from ..speech.deepgram_server import Refusal, SpeakRequest, Violation
 from ..turn import Audio, Conversation, Notice
 from .access import Rate
 from .sending import taken
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, problem_of
+from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, drained, problem_of
 from .turns import TOLD, Stopped, speaking
 
 __all__ = ["FACE"]
@@ -278,6 +278,8 @@ async def _serve(request: web.Request) -> web.StreamResponse:
     conversation = _conversation(request, wanted)
     client.check_speech()
     await conversation.warm()  # what the endpoint refuses is refused as a handshake, as Deepgram does it
+    if request.app[DAEMON].draining.is_set():
+        raise drained()  # the client may ask another daemon; a connection would be closed before its first message is read
     request_id = request[REQUEST_ID]
     ws.headers["dg-request-id"] = request_id
     await ws.prepare(request)

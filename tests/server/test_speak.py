@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from llm2ws.server import sending
 from llm2ws.settings import ClientLimits, Key, Secret, Server, Voice
 from llm2ws.speech.deepgram_server import ClearIn, FlushIn, Refusal, SpeakIn, parse_query
-from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, tokens
+from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How, decode, tokens
 from tests.server.conftest import CODING, Running, Start
 from tests.support import MS
 
@@ -432,6 +432,18 @@ async def test_a_daemon_that_stops_finishes_what_was_begun(start: Start) -> None
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             async with client(daemon):
                 pass
+
+
+async def test_a_handshake_that_was_not_granted_when_the_daemon_stops_is_refused(start: Start) -> None:
+    """Were it granted, the connection would be closed before the client's first message is read."""
+    async with asyncio.timeout(30), start() as daemon:
+        before = daemon.speech.handshakes
+        daemon.speech.faults = Faults(handshake_s=100 * MS)
+        joining = asyncio.create_task(daemon.http.ws_connect("/v1/speak?sample_rate=16000"))  # which none is open for
+        await daemon.speech.until(lambda speech: speech.handshakes > before)
+        daemon.daemon.draining.set()
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            await joining
 
 
 async def test_at_the_deadline_a_client_is_told(start: Start) -> None:
