@@ -1,8 +1,10 @@
-# Sourced by the scripts beside it. `environment run|dev` sets $python to an interpreter that has llm2ws and everything in
-# requirements.lock (run) or requirements-dev.lock (dev), and makes it first when it is missing or out of date.
+# Sourced by the scripts beside it. `environment run|dev [VERSION]` sets $python to an interpreter that has llm2ws and everything
+# in requirements.lock (run) or requirements-dev.lock (dev), and makes it first when it is missing or out of date. A VERSION such
+# as 3.13 has an environment of its own, .venv-3.13.
 # Needs a POSIX shell and Python 3.11 or later; uv is used when it is there. All it says goes to stderr: stdout may be audio.
 
 set -eu
+supported="3.11 3.12 3.13 3.14" # the versions of Python that the tests are run with, the oldest first
 root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd)
 
 fail() {
@@ -13,16 +15,22 @@ fail() {
 environment() {
     lock="$root/requirements.lock"
     [ "$1" = run ] || lock="$root/requirements-dev.lock"
-    _use "$root/.venv"
+    version=${2-}
+    suffix=${version:+-$version}
+    _use "$root/.venv$suffix"
     if _current "$1"; then return; fi
     # A checkout that cannot be written to, or an environment of somebody else's, is left alone.
     if [ -e "$venv" ]; then [ -w "$venv" ]; else [ -w "$root" ]; fi || {
         cache=$(_cache) || exit 2
-        _use "$cache/$(printf %s "$root" | cksum | tr ' ' -)"
+        _use "$cache/$(printf %s "$root" | cksum | tr ' ' -)$suffix"
         if _current "$1"; then return; fi
     }
 
-    base=$(_base) || fail "Python 3.11 or later is needed, and none is on PATH (tried python3 and python3.11 to python3.14)"
+    if [ -n "$version" ]; then
+        base=$(python_of "$version") || exit
+    else
+        base=$(_base) || fail "Python 3.11 or later is needed, and none is on PATH (tried python3 and python3.11 to python3.14)"
+    fi
     command -v uv >/dev/null || "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "uv or Python's venv module is needed: apt install python3-venv"
     exec 8>"$venv.lock"
@@ -60,6 +68,46 @@ _base() {
         fi
     done
     return 1
+}
+
+# python_asked "$@": sets $asked to the VERSION where the arguments begin with --python VERSION, and fails then, so that
+# `python_asked "$@" || shift 2` leaves the rest.
+python_asked() {
+    asked=
+    [ "${1-}" = --python ] || return 0
+    case " $supported " in *" ${2:-none} "*) ;; *) fail "--python needs a version that is supported: one of $supported" ;; esac
+    asked=$2
+    return 1
+}
+
+# find_python, or an error that says what to do.
+python_of() {
+    find_python "$1" || fail "Python $1 was not found, neither on PATH as python$1 nor among those of pyenv and uv:" \
+        "install it (uv python install $1, or pyenv install $1), or use another (found: $(found_pythons))"
+}
+
+# find_python 3.13: the path of such an interpreter, which has what an environment is made of; nothing and 1 if there is none.
+# A name that is there says little: pyenv's shims fail for a version that is not chosen. So each is run.
+find_python() {
+    for candidate in "python$1" python3 "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$1."*/bin/python \
+        "${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-${HOME:-}/.local/share}/uv/python}/cpython-$1."*/bin/python3 \
+        "${RUNNER_TOOL_CACHE:-}/Python/$1."*/*/bin/python; do
+        "$candidate" -I -c '
+import ssl, sys, venv
+if "%d.%d" % sys.version_info[:2] != sys.argv[1]:
+    sys.exit(1)
+print(sys.executable)' "$1" 2>/dev/null && return
+    done
+    return 1
+}
+
+# The supported versions that this machine has.
+found_pythons() {
+    found=
+    for version in $supported; do
+        if find_python "$version" >/dev/null; then found="$found${found:+ }$version"; fi
+    done
+    printf %s "${found:-none}"
 }
 
 _cache() {

@@ -43,12 +43,24 @@ NEEDS: dict[str, Callable[[], bool]] = {
     "soak": lambda: True,
 }
 
+# Marked `core`, which .ci/run runs on every Python but the newest: the pure part, each library where it is used, and one way
+# through the daemon. Folders and files of tests/.
+CORE = [
+    *["text", "speech", "sources", "test_turn.py", "test_connection.py", "server/test_chat.py"],
+    *["localspeech/test_engine.py", "test_audio.py", "test_config.py", "test_log.py", "test_metrics.py"],
+]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests that need a browser, root, Docker, Node or minutes")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out is decided
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    core = [ROOT / "tests" / name for name in CORE]
+    for item in items:
+        if any(item.path.is_relative_to(part) for part in core):
+            item.add_marker("core")
     if config.getoption("--all"):
         for item in items:
             for marker, there in NEEDS.items():

@@ -132,7 +132,7 @@ def run(
     return Finished(process.returncode, stdout, text)
 
 
-_MADE = {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", ".venv-lowest", "__pycache__", "dist"}
+_MADE = {".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "dist"}
 _MADE |= {"PKG-INFO"}  # of a release
 
 
@@ -143,5 +143,6 @@ def repository_files() -> list[Path]:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         paths = [ROOT / name for name in listed.split("\0") if name]
     else:
-        paths = [path for path in ROOT.rglob("*") if _MADE.isdisjoint(path.relative_to(ROOT).parts)]
+        found = ((path, path.relative_to(ROOT).parts) for path in ROOT.rglob("*"))
+        paths = [path for path, parts in found if _MADE.isdisjoint(parts) and not parts[0].startswith(".venv")]
     return [path for path in paths if path.is_file()]

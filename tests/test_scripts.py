@@ -59,9 +59,16 @@ def bare(tmp_path: Path) -> Path:
     return folder
 
 
-def python_in(folder: Path, text: str) -> None:
-    (folder / "python3").write_text(f"#!/bin/sh\n{text}\n")
-    (folder / "python3").chmod(0o755)
+def program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+OTHER = "3.13" if THIS == "3.12" else "3.12"
+RUNS = f'exec "{sys.executable}" "$@"'
+SHIM = "exit 127"  # what pyenv has on PATH for each Python, and answers where it is not chosen
 
 
 @pytest.mark.parametrize(
@@ -70,19 +77,66 @@ def python_in(folder: Path, text: str) -> None:
         (None, "Python 3.11 or later is needed"),
         ("exit 1", "Python 3.11 or later is needed"),  # an older one says no when it is asked
         # Debian's python3 without python3-venv: there, but ensurepip cannot be imported.
-        (f'case "$2" in *ensurepip*) exit 1;; esac; exec "{sys.executable}" "$@"', "apt install python3-venv"),
+        (f'case "$2" in *ensurepip*) exit 1;; esac; {RUNS}', "apt install python3-venv"),
     ],
     ids=["no Python", "old Python", "no venv module"],
 )
 def test_what_the_machine_lacks_is_said_in_one_line(bare: Path, tmp_path: Path, python: str | None, sentence: str) -> None:
     if python is not None:
-        python_in(bare, python)
+        program(bare / "python3", python)
 
     done = script([checkout(tmp_path / "clone") / "scripts" / "say", "Hello."], str(bare), cwd=tmp_path)
 
     assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def found(version: str, path: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What scripts/env.sh finds for a version of Python."""
+    command: list[str | Path] = [
+        "sh",
+        "-c",
+        '. "$1" && find_python "$2"',
+        ROOT / "scripts" / "test",
+        ROOT / "scripts" / "env.sh",
+    ]
+    return script([*command, version], str(path), cwd=path, env=env)
+
+
+@pytest.mark.parametrize("where", ["PATH", "pyenv", "uv", "tools"])
+def test_a_python_is_found_where_it_may_be_and_only_if_it_runs(bare: Path, tmp_path: Path, where: str) -> None:
+    folders = {
+        "PATH": bare / f"python{THIS}",
+        "pyenv": tmp_path / "pyenv" / "versions" / f"{THIS}.1" / "bin" / "python",
+        "uv": tmp_path / "uv" / f"cpython-{THIS}.1-linux-x86_64-gnu" / "bin" / "python3",
+        "tools": tmp_path / "tools" / "Python" / f"{THIS}.1" / "x64" / "bin" / "python",
+    }
+    env = {
+        "PYENV_ROOT": str(tmp_path / "pyenv"),
+        "UV_PYTHON_INSTALL_DIR": str(tmp_path / "uv"),
+        "RUNNER_TOOL_CACHE": str(tmp_path / "tools"),
+    }
+    for path in folders.values():
+        program(path, SHIM)
+    assert found(THIS, bare, env).returncode == 1
+    program(folders[where], RUNS)
+
+    assert found(THIS, bare, env).stdout == f"{sys.executable}\n"
+    assert found("3.99", bare, env).returncode == 1
+
+
+@pytest.mark.parametrize("other", [["--python", OTHER], ["--python", "3.10"], ["--python"]], ids=["absent", "too old", "none"])
+def test_a_python_that_cannot_be_had_is_said_in_one_line(bare: Path, tmp_path: Path, other: list[str]) -> None:
+    program(bare / f"python{OTHER}", SHIM)
+    program(bare / f"python{THIS}", RUNS)
+
+    done = script([checkout(tmp_path / "clone") / "scripts" / "test", *other, "--all"], str(bare), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert (f"found: {THIS})" if OTHER in other else "one of 3.11 3.12 3.13 3.14") in done.stderr
     assert done.stdout == ""
 
 
@@ -102,7 +156,7 @@ def seconds(path: Path) -> float:
 @pytest.mark.install
 @pytest.mark.timeout(600)
 def test_say_is_the_first_command_in_a_long_path_without_home_and_with_dead_proxies(bare: Path, tmp_path: Path) -> None:
-    python_in(bare, f'exec "{sys.executable}" "$@"')
+    program(bare / "python3", RUNS)
     clone = checkout(tmp_path / ("a long ü " + "x" * (180 - len(str(tmp_path)))) / "llm2ws")
     dead = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     command: list[str | Path] = [clone / "scripts" / "say", "Hello. This is llm2ws speaking.", "-o", "out.wav"]
