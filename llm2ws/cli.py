@@ -279,7 +279,7 @@ def speech_server(
         from .localspeech.engine import Engine
         from .localspeech.server import SpeechServer
         from .server import notify
-        from .speech.deepgram_server import DEEPGRAM_LIMITS
+        from .speech.dialects.deepgram_server import DEEPGRAM_LIMITS
 
         server = SpeechServer(
             engine := Engine(),

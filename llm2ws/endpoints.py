@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from .audio import AudioFormat, Encoding
 from .errors import ConfigError
 from .settings import Settings, Speech, is_description
-from .speech import ACCOUNTS, DIALECTS
+from .speech.dialects import ACCOUNTS, DIALECTS
 
 __all__ = [
     "LOCAL",

@@ -24,8 +24,8 @@ from .llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
 from .settings import Llm, Secret, Settings, Speech, Text, is_description
 from .sources.aside import Aside
 from .sources.prompt import Prompt
-from .speech import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from .speech.dialect import Dialect, Limits, Setup
+from .speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from .speech.pacing import Pace
 from .text.fragments import Policy
 
@@ -373,7 +373,7 @@ def _is_secure(entry: Speech) -> bool:
 
 
 def _described(path: str) -> Callable[[Setup], Dialect]:
-    from .speech.described import described
+    from .speech.dialects.described import described
 
     return described(read_toml(Path(path), "one that can be read"), path)
 

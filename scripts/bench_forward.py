@@ -197,8 +197,8 @@ async def llm2ws(stack: AsyncExitStack, speech: str) -> Speak:
     from llm2ws.pool import Endpoint, Pool
     from llm2ws.sources.model import ModelSettings
     from llm2ws.sources.openai import OpenAIChat
-    from llm2ws.speech import DIALECTS
     from llm2ws.speech.dialect import Limits, Setup
+    from llm2ws.speech.dialects import DIALECTS
     from llm2ws.turn import Conversation
 
     pool = await stack.enter_async_context(Pool())

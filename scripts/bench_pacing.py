@@ -35,9 +35,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm2ws.audio import AudioFormat
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.speech import DIALECTS
-from llm2ws.speech.deepgram_server import FlushIn
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import DIALECTS
+from llm2ws.speech.dialects.deepgram_server import FlushIn
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Faults, FaultySpeech, Renderer, tokens
 from llm2ws.text.fragmenter import Fragmenter

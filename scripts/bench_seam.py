@@ -31,8 +31,8 @@ from llm2ws.audio import AudioFormat
 from llm2ws.localspeech.engine import Engine, Word
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.pacing import Pace
 from llm2ws.speech.seam import EXACT_S, STEP_S, Envelope, Repeat, Take
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, script, tokens

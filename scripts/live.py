@@ -28,7 +28,7 @@ from llm2ws.llms import choose_llm
 from llm2ws.service import Service
 from llm2ws.settings import Settings
 from llm2ws.sources.aside import Aside
-from llm2ws.speech import ACCOUNTS
+from llm2ws.speech.dialects import ACCOUNTS
 from llm2ws.speech.pacing import Pace
 from llm2ws.turn import Audio, Done, Notice
 

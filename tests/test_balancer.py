@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from websockets.http11 import Request
 
-from llm2ws.speech.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import Limits
 from llm2ws.testing import FaultySpeech
 from llm2ws.testing.server import Answer
 from tests.replicas import assert_a_burst_is_served, assert_a_drained_one_loses_no_call, assert_idle_clients_come_back

@@ -24,7 +24,7 @@ from llm2ws.audio import AudioFormat, decode_mulaw
 from llm2ws.localspeech.engine import Engine, Utterance
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.localspeech.voices import Voice
-from llm2ws.speech.deepgram_server import ClearIn
+from llm2ws.speech.dialects.deepgram_server import ClearIn
 from llm2ws.testing import FaultySpeech
 from tests.support import MS, child_environment, run, start
 

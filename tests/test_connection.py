@@ -15,10 +15,10 @@ from llm2ws import connection as module
 from llm2ws.audio import AudioFormat
 from llm2ws.connection import Connection
 from llm2ws.errors import LocalProtocolError
-from llm2ws.speech.cartesia import Cartesia
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.dialect import Setup, Traits
+from llm2ws.speech.dialects.cartesia import Cartesia
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
 from tests.vendors.cartesia import CartesiaServer

@@ -19,8 +19,8 @@ from llm2ws.errors import ConfigError
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings import Secret, Settings, Speech
-from llm2ws.speech import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Drop, decode, script, tokens
 from llm2ws.testing.server import SpeechServer

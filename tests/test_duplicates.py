@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm2ws.speech import DIALECTS
+from llm2ws.speech.dialects import DIALECTS
 from tests.support import ROOT
 
 LOOP = """
@@ -57,7 +57,7 @@ def test_what_all_vendors_share_names_none(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*DIALECTS, "described"])
 def test_a_dialect_is_one_short_file(name: str) -> None:
-    lines = (SPEECH / f"{name.replace('-', '_')}.py").read_text().splitlines()
+    lines = (SPEECH / "dialects" / f"{name.replace('-', '_')}.py").read_text().splitlines()
     assert len(lines) < 200
     assert max(map(len, lines)) <= 100
     assert not [line for line in lines if re.match(r"\s*(async |while |class .*Session)", line)]

@@ -19,9 +19,9 @@ from llm2ws.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings import Llm, Settings
 from llm2ws.speech.breaker import REST_S
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, script, tokens
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome

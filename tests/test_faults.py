@@ -22,9 +22,9 @@ from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint
 from llm2ws.service import Service
 from llm2ws.settings import Settings, Speech
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
 from llm2ws.speech.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, Renderer, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome, Turn, TurnEvent

@@ -19,9 +19,9 @@ from websockets.asyncio.client import ClientConnection
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed
 from llm2ws.handshake import client_tls, open_socket
-from llm2ws.speech import DIALECTS
-from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import DIALECTS
+from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.testing import Faults, FaultySpeech
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-from llm2ws.speech.deepgram_server import ClearIn, FlushIn, SpeakIn
+from llm2ws.speech.dialects.deepgram_server import ClearIn, FlushIn, SpeakIn
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import chunk, delta, event, refusal
 from tests.sources.replay import SSE, End, Reply, json_reply, replay

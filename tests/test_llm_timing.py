@@ -16,9 +16,9 @@ from llm2ws.audio import AudioFormat
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.sources.model import ModelSettings
 from llm2ws.sources.openai import OpenAIChat
-from llm2ws.speech import DIALECTS
-from llm2ws.speech.deepgram_server import SpeakIn
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import DIALECTS
+from llm2ws.speech.dialects.deepgram_server import SpeakIn
 from llm2ws.speech.pacing import Pace
 from llm2ws.testing import Faults, FaultySpeech, tokens
 from llm2ws.turn import Audio, Conversation

@@ -12,10 +12,10 @@ from llm2ws.connection import Slot
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
 from llm2ws.pool import Endpoint, Pool, Quota, backoff
 from llm2ws.shelf import QUICK_DEATHS
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_server import CloseIn
-from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup, Traits
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_server import CloseIn
+from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
 from llm2ws.speech.messages import Ended, Event, Failed
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
 from scripts.virtual_clock import run

@@ -18,7 +18,7 @@ import pytest
 
 from llm2ws.service import cleaner
 from llm2ws.settings import Text
-from llm2ws.speech.deepgram_server import FlushIn
+from llm2ws.speech.dialects.deepgram_server import FlushIn
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import chunk, delta, event
 from tests.sources.replay import WHOLE, End, Reply, Server, replay, stream

@@ -12,9 +12,9 @@ from llm2ws.errors import ConnectFailed
 from llm2ws.pool import UNUSED_S, Endpoint, Pool
 from llm2ws.speech import messages
 from llm2ws.speech.breaker import FAILURES
-from llm2ws.speech.cartesia import Cartesia
 from llm2ws.speech.dialect import Limits, Setup
-from llm2ws.speech.elevenlabs import ElevenLabs
+from llm2ws.speech.dialects.cartesia import Cartesia
+from llm2ws.speech.dialects.elevenlabs import ElevenLabs
 from llm2ws.speech.messages import Ended, Event, Failed, Scope
 from llm2ws.testing import Coding, Drop, Faults, decode, script
 from llm2ws.turn import Audio, Conversation, Outcome, Turn

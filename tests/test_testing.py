@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from llm2ws.speech.deepgram_server import EXCESSIVE_FLUSH, ClearIn, CloseIn, FlushIn, Limits, SpeakIn
+from llm2ws.speech.dialects.deepgram_server import EXCESSIVE_FLUSH, ClearIn, CloseIn, FlushIn, Limits, SpeakIn
 from llm2ws.testing import (
     Coding,
     Drop,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.speech import DIALECTS
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import DIALECTS
 from llm2ws.testing import Coding, Drop, How, decode, script, tokens
 from llm2ws.testing.server import SpeechServer
 from llm2ws.turn import Audio, Conversation, Outcome

@@ -16,10 +16,10 @@ from llm2ws.errors import LocalProtocolError, SlowConsumerError, SourceError, Sp
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.sources.aside import Aside
 from llm2ws.sources.inlet import Inlet
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_server import ClearIn, CloseIn, FlushIn, SpeakIn
-from llm2ws.speech.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, SpeakIn
+from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
 from llm2ws.speech.pacing import Pace
 from llm2ws.speech.utterance import Resume
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode, script, tokens

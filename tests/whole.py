@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from llm2ws.audio import AudioFormat
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_server import FlushIn, SpeakIn
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_server import FlushIn, SpeakIn
 from llm2ws.testing import FaultySpeech, decode
 from llm2ws.turn import Audio, Conversation, Turn, TurnEvent
 

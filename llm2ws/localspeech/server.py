@@ -22,9 +22,9 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ..errors import ConfigError, SpeechError
-from ..speech import deepgram_server as deepgram
-from ..speech.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
 from ..speech.dialect import is_loopback
+from ..speech.dialects import deepgram_server as deepgram
+from ..speech.dialects.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
 from .engine import Engine
 from .voices import Voice
 

@@ -18,8 +18,8 @@ from aiohttp import hdrs, web
 from ..config import read_key
 from ..errors import ConfigError
 from ..settings import ClientLimits, Key, Server
-from ..speech.deepgram_server import credential
 from ..speech.dialect import is_loopback
+from ..speech.dialects.deepgram_server import credential
 from .state import Problem
 
 __all__ = ["Access", "Client", "Rate", "split_listen"]

@@ -19,8 +19,8 @@ from aiohttp import WSMsgType, hdrs, web
 
 from ..errors import Llm2wsError, SlowConsumerError, SourceError, UnknownName
 from ..sources.inlet import Inlet
-from ..speech import deepgram_server as deepgram
-from ..speech.deepgram_server import Refusal, SpeakRequest, Violation
+from ..speech.dialects import deepgram_server as deepgram
+from ..speech.dialects.deepgram_server import Refusal, SpeakRequest, Violation
 from ..turn import Audio, Conversation, Notice
 from .access import Rate
 from .sending import taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..speech import deepgram_server as wire
+from ..speech.dialects import deepgram_server as wire
 
 __all__ = ["Drop", "Faults", "How"]
 

@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import Event
 
 from ..audio import AudioFormat
-from ..speech import deepgram_server as wire
+from ..speech.dialects import deepgram_server as wire
 from .faults import Drop, Faults, How
 from .network import reset
 from .voice import Char, Coding, Renderer

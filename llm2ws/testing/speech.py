@@ -12,8 +12,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from ..audio import AudioFormat, Encoding
-from ..speech import deepgram_server as wire
-from ..speech.deepgram_server import ClearIn, CloseIn, FlushIn, Limits, Meter, Refusal, SpeakIn, Violation
+from ..speech.dialects import deepgram_server as wire
+from ..speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, Limits, Meter, Refusal, SpeakIn, Violation
 from .server import Answer, Link, SpeechServer, Voice
 from .voice import Coding
 

@@ -24,7 +24,7 @@ from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.speech.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import Limits
 from tests.localspeech.test_engine import SENTENCES, pauses
 from tests.support import MS
 

@@ -16,7 +16,7 @@ from llm2ws.server.realtime.session import _NOT_SERVED, _SERVED
 from llm2ws.server.relay import RelayRequest
 from llm2ws.server.speech import NOT_MADE, OPENAI_MODELS, SpeechRequest
 from llm2ws.server.turns import TOLD
-from llm2ws.speech import deepgram_server as deepgram
+from llm2ws.speech.dialects import deepgram_server as deepgram
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "faces.md").read_text()

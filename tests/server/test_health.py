@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from llm2ws.speech.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import Start
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from llm2ws.settings import ClientLimits, Llm, Server, Settings, SpeechLimits
-from llm2ws.speech.deepgram_server import ClearIn, SpeakIn
+from llm2ws.speech.dialects.deepgram_server import ClearIn, SpeakIn
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
 from tests.server.conftest import Running, Start, says
 from tests.sources.replay import End, json_reply

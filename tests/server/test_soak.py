@@ -18,7 +18,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from llm2ws.speech.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import Limits
 from llm2ws.testing import Drop, FaultySpeech, How
 from tests.server.conftest import CODING, says
 from tests.server.test_chat import ASK, SPOKEN, TEXT

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llm2ws.speech.deepgram_server import FlushIn
+from llm2ws.speech.dialects.deepgram_server import FlushIn
 from llm2ws.testing import Coding, FaultySpeech, decode, tokens
 from tests.server.conftest import CODING, Start
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError
-from llm2ws.speech import DIALECTS
 from llm2ws.speech.dialect import Request, Setup, checked_url, is_loopback
+from llm2ws.speech.dialects import DIALECTS
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError
-from llm2ws.speech.cartesia import Cartesia
-from llm2ws.speech.deepgram import Deepgram
-from llm2ws.speech.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialect import Dialect, Limits, Setup, Traits
-from llm2ws.speech.elevenlabs import ElevenLabs
+from llm2ws.speech.dialects.cartesia import Cartesia
+from llm2ws.speech.dialects.deepgram import Deepgram
+from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2
+from llm2ws.speech.dialects.elevenlabs import ElevenLabs
 from llm2ws.speech.messages import Cancelled, Event, Failed, Scope
 from llm2ws.speech.session import Session
 from tests.support import ROOT

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llm2ws.audio import AudioFormat
-from llm2ws.speech import deepgram_server as server
-from llm2ws.speech.deepgram import Deepgram
 from llm2ws.speech.dialect import Limits, Setup
+from llm2ws.speech.dialects import deepgram_server as server
+from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
 from llm2ws.speech.pacing import Pace, Pacing
 from llm2ws.speech.session import Session

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.speech import deepgram_server as v1
+from llm2ws.speech.dialects import deepgram_server as v1
 from llm2ws.testing.server import Answer, Link, SpeechServer, Voice
 
 __all__ = ["DeepgramV2Server"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm2ws.speech import DIALECTS
-from llm2ws.speech.described import described
 from llm2ws.speech.dialect import Dialect, Setup
+from llm2ws.speech.dialects import DIALECTS
+from llm2ws.speech.dialects.described import described
 from llm2ws.testing import FaultySpeech
 from llm2ws.testing.server import SpeechServer
 from tests.support import ROOT

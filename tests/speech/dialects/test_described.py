@@ -18,9 +18,9 @@ from llm2ws.config import load
 from llm2ws.errors import ConfigError
 from llm2ws.service import connect
 from llm2ws.settings import Secret
-from llm2ws.speech.deepgram import SAMPLE_RATES_HZ, Deepgram
-from llm2ws.speech.described import Described, described
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects.deepgram import SAMPLE_RATES_HZ, Deepgram
+from llm2ws.speech.dialects.described import Described, described
 from llm2ws.speech.messages import (
     Audio,
     Begin,

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import msgspec
 
-from ..audio import Encoding
-from ..errors import ConfigError
-from ..text.fragments import Policy
-from .dialect import Limits
+from ...audio import Encoding
+from ...errors import ConfigError
+from ...text.fragments import Policy
+from ..dialect import Limits
 from .templates import places_in
 
 __all__ = ["KEY", "TEXT", "Description", "Table", "description_of", "limits_of"]

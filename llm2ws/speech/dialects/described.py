@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from ..audio import AudioFormat
-from ..errors import ConfigError
-from ..text.fragments import Policy
+from ...audio import AudioFormat
+from ...errors import ConfigError
+from ...text.fragments import Policy
+from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
+from ..messages import Audio, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
 from .description import KEY, TEXT, Description, Table, description_of, limits_of
-from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from .lenient import STATUSES, audio_in, closing, holds, one_line, read_at, read_object, refusal
-from .messages import Audio, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
+from .reading import STATUSES, audio_in, closing, holds, one_line, read_at, read_object, refusal
 from .templates import fill
 
 __all__ = ["Described", "described"]

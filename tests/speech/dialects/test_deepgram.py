@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
-from llm2ws.speech import deepgram_server as server
-from llm2ws.speech.deepgram import SAMPLE_RATES_HZ, Deepgram
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import deepgram_server as server
+from llm2ws.speech.dialects.deepgram import SAMPLE_RATES_HZ, Deepgram
 from llm2ws.speech.messages import (
     Audio,
     Begin,

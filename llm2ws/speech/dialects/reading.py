@@ -10,7 +10,7 @@ import binascii
 import json
 from collections.abc import Iterable, Mapping
 
-from .messages import Failed, Scope, Word
+from ..messages import Failed, Scope, Word
 
 __all__ = [
     "CLOSE_CODES",

@@ -16,8 +16,8 @@ import pytest
 
 from llm2ws.errors import ConnectFailed, SpeechError
 from llm2ws.pool import Endpoint, Pool
-from llm2ws.speech import DIALECTS
 from llm2ws.speech.dialect import Setup
+from llm2ws.speech.dialects import DIALECTS
 from llm2ws.testing import Coding, Drop, Faults, How, decode, script, tokens
 from llm2ws.testing.server import SpeechServer
 from llm2ws.turn import Audio, Conversation, Outcome

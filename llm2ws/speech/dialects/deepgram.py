@@ -13,12 +13,10 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
-from ..text.fragments import Policy
-from . import lenient
-from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from .lenient import CLOSE_CODES, Verdict, closing, one_line, read_object, read_text, refusal
-from .messages import (
+from ...audio import AudioFormat, Encoding
+from ...text.fragments import Policy
+from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
+from ..messages import (
     Audio,
     Begin,
     Cancel,
@@ -37,6 +35,8 @@ from .messages import (
     Unknown,
     Warned,
 )
+from . import reading as lenient
+from .reading import CLOSE_CODES, Verdict, closing, one_line, read_object, read_text, refusal
 
 __all__ = [
     "CLOSE_REASONS",

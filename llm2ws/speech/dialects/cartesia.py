@@ -12,23 +12,10 @@ from typing import assert_never
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
-from ..text.fragments import Policy
-from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from .lenient import (
-    STATUSES,
-    Verdict,
-    audio_in,
-    closing,
-    one_line,
-    read_numbers,
-    read_object,
-    read_ref,
-    read_text,
-    refusal,
-    verdict_on,
-)
-from .messages import (
+from ...audio import AudioFormat, Encoding
+from ...text.fragments import Policy
+from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
+from ..messages import (
     Audio,
     Begin,
     Cancel,
@@ -45,6 +32,19 @@ from .messages import (
     Timed,
     Unknown,
     Word,
+)
+from .reading import (
+    STATUSES,
+    Verdict,
+    audio_in,
+    closing,
+    one_line,
+    read_numbers,
+    read_object,
+    read_ref,
+    read_text,
+    refusal,
+    verdict_on,
 )
 
 __all__ = ["SAMPLE_RATES_HZ", "VOICE", "VOICES", "Cartesia"]

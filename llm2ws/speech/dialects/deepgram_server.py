@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
+from ...audio import AudioFormat, Encoding
 
 __all__ = [
     "BAD_MESSAGE",

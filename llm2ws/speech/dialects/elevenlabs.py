@@ -13,24 +13,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
-from ..audio import AudioFormat, Encoding
-from ..text.fragments import Policy
-from .dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from .lenient import (
-    STATUSES,
-    Verdict,
-    audio_in,
-    closing,
-    one_line,
-    read_numbers,
-    read_object,
-    read_ref,
-    read_text,
-    refusal,
-    verdict_on,
-    words_of,
-)
-from .messages import (
+from ...audio import AudioFormat, Encoding
+from ...text.fragments import Policy
+from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
+from ..messages import (
     Audio,
     Begin,
     Cancel,
@@ -47,6 +33,20 @@ from .messages import (
     Timed,
     Unknown,
     Word,
+)
+from .reading import (
+    STATUSES,
+    Verdict,
+    audio_in,
+    closing,
+    one_line,
+    read_numbers,
+    read_object,
+    read_ref,
+    read_text,
+    refusal,
+    verdict_on,
+    words_of,
 )
 
 __all__ = ["SAMPLE_RATES_HZ", "VOICE", "VOICES", "ElevenLabs"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
 from llm2ws.speech.dialect import Setup
-from llm2ws.speech.elevenlabs import SAMPLE_RATES_HZ, ElevenLabs
+from llm2ws.speech.dialects.elevenlabs import SAMPLE_RATES_HZ, ElevenLabs
 from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Ended, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
 from tests.speech.strange import JSON, NUMBERS
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.speech import deepgram_server as deepgram
-from llm2ws.speech.deepgram_server import (
+from llm2ws.speech.dialects import deepgram_server as deepgram
+from llm2ws.speech.dialects.deepgram_server import (
     ClearIn,
     CloseIn,
     FlushIn,

@@ -14,12 +14,10 @@ from typing import assert_never
 
 import msgspec
 
-from ..audio import Encoding
-from ..text.fragments import Policy
-from .deepgram import CLOSE_REASONS, Deepgram
-from .dialect import Limits, Traits
-from .lenient import LARGEST, read_object, read_text
-from .messages import (
+from ...audio import Encoding
+from ...text.fragments import Policy
+from ..dialect import Limits, Traits
+from ..messages import (
     Audio,
     Begin,
     Cancel,
@@ -39,6 +37,8 @@ from .messages import (
     Unknown,
     Warned,
 )
+from .deepgram import CLOSE_REASONS, Deepgram
+from .reading import LARGEST, read_object, read_text
 
 __all__ = ["SAMPLE_RATES_HZ", "URL", "VOICE", "VOICES", "DeepgramV2"]
 
