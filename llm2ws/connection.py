@@ -21,7 +21,7 @@ from .errors import LocalProtocolError
 from .handshake import open_socket
 from .speech.dialect import Dialect, Limits
 from .speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
-from .speech.session import Session
+from .speech.session.session import Session
 
 __all__ = ["Connection", "LinkEnded", "Slot"]
 

@@ -14,7 +14,7 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import DEEPGRAM_LIMITS, Meter
 from llm2ws.speech.pacing import AHEAD_S, CUT, DRY_LEAST_S, END, FLUSH, SPEAK, Pace, Pacing, Step, pause_s
-from llm2ws.speech.session import Session
+from llm2ws.speech.session.session import Session
 from llm2ws.speech.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment, Hold
 

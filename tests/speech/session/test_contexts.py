@@ -4,7 +4,7 @@ import pytest
 
 from llm2ws.errors import LocalProtocolError
 from llm2ws.speech.messages import Audio, Cancel, Cancelled, End, Ended, Flush, Speak, Warned
-from llm2ws.speech.turns import Position, State, Turns
+from llm2ws.speech.session.contexts import Position, State, Turns
 
 
 def test_a_turn_is_over_once_and_then_does_nothing_more() -> None:

@@ -17,11 +17,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from ..errors import LocalProtocolError
-from .acks import Acks
-from .dialect import Dialect, Limits
-from .governor import Governor
-from .messages import (
+from ...errors import LocalProtocolError
+from ..dialect import Dialect, Limits
+from ..messages import (
     Audio,
     Begin,
     Cancel,
@@ -44,7 +42,9 @@ from .messages import (
     Unknown,
     Warned,
 )
-from .turns import Position, State, Turn, Turns
+from .acks import Acks
+from .contexts import Position, State, Turn, Turns
+from .governor import Governor
 
 __all__ = ["Counts", "Session"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ..errors import LocalProtocolError
-from .messages import Cancel, Cancelled, End, Ended, Event, Flush, Opened, Speak, Unknown, Warned
+from ...errors import LocalProtocolError
+from ..messages import Cancel, Cancelled, End, Ended, Event, Flush, Opened, Speak, Unknown, Warned
 
 __all__ = ["Position", "State", "Turn", "Turns"]
 

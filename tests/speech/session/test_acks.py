@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2ws.speech.acks import Acks
+from llm2ws.speech.session.acks import Acks
 
 
 def test_an_ack_answers_the_oldest_flush_and_a_refusal_the_newest() -> None:

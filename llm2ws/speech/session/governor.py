@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .dialect import Limits
+from ..dialect import Limits
 
 __all__ = ["Governor"]
 

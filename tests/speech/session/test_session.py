@@ -13,7 +13,7 @@ from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2
 from llm2ws.speech.dialects.elevenlabs import ElevenLabs
 from llm2ws.speech.messages import Cancelled, Event, Failed, Scope
-from llm2ws.speech.session import Session
+from llm2ws.speech.session.session import Session
 from tests.support import ROOT
 
 DIALECTS: dict[str, Dialect] = {
