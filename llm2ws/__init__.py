@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .sources.responses import openai_responses
     from .sources.text import echo, from_iterable, from_text
     from .speech.dialect import Limits
-    from .speech.pacing import Pace
+    from .speech.utterance.pacing import Pace
     from .text.fragments import Policy
     from .turn import Conversation, Outcome, Turn
 
@@ -42,7 +42,7 @@ _HOME = {
     "Limits": "speech.dialect",
     "Llm2wsError": "errors",
     "Outcome": "turn",
-    "Pace": "speech.pacing",
+    "Pace": "speech.utterance.pacing",
     "Player": "sinks.device",
     "Policy": "text.fragments",
     "RawFile": "sinks.raw",

@@ -17,7 +17,7 @@ from .errors import SinkError
 if TYPE_CHECKING:
     from .sinks.device import Player
     from .sources.aside import Aside
-    from .speech.spoken import Heard
+    from .speech.utterance.heard import Heard
     from .turn import Done, Said, Turn
 
 __all__ = ["Report", "Stdout", "decoded", "emit", "note", "show"]

@@ -143,7 +143,7 @@ async def speak(stage: Stage, source: AsyncIterator[str | Aside], report: Report
 
     Raises SinkError when there is nowhere for the audio to go.
     """
-    from .speech.pacing import Pace
+    from .speech.utterance.pacing import Pace
 
     async with AsyncExitStack() as stack:
         sinks: list[WavFile | RawFile | Player] = [stage.file] if stage.file else []

@@ -26,7 +26,7 @@ from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech.dialect import Dialect, Limits, Setup
 from .speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
-from .speech.pacing import Pace
+from .speech.utterance.pacing import Pace
 from .text.fragments import Policy
 
 if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoint's process starts
@@ -260,7 +260,7 @@ class Service:
         `voice`: a name that `voice` knows, "" for the endpoint's own. `format`: None for the endpoint's own. `speed`: a
         multiple of the endpoint's. Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
         """
-        from .speech.utterance import Resume
+        from .speech.utterance.utterance import Resume
         from .turn import Conversation
 
         speech, voice = self._voice(speech, voice)

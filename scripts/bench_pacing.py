@@ -38,7 +38,7 @@ from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.deepgram_server import FlushIn
-from llm2ws.speech.pacing import Pace
+from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, Faults, FaultySpeech, Renderer, tokens
 from llm2ws.text.fragmenter import Fragmenter
 from llm2ws.text.fragments import Piece

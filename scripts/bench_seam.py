@@ -33,8 +33,8 @@ from llm2ws.localspeech.server import SpeechServer
 from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
-from llm2ws.speech.pacing import Pace
-from llm2ws.speech.seam import EXACT_S, STEP_S, Envelope, Repeat, Take
+from llm2ws.speech.utterance.pacing import Pace
+from llm2ws.speech.utterance.seam import EXACT_S, STEP_S, Envelope, Repeat, Take
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice
 from scripts.bench_pacing import TEXT as PROSE

@@ -29,7 +29,7 @@ from llm2ws.service import Service
 from llm2ws.settings import Settings
 from llm2ws.sources.aside import Aside
 from llm2ws.speech.dialects import ACCOUNTS
-from llm2ws.speech.pacing import Pace
+from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.turn import Audio, Done, Notice
 
 PROMPT = "Say in three short sentences why the sky is blue."

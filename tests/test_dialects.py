@@ -21,7 +21,7 @@ from llm2ws.service import Service
 from llm2ws.settings import Secret, Settings, Speech
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
-from llm2ws.speech.pacing import Pace
+from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, Drop, decode, script, tokens
 from llm2ws.testing.server import SpeechServer
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome

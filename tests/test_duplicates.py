@@ -44,11 +44,10 @@ def test_a_loop_with_other_names_is_found(tmp_path: Path) -> None:
 
 
 SPEECH = ROOT / "llm2ws" / "speech"
-PARTS = ("backlog", "groups", "utterance")
 SHARED = [
-    *(SPEECH / f"{name}.py" for name in PARTS),
-    *sorted((SPEECH / "session").glob("*.py")),
-    *sorted((ROOT / "llm2ws" / "turn").glob("*.py")),
+    path
+    for folder in ("speech/session", "speech/utterance", "turn")
+    for path in sorted((ROOT / "llm2ws" / folder).glob("*.py"))
 ]
 
 

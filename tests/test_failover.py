@@ -22,7 +22,7 @@ from llm2ws.speech.breaker import REST_S
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2
-from llm2ws.speech.pacing import Pace
+from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode, script, tokens
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome
 from scripts.bench_seam import compare

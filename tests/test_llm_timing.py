@@ -19,7 +19,7 @@ from llm2ws.sources.openai import OpenAIChat
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.deepgram_server import SpeakIn
-from llm2ws.speech.pacing import Pace
+from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Faults, FaultySpeech, tokens
 from llm2ws.turn import Audio, Conversation
 from scripts.virtual_clock import VirtualLoop

@@ -15,7 +15,7 @@ import pytest
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
 from llm2ws.speech.dialects.deepgram_server import Violation
-from llm2ws.speech.pacing import AHEAD_S, Pace
+from llm2ws.speech.utterance.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Notice, NoticeKind, Outcome
 from scripts.virtual_clock import run

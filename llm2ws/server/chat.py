@@ -25,7 +25,7 @@ from ..sources.openai import texts_of
 from ..sources.relay import Relay, post_to_first
 from ..sources.sse import Decoder
 from ..sources.text import from_text
-from ..speech.pacing import Pace
+from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Done, Said
 from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .encode import Encoder, encoder

@@ -28,7 +28,7 @@ from ..audio import AudioFormat
 from ..errors import Llm2wsError, SlowConsumerError
 from ..sources.aside import Aside
 from ..sources.prompt import Prompt
-from ..speech.pacing import Pace
+from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Notice, Said
 from .sending import write
 from .state import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json

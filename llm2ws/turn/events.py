@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..sources.aside import Aside
-from ..speech.spoken import Spoken
+from ..speech.utterance.heard import Spoken
 
 __all__ = ["Audio", "Done", "Notice", "NoticeKind", "Outcome", "Said", "TurnEvent", "TurnStats"]
 

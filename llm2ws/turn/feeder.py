@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import ConfigError, LocalProtocolError, SourceError
 from ..sources.aside import Aside
-from ..speech.pacing import pause_s
-from ..speech.utterance import Utterance
+from ..speech.utterance.pacing import pause_s
+from ..speech.utterance.utterance import Utterance
 from ..text.fragments import Fragment, Piece, Policy
 from .events import Notice, NoticeKind, TurnEvent, TurnStats
 from .voicing import Voicing

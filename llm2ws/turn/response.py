@@ -16,9 +16,9 @@ from typing import Self
 from ..audio import AudioFormat
 from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechError
 from ..pool import Pool
-from ..speech.pacing import Pacing
-from ..speech.spoken import Heard, Spoken
-from ..speech.utterance import Utterance
+from ..speech.utterance.heard import Heard, Spoken
+from ..speech.utterance.pacing import Pacing
+from ..speech.utterance.utterance import Utterance
 from ..text.fragments import Policy
 from .events import Audio, Done, Outcome, Said, TurnEvent, TurnStats
 from .feeder import Feeder, Source

@@ -11,10 +11,10 @@ from ..connection import Connection, Slot
 from ..errors import SpeechError, TurnLost
 from ..pool import Endpoint, Pool
 from ..speech import messages
-from ..speech.pacing import Pacing, Step
-from ..speech.seam import Seam
-from ..speech.spoken import Saying
-from ..speech.utterance import GROUP_S, Released, Utterance
+from ..speech.utterance.heard import Saying
+from ..speech.utterance.pacing import Pacing, Step
+from ..speech.utterance.seam import Seam
+from ..speech.utterance.utterance import GROUP_S, Released, Utterance
 from .events import Audio, Notice, NoticeKind, Said, TurnEvent, TurnStats
 from .feeder import Feeder
 from .voicing import Voicing

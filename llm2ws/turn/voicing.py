@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ..audio import AudioFormat
 from ..connection import Connection
 from ..pool import Endpoint
-from ..speech.pacing import Pace
-from ..speech.utterance import SECONDS_PER_CHAR, Resume
+from ..speech.utterance.pacing import Pace
+from ..speech.utterance.utterance import SECONDS_PER_CHAR, Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy

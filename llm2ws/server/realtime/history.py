@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...sources.prompt import Message
-from ...speech.spoken import Spoken
+from ...speech.utterance.heard import Spoken
 from ..state import Problem
 from .events import ItemIn
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from ...errors import Llm2wsError
 from ...sources.aside import Aside
-from ...speech.spoken import Heard, Spoken
+from ...speech.utterance.heard import Heard, Spoken
 from ...turn import Audio, Conversation, Done, Notice, Said
 from ..state import DAEMON, Problem, problem_of
 from ..turns import Speaking, Stopped, speaking

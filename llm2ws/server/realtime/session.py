@@ -15,7 +15,7 @@ from aiohttp import WSMessage, WSMsgType, hdrs, web
 from msgspec import Struct
 
 from ...errors import Llm2wsError, SlowConsumerError
-from ...speech.pacing import Pace
+from ...speech.utterance.pacing import Pace
 from ...turn import Conversation
 from ..sending import taken
 from ..state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, json_text, problem_of

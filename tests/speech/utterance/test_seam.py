@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding, alaw, mulaw
 from llm2ws.localspeech.engine import Engine
-from llm2ws.speech.seam import EXACT_S, Envelope, Repeat, Seam, Take
+from llm2ws.speech.utterance.seam import EXACT_S, Envelope, Repeat, Seam, Take
 from llm2ws.testing import Coding, Renderer, decode
 from scripts.bench_seam import SPEEDS, compare, guesses, real_cuts
 from scripts.bench_seam import TEXT as REPLY

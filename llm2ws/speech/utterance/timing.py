@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from .messages import Word
+from ..messages import Word
 
 __all__ = ["Known", "Mark", "Place", "cut_raw", "find_words", "resume_at", "time_of", "word_end"]
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..text.fragments import Boundary, Fragment
+from ...text.fragments import Boundary, Fragment
 
 __all__ = ["Backlog", "Text"]
 

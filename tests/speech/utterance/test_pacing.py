@@ -13,9 +13,9 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import DEEPGRAM_LIMITS, Meter
-from llm2ws.speech.pacing import AHEAD_S, CUT, DRY_LEAST_S, END, FLUSH, SPEAK, Pace, Pacing, Step, pause_s
 from llm2ws.speech.session.session import Session
-from llm2ws.speech.utterance import Utterance
+from llm2ws.speech.utterance.pacing import AHEAD_S, CUT, DRY_LEAST_S, END, FLUSH, SPEAK, Pace, Pacing, Step, pause_s
+from llm2ws.speech.utterance.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment, Hold
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)

@@ -18,9 +18,9 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects import deepgram_server as server
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
-from llm2ws.speech.pacing import Pace, Pacing
 from llm2ws.speech.session.session import Session
-from llm2ws.speech.utterance import Released, Resume, Utterance
+from llm2ws.speech.utterance.pacing import Pace, Pacing
+from llm2ws.speech.utterance.utterance import Released, Resume, Utterance
 from llm2ws.testing import Coding, Renderer, decode
 from llm2ws.text.fragments import Boundary, Fragment
 

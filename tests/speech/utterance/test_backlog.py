@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2ws.speech.backlog import Backlog
+from llm2ws.speech.utterance.backlog import Backlog
 from llm2ws.text.fragments import Boundary, Fragment
 
 

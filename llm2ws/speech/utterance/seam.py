@@ -15,7 +15,7 @@ from array import array
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ..audio import AudioFormat, Encoding, decode_alaw, decode_mulaw
+from ...audio import AudioFormat, Encoding, decode_alaw, decode_mulaw
 
 __all__ = ["NEAR_S", "Envelope", "Repeat", "Seam", "Take", "place_like"]
 

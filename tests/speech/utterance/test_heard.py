@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat
-from llm2ws.speech.spoken import Heard, Saying, Spoken, Stretch
-from llm2ws.speech.utterance import Utterance
+from llm2ws.speech.utterance.heard import Heard, Saying, Spoken, Stretch
+from llm2ws.speech.utterance.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)

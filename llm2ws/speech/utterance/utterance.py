@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
 
-from ..audio import AudioFormat
-from ..text.fragments import Fragment
+from ...audio import AudioFormat
+from ...text.fragments import Fragment
+from ..messages import Word
 from .backlog import Backlog
 from .groups import Group
-from .messages import Word
+from .heard import Saying, Spoken, Stretch
 from .seam import EXACT_S, Seam, Take
-from .spoken import Saying, Spoken, Stretch
 
 __all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
 

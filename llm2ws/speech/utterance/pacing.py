@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from ..text.fragments import Hold
+from ...text.fragments import Hold
 from .utterance import Utterance
 
 __all__ = ["CUT", "END", "FLUSH", "SPEAK", "Gate", "Pace", "Pacing", "Step", "pause_s"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..audio import AudioFormat
+from ...audio import AudioFormat
+from ..messages import Word
 from .backlog import Text
-from .messages import Word
+from .heard import Saying, Stretch
 from .seam import NEAR_S, Repeat, Seam, Take, place_like
-from .spoken import Saying, Stretch
 from .timing import Known, Mark, find_words, resume_at, time_of, word_end
 
 __all__ = ["Group"]

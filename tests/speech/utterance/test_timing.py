@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.speech.messages import Word
-from llm2ws.speech.timing import Known, Mark, cut_raw, find_words, resume_at, time_of, word_end
+from llm2ws.speech.utterance.timing import Known, Mark, cut_raw, find_words, resume_at, time_of, word_end
 
 TEXT = "Hello, my “old” friend. It's 5 pm in well-known Zürich! "
 
