@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
     import ssl
     from types import TracebackType
 
-    from .pool import Endpoint, Pool
+    from .links.pool import Endpoint, Pool
     from .sources.relay import Relay
     from .text.cleaner import Cleaner
     from .text.fragmenter import Fragmenter
@@ -184,8 +184,8 @@ class Service:
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
                 self._local = await stack.enter_async_context(local_endpoint())
-            from .handshake import client_tls
-            from .pool import Pool  # after the embedded endpoint, which loads them while it starts
+            from .links.pool import Pool  # after the embedded endpoint, which loads them while it starts
+            from .links.websocket import client_tls
 
             cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that
             # Once: reading the authorities holds up all conversations for 20 ms.
@@ -347,7 +347,7 @@ class Service:
         return endpoints
 
     def _endpoint(self, name: str, fmt: AudioFormat, voice: str, speed: float) -> Endpoint:
-        from .pool import Endpoint
+        from .links.pool import Endpoint
 
         entry = self._entries[name]
         local = entry.dialect == LOCAL

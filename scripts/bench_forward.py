@@ -194,7 +194,7 @@ async def sdk(stack: AsyncExitStack, speech: str) -> Speak:
 
 async def llm2ws(stack: AsyncExitStack, speech: str) -> Speak:
     from llm2ws.audio import AudioFormat
-    from llm2ws.pool import Endpoint, Pool
+    from llm2ws.links.pool import Endpoint, Pool
     from llm2ws.sources.model import ModelSettings
     from llm2ws.sources.openai import OpenAIChat
     from llm2ws.speech.dialect import Limits, Setup

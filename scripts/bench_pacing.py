@@ -34,7 +34,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm2ws.audio import AudioFormat
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.deepgram_server import FlushIn

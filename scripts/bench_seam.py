@@ -28,9 +28,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm2ws.audio import AudioFormat
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.localspeech.engine import Engine, Word
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.utterance.pacing import Pace

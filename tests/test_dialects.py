@@ -16,7 +16,7 @@ from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.config import VENDORS, load
 from llm2ws.endpoints import choose_speech
 from llm2ws.errors import ConfigError
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings import Secret, Settings, Speech
 from llm2ws.speech.dialect import Setup

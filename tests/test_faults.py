@@ -17,9 +17,9 @@ from typing import Literal
 import pytest
 
 from llm2ws.errors import SourceError, TurnLost
+from llm2ws.links.pool import Endpoint
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.pool import Endpoint
 from llm2ws.service import Service
 from llm2ws.settings import Settings, Speech
 from llm2ws.speech.dialect import Limits, Setup

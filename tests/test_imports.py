@@ -18,21 +18,7 @@ PACKAGE = ROOT / "llm2ws"
 
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
-_SERVICE = (
-    "errors",
-    "audio",
-    "text",
-    "speech",
-    "sources",
-    "sinks",
-    "config",
-    "settings",
-    "handshake",
-    "connection",
-    "pool",
-    "turn",
-    "localspeech",
-)
+_SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "config", "settings", "links", "turn", "localspeech")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
     "__main__": ("cli",),
@@ -47,12 +33,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "metrics": ("errors",),
     "journal": (),
     "log": ("errors", "journal"),
-    "handshake": ("errors", "speech"),
-    "connection": ("errors", "audio", "speech", "handshake"),
-    "shelf": ("errors", "speech", "connection"),
-    "pool": ("errors", "audio", "speech", "connection", "shelf"),
     # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
-    "turn": ("errors", "audio", "text", "speech", "pool", "connection", "sources.aside"),
+    "turn": ("errors", "audio", "text", "speech", "links", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
@@ -78,6 +60,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "say": (*_SERVICE, "log", "endpoints", "llms", "service", "report"),
     "chat": (*_SERVICE, "log", "llms", "service", "report", "say"),
     "check": (*_SERVICE, "endpoints", "llms", "service", "server", "report"),
+    "links": ("errors", "audio", "speech"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

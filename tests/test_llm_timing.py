@@ -13,7 +13,7 @@ import pytest
 
 from llm2ws import WavFile
 from llm2ws.audio import AudioFormat
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.sources.model import ModelSettings
 from llm2ws.sources.openai import OpenAIChat
 from llm2ws.speech.dialect import Setup

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.testing import Coding, Drop, How, decode, script, tokens

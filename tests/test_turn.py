@@ -13,7 +13,7 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError, SlowConsumerError, SourceError, SpeechError, TurnLost
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.sources.aside import Aside
 from llm2ws.sources.inlet import Inlet
 from llm2ws.speech.dialect import Limits, Setup

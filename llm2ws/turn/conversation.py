@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..audio import AudioFormat
 from ..errors import ConfigError, ConnectFailed, LocalProtocolError
-from ..pool import Endpoint, Pool
+from ..links.pool import Endpoint, Pool
 from ..speech.utterance.pacing import AHEAD_S, Pace
 from ..speech.utterance.utterance import Resume
 from ..text.cleaner import Cleaner

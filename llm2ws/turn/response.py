@@ -15,7 +15,7 @@ from typing import Self
 
 from ..audio import AudioFormat
 from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechError
-from ..pool import Pool
+from ..links.pool import Pool
 from ..speech.utterance.heard import Heard, Spoken
 from ..speech.utterance.pacing import Pacing
 from ..speech.utterance.utterance import Utterance

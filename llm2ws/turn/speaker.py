@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
-from ..connection import Connection, Slot
 from ..errors import SpeechError, TurnLost
-from ..pool import Endpoint, Pool
+from ..links.connection import Connection, Slot
+from ..links.pool import Endpoint, Pool
 from ..speech import messages
 from ..speech.utterance.heard import Saying
 from ..speech.utterance.pacing import Pacing, Step

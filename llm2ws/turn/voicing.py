@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..audio import AudioFormat
-from ..connection import Connection
-from ..pool import Endpoint
+from ..links.connection import Connection
+from ..links.pool import Endpoint
 from ..speech.utterance.pacing import Pace
 from ..speech.utterance.utterance import SECONDS_PER_CHAR, Resume
 from ..text.cleaner import Cleaner

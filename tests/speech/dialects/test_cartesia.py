@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.cartesia import SAMPLE_RATES_HZ, Cartesia
 from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
-from llm2ws.pool import Endpoint, Pool
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram_v2 import SAMPLE_RATES_HZ, DeepgramV2
 from llm2ws.speech.messages import (

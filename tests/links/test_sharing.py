@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from llm2ws.connection import Slot
 from llm2ws.errors import ConnectFailed
-from llm2ws.pool import UNUSED_S, Endpoint, Pool
+from llm2ws.links.breaker import FAILURES
+from llm2ws.links.connection import Slot
+from llm2ws.links.pool import UNUSED_S, Endpoint, Pool
 from llm2ws.speech import messages
-from llm2ws.speech.breaker import FAILURES
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.cartesia import Cartesia
 from llm2ws.speech.dialects.elevenlabs import ElevenLabs

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llm2ws import connection as module
 from llm2ws.audio import AudioFormat
-from llm2ws.connection import Connection
 from llm2ws.errors import LocalProtocolError
+from llm2ws.links import connection as module
+from llm2ws.links.connection import Connection
 from llm2ws.speech.dialect import Setup, Traits
 from llm2ws.speech.dialects.cartesia import Cartesia
 from llm2ws.speech.dialects.deepgram import Deepgram

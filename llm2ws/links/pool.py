@@ -20,12 +20,12 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from ..errors import ConfigError, ConnectFailed, LocalProtocolError
+from ..speech.dialect import Dialect, Limits
+from ..speech.messages import Event, Failed, Scope
+from .breaker import Breaker
 from .connection import Connection, Listener, Slot
-from .errors import ConfigError, ConnectFailed, LocalProtocolError
-from .shelf import Shelf
-from .speech.breaker import Breaker
-from .speech.dialect import Dialect, Limits
-from .speech.messages import Event, Failed, Scope
+from .health import Shelf
 
 __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
 

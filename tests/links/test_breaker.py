@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llm2ws.speech.breaker import FAILURES, LONGEST_REST_S, REST_S, Breaker
+from llm2ws.links.breaker import FAILURES, LONGEST_REST_S, REST_S, Breaker
 
 
 def failed(breaker: Breaker, times: int, now: float = 0.0) -> None:

@@ -21,8 +21,8 @@ from websockets.exceptions import (
     ProxyError,
 )
 
-from .errors import ConfigError, ConnectFailed
-from .speech.dialect import Dialect, Request, is_loopback
+from ..errors import ConfigError, ConnectFailed
+from ..speech.dialect import Dialect, Request, is_loopback
 
 __all__ = ["client_tls", "open_socket"]
 

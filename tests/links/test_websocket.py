@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed
-from llm2ws.handshake import client_tls, open_socket
+from llm2ws.links.websocket import client_tls, open_socket
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.deepgram import Deepgram

@@ -17,11 +17,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from .errors import LocalProtocolError
-from .handshake import open_socket
-from .speech.dialect import Dialect, Limits
-from .speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
-from .speech.session.session import Session
+from ..errors import LocalProtocolError
+from ..speech.dialect import Dialect, Limits
+from ..speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
+from ..speech.session.session import Session
+from .websocket import open_socket
 
 __all__ = ["Connection", "LinkEnded", "Slot"]
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConnectFailed
-from llm2ws.handshake import open_socket
+from llm2ws.links.websocket import open_socket
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from tests.support import MS

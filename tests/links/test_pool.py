@@ -8,10 +8,10 @@ import math
 import pytest
 
 from llm2ws.audio import AudioFormat
-from llm2ws.connection import Slot
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
-from llm2ws.pool import Endpoint, Pool, Quota, backoff
-from llm2ws.shelf import QUICK_DEATHS
+from llm2ws.links.connection import Slot
+from llm2ws.links.health import QUICK_DEATHS
+from llm2ws.links.pool import Endpoint, Pool, Quota, backoff
 from llm2ws.speech.dialect import Limits, Setup, Traits
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from ..errors import ConnectFailed
+from .breaker import Breaker
 from .connection import Connection, LinkEnded
-from .errors import ConnectFailed
-from .speech.breaker import Breaker
 
 __all__ = ["QUICK_DEATHS", "Shelf"]
 
