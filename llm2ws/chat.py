@@ -14,7 +14,7 @@ from .report import decoded, note, show
 from .say import Asked, Stage, Stdin, llm_client, load_settings, open_stage, speak
 
 if TYPE_CHECKING:
-    from .llms import LlmClient
+    from .settings.llms import LlmClient
     from .sources.prompt import Message
 
 __all__ = ["Chat"]

@@ -266,8 +266,8 @@ def speech_server(
     verbose: bool,
 ) -> int:
     """Serve speech that needs no key and no network, in Deepgram's Speak v1 protocol."""
-    from .config import read_key
     from .log import configure
+    from .settings.loading import read_key
 
     configure("info" if verbose else "warning")
     host, _, port = listen.rpartition(":")
@@ -319,9 +319,9 @@ def speech_server(
 @_config
 def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None, verbose: bool, config: str | None) -> int:
     """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
-    from .config import Loaded, load
     from .log import configure
-    from .settings import Settings
+    from .settings.fields import Settings
+    from .settings.loading import Loaded, load
 
     flags: dict[tuple[str, ...], object] = {}
     if listen is not None:
@@ -392,8 +392,8 @@ def check_command(*, everything: bool, as_json: bool, config: str | None) -> int
     It costs nothing. The exit code is that of the first thing that cannot work.
     """
     from .check import check, show
-    from .config import load
     from .log import configure
+    from .settings.loading import load
 
     loaded = load(config=config, folder=".")
     configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)
@@ -419,8 +419,8 @@ def explain(
     *, text: str | None, file: IO[bytes] | None, language: str, policy: str | None, as_json: bool, config: str | None
 ) -> int:
     """Show where TEXT is cut, and why, and what was waited for; without TEXT or with -, standard input."""
-    from .config import load
     from .service import cleaner, fragmenter
+    from .settings.loading import load
     from .text.fragments import Policy
 
     flags: dict[tuple[str, ...], object] = {("text", "language"): language} if language else {}

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .audio import AudioFormat
-    from .config import Loaded
-    from .llms import LlmClient
-    from .settings import Settings, Speech
+    from .settings.fields import Settings, Speech
+    from .settings.llms import LlmClient
+    from .settings.loading import Loaded
     from .sinks.device import Player
     from .sinks.raw import RawFile
     from .sinks.wav import WavFile
@@ -95,8 +95,8 @@ async def say(asked: Asked) -> int:
 
 def load_settings(asked: Asked) -> Loaded:
     """Settings with what flags say, and logs set up by them."""
-    from .config import load
     from .log import configure
+    from .settings.loading import load
 
     flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
     if asked.verbose:
@@ -112,8 +112,8 @@ async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[St
     """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
     from msgspec.structs import replace
 
-    from .endpoints import audio_format, choose_speech
     from .service import open_speech
+    from .settings.speech import audio_format, choose_speech
 
     name, entry = choose_speech(loaded.settings, asked.speech)
     has_header, encoding = _promised(asked)
@@ -228,8 +228,8 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
     """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
     from msgspec.structs import replace
 
-    from .llms import choose_llm
-    from .llms import llm_client as client_of
+    from .settings.llms import choose_llm
+    from .settings.llms import llm_client as client_of
 
     name, llm = choose_llm(settings, asked.llm)
     flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}
@@ -276,7 +276,7 @@ def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawF
 
 
 def _speaker(name: str, entry: Speech) -> str:
-    from .endpoints import LOCAL
+    from .settings.speech import LOCAL
 
     voice = f" with {entry.voice}" if entry.voice else ""
     return ("the embedded endpoint" if entry.dialect == LOCAL else name) + voice

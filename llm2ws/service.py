@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Self
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat
-from .config import VENDORS, check_speech, key_of, read_toml
-from .endpoints import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .errors import ConfigError, LocalProtocolError, UnknownName
-from .llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
-from .settings import Llm, Secret, Settings, Speech, Text, is_description
+from .settings.fields import Llm, Secret, Settings, Speech, Text, is_description
+from .settings.llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
+from .settings.loading import VENDORS, check_speech, key_of, read_toml
+from .settings.speech import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech.dialect import Dialect, Limits, Setup

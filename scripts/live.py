@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from msgspec.structs import replace
 
-from llm2ws.config import VENDORS, load
-from llm2ws.endpoints import LOCAL, choose_speech
 from llm2ws.errors import ConfigError, Llm2wsError
-from llm2ws.llms import choose_llm
 from llm2ws.service import Service
-from llm2ws.settings import Settings
+from llm2ws.settings.fields import Settings
+from llm2ws.settings.llms import choose_llm
+from llm2ws.settings.loading import VENDORS, load
+from llm2ws.settings.speech import LOCAL, choose_speech
 from llm2ws.sources.aside import Aside
 from llm2ws.speech.dialects import ACCOUNTS
 from llm2ws.speech.utterance.pacing import Pace

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from llm2ws import check as module
-from llm2ws.config import load
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.server.life import running
-from llm2ws.settings import Llm, Server, Settings, Speech
+from llm2ws.settings.fields import Llm, Server, Settings, Speech
+from llm2ws.settings.loading import load
 from llm2ws.testing import Faults, FaultySpeech
 from tests.sources.asking import refusal
 from tests.sources.replay import End, Reply, json_reply, replay

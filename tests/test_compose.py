@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from llm2ws import config
-from llm2ws.config import VENDORS
+from llm2ws.settings import loading as config
+from llm2ws.settings.loading import VENDORS
 from tests.support import ROOT, child_environment
 
 TEXT = (ROOT / "docker-compose.yml").read_text()

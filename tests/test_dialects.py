@@ -13,12 +13,12 @@ import pytest
 
 from llm2ws import connect
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.config import VENDORS, load
-from llm2ws.endpoints import choose_speech
 from llm2ws.errors import ConfigError
 from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.service import Service
-from llm2ws.settings import Secret, Settings, Speech
+from llm2ws.settings.fields import Secret, Settings, Speech
+from llm2ws.settings.loading import VENDORS, load
+from llm2ws.settings.speech import choose_speech
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
 from llm2ws.speech.utterance.pacing import Pace

@@ -16,9 +16,9 @@ from aiohttp import web
 from llm2ws.errors import ConfigError, SourceError, TurnLost
 from llm2ws.links.breaker import REST_S
 from llm2ws.links.pool import Endpoint, Pool
-from llm2ws.llms import choose_llm, llm_client
 from llm2ws.service import Service
-from llm2ws.settings import Llm, Settings
+from llm2ws.settings.fields import Llm, Settings
+from llm2ws.settings.llms import choose_llm, llm_client
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2

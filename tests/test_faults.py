@@ -21,7 +21,7 @@ from llm2ws.links.pool import Endpoint
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.service import Service
-from llm2ws.settings import Settings, Speech
+from llm2ws.settings.fields import Settings, Speech
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import Limits as Enforced

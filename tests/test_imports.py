@@ -18,7 +18,7 @@ PACKAGE = ROOT / "llm2ws"
 
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
-_SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "config", "settings", "links", "turn", "localspeech")
+_SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "settings", "links", "turn", "localspeech")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
     "__main__": ("cli",),
@@ -28,8 +28,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "speech": ("errors", "audio", "text.fragments"),
     "sources": ("errors", "audio"),
     "sinks": ("errors", "audio"),
-    "settings": (),
-    "config": ("errors", "settings"),
     "metrics": ("errors",),
     "journal": (),
     "log": ("errors", "journal"),
@@ -38,29 +36,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
-    "llms": ("errors", "config", "settings", "sources"),
-    "endpoints": ("errors", "audio", "settings", "speech"),
-    "service": (*_SERVICE, "endpoints", "llms", "metrics", "log"),
+    "service": (*_SERVICE, "settings", "metrics", "log"),
     # Faces push text into a turn, and read what comes beside it.
-    "server": (
-        "errors",
-        "audio",
-        "text.fragments",
-        "speech",
-        "turn",
-        "service",
-        "metrics",
-        "log",
-        "config",
-        "settings",
-        "sources",
-    ),
-    "cli": (*_SERVICE, "metrics", "log", "llms", "service", "server", "say", "chat", "check", "report"),
+    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "metrics", "log", "settings", "sources"),
+    "cli": (*_SERVICE, "metrics", "log", "settings", "service", "server", "say", "chat", "check", "report"),
     "report": ("errors", "speech", "sources", "sinks", "turn"),
-    "say": (*_SERVICE, "log", "endpoints", "llms", "service", "report"),
-    "chat": (*_SERVICE, "log", "llms", "service", "report", "say"),
-    "check": (*_SERVICE, "endpoints", "llms", "service", "server", "report"),
+    "say": (*_SERVICE, "log", "settings", "service", "report"),
+    "chat": (*_SERVICE, "log", "settings", "service", "report", "say"),
+    "check": (*_SERVICE, "settings", "service", "server", "report"),
     "links": ("errors", "audio", "speech"),
+    "settings": ("errors", "audio", "speech", "sources"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.

@@ -6,9 +6,9 @@ import re
 
 import aiohttp
 
-from llm2ws import config
 from llm2ws.server.life import running
-from llm2ws.settings import ClientLimits, Server, Settings
+from llm2ws.settings import loading as config
+from llm2ws.settings.fields import ClientLimits, Server, Settings
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()

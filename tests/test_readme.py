@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llm2ws import config
-from llm2ws.llms import choose_llm
+from llm2ws.settings import loading as config
+from llm2ws.settings.llms import choose_llm
 from tests.sources.asking import chunk
 from tests.sources.replay import Reply, json_reply, replay
 from tests.support import MS, ROOT, child_environment, run

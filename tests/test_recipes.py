@@ -11,9 +11,9 @@ from pathlib import Path
 import aiohttp
 from msgspec.structs import replace
 
-from llm2ws import config
 from llm2ws.server.life import running
-from llm2ws.settings import Speech
+from llm2ws.settings import loading as config
+from llm2ws.settings.fields import Speech
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import CODING, says
 from tests.sources.replay import replay

@@ -12,11 +12,11 @@ import pytest
 import trustme
 
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.endpoints import LOCAL, choose_speech
 from llm2ws.errors import ConfigError, ConnectFailed
-from llm2ws.llms import choose_llm
 from llm2ws.service import Service, connect, open_speech
-from llm2ws.settings import Server, Settings, Speech
+from llm2ws.settings.fields import Server, Settings, Speech
+from llm2ws.settings.llms import choose_llm
+from llm2ws.settings.speech import LOCAL, choose_speech
 from llm2ws.speech.dialect import Limits
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.text.fragments import Policy

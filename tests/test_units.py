@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm2ws.settings import Server
+from llm2ws.settings.fields import Server
 from tests.support import ROOT
 
 CONFIG = ROOT / "config"

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
-from ..config import read_key
 from ..errors import ConfigError
-from ..settings import ClientLimits, Key, Server
+from ..settings.fields import ClientLimits, Key, Server
+from ..settings.loading import read_key
 from ..speech.dialect import is_loopback
 from ..speech.dialects.deepgram_server import credential
 from .state import Problem

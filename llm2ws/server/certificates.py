@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from ..errors import ConfigError
-from ..settings import Server
+from ..settings.fields import Server
 
 __all__ = ["load_certificate", "server_tls"]
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from ..errors import ConfigError, Llm2wsError
 from ..metrics import Metrics
 from ..service import Service
-from ..settings import Settings
+from ..settings.fields import Settings
 from ..speech.dialect import is_loopback
 from . import notify
 from .access import Access, split_listen

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..metrics import Metrics
     from ..service import Service
-    from ..settings import Settings
+    from ..settings.fields import Settings
     from .access import Access, Client
     from .health import Readiness
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from llm2ws.server.life import running
 from llm2ws.server.state import Daemon
-from llm2ws.settings import Llm, Secret, Server, Settings, Speech
+from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, FaultySpeech, tokens
 from tests.sources.replay import SSE, End, Reply, replay
 from tests.sources.replay import Server as Llms

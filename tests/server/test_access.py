@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from llm2ws.errors import ConfigError
 from llm2ws.server.access import KEY_CHARS, Access, Rate, split_listen
-from llm2ws.settings import ClientLimits, Key, Secret, Server
+from llm2ws.settings.fields import ClientLimits, Key, Secret, Server
 from tests.server.conftest import Running, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
 from tests.sources.replay import End

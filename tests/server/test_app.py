@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm2ws.settings import ClientLimits, Server
+from llm2ws.settings.fields import ClientLimits, Server
 from tests.server.conftest import Running, Start, says
 from tests.server.test_chat import ASK, SPOKEN, TEXT
 from tests.sources.replay import End

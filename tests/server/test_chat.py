@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from llm2ws.server import sending
-from llm2ws.settings import Llm, Settings
+from llm2ws.settings.fields import Llm, Settings
 from llm2ws.testing import Drop, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Start, chunks, says
 from tests.sources.replay import DATA, SSE, End, Reply, json_reply, replay, stream

@@ -20,7 +20,7 @@ import trustme
 from llm2ws.errors import ConfigError
 from llm2ws.server import life
 from llm2ws.server.life import running, serve
-from llm2ws.settings import Server, Settings
+from llm2ws.settings.fields import Server, Settings
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk

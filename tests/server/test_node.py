@@ -15,7 +15,7 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.server.encode import encoder
-from llm2ws.settings import Key, Secret, Server
+from llm2ws.settings.fields import Key, Secret, Server
 from llm2ws.testing import decode
 from tests.server.conftest import Running, Start
 from tests.server.test_chat import TEXT

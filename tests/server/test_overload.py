@@ -20,7 +20,7 @@ import aiohttp
 import openai
 import pytest
 
-from llm2ws.settings import ClientLimits, Server
+from llm2ws.settings.fields import ClientLimits, Server
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start
 from tests.server.test_chat import ASK, SPOKEN, TEXT, heard, sdk

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from llm2ws.settings import Key, Secret, Server
+from llm2ws.settings.fields import Key, Secret, Server
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, Renderer
 from tests.server.conftest import CODING, Running, Start, says
 from tests.sources.replay import SSE, End, Reply

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from llm2ws.settings import ClientLimits, Llm, Server, Settings, SpeechLimits
+from llm2ws.settings.fields import ClientLimits, Llm, Server, Settings, SpeechLimits
 from llm2ws.speech.dialects.deepgram_server import ClearIn, SpeakIn
 from llm2ws.testing import Coding, Drop, FaultySpeech, How, decode
 from tests.server.conftest import Running, Start, says

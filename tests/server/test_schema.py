@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from llm2ws.server.openapi import OPERATIONS, PATH
-from llm2ws.settings import ClientLimits, Llm, Server, Settings, SpeechLimits
+from llm2ws.settings.fields import ClientLimits, Llm, Server, Settings, SpeechLimits
 from llm2ws.speech.dialects.deepgram_server import Limits
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import CODING, Start, chunks

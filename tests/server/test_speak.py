@@ -16,7 +16,7 @@ from aiohttp import WSMsgType
 from msgspec.structs import replace
 
 from llm2ws.server import sending
-from llm2ws.settings import ClientLimits, Key, Secret, Server, Voice
+from llm2ws.settings.fields import ClientLimits, Key, Secret, Server, Voice
 from llm2ws.speech.dialects.deepgram_server import ClearIn, FlushIn, Refusal, SpeakIn, parse_query
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How, decode, tokens
 from tests.server.conftest import CODING, Running, Start

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from llm2ws.audio import AudioFormat
 from llm2ws.server import sending
 from llm2ws.server.encode import encoder
-from llm2ws.settings import ClientLimits, Key, Model, Secret, Server, Voice
+from llm2ws.settings.fields import ClientLimits, Key, Model, Secret, Server, Voice
 from llm2ws.speech.dialects.deepgram_server import ClearIn, FlushIn, SpeakIn
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Running, Start, complaints

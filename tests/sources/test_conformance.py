@@ -9,8 +9,8 @@ from copy import deepcopy
 
 import pytest
 
-from llm2ws import llms
 from llm2ws.errors import SourceError
+from llm2ws.settings import llms
 from llm2ws.sources.model import ModelSettings
 from tests.sources.asking import PROMPT, Outcome, outcome_of
 from tests.sources.kinds import KINDS, Kind, Listening, Script

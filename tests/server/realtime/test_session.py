@@ -21,7 +21,7 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosed
 
-from llm2ws.settings import ClientLimits, Key, Llm, Secret, Server, Settings, Speech
+from llm2ws.settings.fields import ClientLimits, Key, Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, Drop, FaultySpeech, decode
 from tests.server.conftest import CODING, Running, Start, says
 from tests.sources.replay import SSE, End, Reply

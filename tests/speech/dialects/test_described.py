@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
-from llm2ws.config import load
 from llm2ws.errors import ConfigError
 from llm2ws.service import connect
-from llm2ws.settings import Secret
+from llm2ws.settings.fields import Secret
+from llm2ws.settings.loading import load
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import SAMPLE_RATES_HZ, Deepgram
 from llm2ws.speech.dialects.described import Described, described

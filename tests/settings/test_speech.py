@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from llm2ws.endpoints import LOCAL, choose_speech
-from llm2ws.settings import Secret, Settings, Speech
+from llm2ws.settings.fields import Secret, Settings, Speech
+from llm2ws.settings.speech import LOCAL, choose_speech
 
 
 def test_which_endpoint_is_meant(canary: Callable[[], str]) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from .audio import AudioFormat, Encoding
-from .errors import ConfigError
-from .settings import Settings, Speech, is_description
-from .speech.dialects import ACCOUNTS, DIALECTS
+from ..audio import AudioFormat, Encoding
+from ..errors import ConfigError
+from ..speech.dialects import ACCOUNTS, DIALECTS
+from .fields import Settings, Speech, is_description
 
 __all__ = [
     "LOCAL",

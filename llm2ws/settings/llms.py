@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from .config import key_of
-from .errors import ConfigError
-from .settings import Llm, Settings
-from .sources.aside import Aside
-from .sources.failover import Failover, LlmClient
-from .sources.prompt import Prompt, conversation, question
-from .sources.text import echo
+from ..errors import ConfigError
+from ..sources.aside import Aside
+from ..sources.failover import Failover, LlmClient
+from ..sources.prompt import Prompt, conversation, question
+from ..sources.text import echo
+from .fields import Llm, Settings
+from .loading import key_of
 
 if TYPE_CHECKING:
-    from .sources.model import ModelSettings
-    from .sources.stream import Shape
+    from ..sources.model import ModelSettings
+    from ..sources.stream import Shape
 
 __all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "choose_llm", "default_llm", "llm_client", "model_settings"]
 
@@ -45,31 +45,31 @@ class _Echo:
 
 
 def _openai(llm: Llm) -> LlmClient:
-    from .sources.openai import OpenAIChat
+    from ..sources.openai import OpenAIChat
 
     return OpenAIChat(model_settings(llm))
 
 
 def _anthropic(llm: Llm) -> LlmClient:
-    from .sources.anthropic import AnthropicMessages
+    from ..sources.anthropic import AnthropicMessages
 
     return AnthropicMessages(model_settings(llm))
 
 
 def _responses(llm: Llm) -> LlmClient:
-    from .sources.responses import OpenAIResponses
+    from ..sources.responses import OpenAIResponses
 
     return OpenAIResponses(model_settings(llm))
 
 
 def _stream(llm: Llm) -> LlmClient:
-    from .sources.stream import HttpStream
+    from ..sources.stream import HttpStream
 
     return HttpStream(model_settings(llm), _shape(llm))
 
 
 def _triton(llm: Llm) -> LlmClient:
-    from .sources.triton import TritonModel
+    from ..sources.triton import TritonModel
 
     return TritonModel(model_settings(llm), _shape(llm))
 
@@ -95,7 +95,7 @@ _VENDORS = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}
 
 def model_settings(llm: Llm) -> ModelSettings:
     """How a model is asked, by its entry in the settings. Raises ConfigError when its key file cannot be read."""
-    from .sources.model import ModelSettings
+    from ..sources.model import ModelSettings
 
     return ModelSettings(
         model=llm.model or None,
@@ -115,7 +115,7 @@ def model_settings(llm: Llm) -> ModelSettings:
 
 def _shape(llm: Llm) -> Shape:
     """What a server of no known API wants and sends. Raises ConfigError for a header that is none."""
-    from .sources.stream import FRAMINGS, Shape
+    from ..sources.stream import FRAMINGS, Shape
 
     headers = []
     for number, header in enumerate(llm.headers, 1):

@@ -19,8 +19,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
-from .settings import (
+from ..errors import ConfigError
+from .fields import (
     ClientLimits,
     Key,
     Llm,

@@ -16,11 +16,11 @@ import openai
 import pytest
 
 from llm2ws.check import settings_of, show
-from llm2ws.config import load
 from llm2ws.errors import ConfigError, SourceError
-from llm2ws.llms import KINDS, choose_llm, llm_client
 from llm2ws.server.life import running
-from llm2ws.settings import Llm, Secret, Server, Settings, Speech
+from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
+from llm2ws.settings.llms import KINDS, choose_llm, llm_client
+from llm2ws.settings.loading import load
 from llm2ws.sources.failover import one_answer
 from llm2ws.testing import FaultySpeech
 from tests.sources.replay import WHOLE, Reply, json_reply, read, replay, stream
