@@ -5,7 +5,7 @@ from __future__ import annotations
 from .conversation import SLOW_CONSUMER_S, TOKEN_S, Conversation
 from .events import Audio, Done, Notice, NoticeKind, Outcome, Said, TurnEvent, TurnStats
 from .feeder import Source
-from .response import Turn
+from .turn import Turn
 
 __all__ = [
     "SLOW_CONSUMER_S",

@@ -14,8 +14,8 @@ from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
 from .feeder import Source
-from .response import Turn
-from .voicing import Voicing
+from .terms import Voicing
+from .turn import Turn
 
 __all__ = ["SLOW_CONSUMER_S", "TOKEN_S", "Conversation"]
 

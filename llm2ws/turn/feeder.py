@@ -17,7 +17,7 @@ from ..speech.utterance.pacing import pause_s
 from ..speech.utterance.utterance import Utterance
 from ..text.fragments import Fragment, Piece, Policy
 from .events import Notice, NoticeKind, TurnEvent, TurnStats
-from .voicing import Voicing
+from .terms import Voicing
 
 __all__ = ["BACKLOG_CHARS", "Feeder", "Source"]
 

@@ -17,7 +17,7 @@ from ..speech.utterance.seam import Seam
 from ..speech.utterance.utterance import GROUP_S, Released, Utterance
 from .events import Audio, Notice, NoticeKind, Said, TurnEvent, TurnStats
 from .feeder import Feeder
-from .voicing import Voicing
+from .terms import Voicing
 
 __all__ = ["Speaker"]
 

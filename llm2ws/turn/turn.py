@@ -23,7 +23,7 @@ from ..text.fragments import Policy
 from .events import Audio, Done, Outcome, Said, TurnEvent, TurnStats
 from .feeder import Feeder, Source
 from .speaker import Speaker
-from .voicing import Voicing
+from .terms import Voicing
 
 __all__ = ["Turn"]
 
