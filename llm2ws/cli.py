@@ -266,8 +266,8 @@ def speech_server(
     verbose: bool,
 ) -> int:
     """Serve speech that needs no key and no network, in Deepgram's Speak v1 protocol."""
-    from .log import configure
     from .settings.loading import read_key
+    from .watch.log import configure
 
     configure("info" if verbose else "warning")
     host, _, port = listen.rpartition(":")
@@ -319,9 +319,9 @@ def speech_server(
 @_config
 def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None, verbose: bool, config: str | None) -> int:
     """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
-    from .log import configure
     from .settings.fields import Settings
     from .settings.loading import Loaded, load
+    from .watch.log import configure
 
     flags: dict[tuple[str, ...], object] = {}
     if listen is not None:
@@ -392,8 +392,8 @@ def check_command(*, everything: bool, as_json: bool, config: str | None) -> int
     It costs nothing. The exit code is that of the first thing that cannot work.
     """
     from .check import check, show
-    from .log import configure
     from .settings.loading import load
+    from .watch.log import configure
 
     loaded = load(config=config, folder=".")
     configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)

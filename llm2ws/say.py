@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from .errors import ConfigError, Llm2wsError, SinkError
-from .log import turn_id, turn_line
 from .report import Report, decoded
+from .watch.log import turn_id, turn_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -95,8 +95,8 @@ async def say(asked: Asked) -> int:
 
 def load_settings(asked: Asked) -> Loaded:
     """Settings with what flags say, and logs set up by them."""
-    from .log import configure
     from .settings.loading import load
+    from .watch.log import configure
 
     flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
     if asked.verbose:

@@ -28,24 +28,23 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "speech": ("errors", "audio", "text.fragments"),
     "sources": ("errors", "audio"),
     "sinks": ("errors", "audio"),
-    "metrics": ("errors",),
-    "journal": (),
-    "log": ("errors", "journal"),
     # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
     "turn": ("errors", "audio", "text", "speech", "links", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),
-    "service": (*_SERVICE, "settings", "metrics", "log"),
+    "service": (*_SERVICE, "settings", "watch"),
     # Faces push text into a turn, and read what comes beside it.
-    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "metrics", "log", "settings", "sources"),
-    "cli": (*_SERVICE, "metrics", "log", "settings", "service", "server", "say", "chat", "check", "report"),
+    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "watch", "settings", "sources"),
+    "cli": (*_SERVICE, "watch", "settings", "service", "server", "say", "chat", "check", "report"),
     "report": ("errors", "speech", "sources", "sinks", "turn"),
-    "say": (*_SERVICE, "log", "settings", "service", "report"),
-    "chat": (*_SERVICE, "log", "settings", "service", "report", "say"),
+    "say": (*_SERVICE, "watch", "settings", "service", "report"),
+    "chat": (*_SERVICE, "watch", "settings", "service", "report", "say"),
     "check": (*_SERVICE, "settings", "service", "server", "report"),
     "links": ("errors", "audio", "speech"),
     "settings": ("errors", "audio", "speech", "sources"),
+    "watch": ("errors",),
+    "watch.metrics": ("errors",),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
@@ -84,7 +83,7 @@ SLOW = (
     "soxr",
     "tritonclient",
 )
-SLOW_ALLOWED = {"localspeech.worker": {"numpy", "soxr"}, "server": {"aiohttp"}, "metrics": {"prometheus_client"}}
+SLOW_ALLOWED = {"localspeech.worker": {"numpy", "soxr"}, "server": {"aiohttp"}, "watch.metrics": {"prometheus_client"}}
 
 
 class Import(NamedTuple):

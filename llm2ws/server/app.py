@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from ..errors import Llm2wsError
-from ..log import turn_id
+from ..watch.log import turn_id
 from . import chat, health, models, openapi, page, realtime, relay, speak, speech
 from .access import preflight
 from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of

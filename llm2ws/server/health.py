@@ -8,7 +8,7 @@ import logging
 from aiohttp import web
 
 from ..errors import ConfigError, SpeechError
-from ..metrics import CONTENT_TYPE
+from ..watch.metrics import CONTENT_TYPE
 from .state import DAEMON, Daemon, Face, told
 
 __all__ = ["FACES", "Readiness"]

@@ -18,10 +18,10 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from ..errors import ConfigError, Llm2wsError
-from ..metrics import Metrics
 from ..service import Service
 from ..settings.fields import Settings
 from ..speech.dialect import is_loopback
+from ..watch.metrics import Metrics
 from . import notify
 from .access import Access, split_listen
 from .app import create_app

@@ -18,9 +18,9 @@ from ..errors import ConfigError, ConnectFailed, Llm2wsError, SlowConsumerError,
 if TYPE_CHECKING:
     import ssl
 
-    from ..metrics import Metrics
     from ..service import Service
     from ..settings.fields import Settings
+    from ..watch.metrics import Metrics
     from .access import Access, Client
     from .health import Readiness
 

@@ -11,10 +11,10 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from ..log import turn_line
 from ..sources.aside import Aside
 from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
+from ..watch.log import turn_line
 from .access import Client
 from .state import CLIENT, DAEMON, Daemon, drained
 

@@ -21,7 +21,7 @@ from llm2ws.testing import Drop, FaultySpeech, How, decode
 from tests.server.conftest import CODING, Start, chunks, says
 from tests.sources.replay import DATA, SSE, End, Reply, json_reply, replay, stream
 from tests.support import MS
-from tests.test_metrics import value
+from tests.watch.test_metrics import value
 
 TEXT = "The sky is blue, because air scatters short waves. At sunset it is red! That is all."
 ASK: Any = {"model": "scripted", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}

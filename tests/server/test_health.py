@@ -15,7 +15,7 @@ from llm2ws.testing import FaultySpeech
 from tests.server.conftest import Start
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
 from tests.support import MS, ROOT
-from tests.test_metrics import value
+from tests.watch.test_metrics import value
 
 # Of one of our metrics: without what its kind adds.
 NAME = re.compile(r"llm2ws_[a-z_]+?(?=_bucket|_count|_sum|\b)")

@@ -18,7 +18,7 @@ from llm2ws.testing import FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Done, Outcome
 from tests.server.conftest import CODING, Running, Start
 from tests.server.test_chat import TEXT
-from tests.test_metrics import value
+from tests.watch.test_metrics import value
 
 
 class Request(dict[Any, Any]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm2ws.metrics import Metrics
+from llm2ws.watch.metrics import Metrics
 
 STATS = {"first_token_s": 0.1, "first_fragment_s": 0.3, "done_s": 2.0, "sent_chars": 80, "audio_s": 5.5, "delayed": True}
 

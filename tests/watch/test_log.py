@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm2ws import log
+from llm2ws.watch import log
 from tests.support import child_environment
 
 
@@ -110,7 +110,7 @@ def test_the_last_call_counts() -> None:
 
 def test_structlog_is_loaded_by_the_first_line_only() -> None:
     code = (
-        "import sys, logging; from llm2ws import log; log.configure('info'); log.turn_id('x');"
+        "import sys, logging; from llm2ws.watch import log; log.configure('info'); log.turn_id('x');"
         "print('structlog' in sys.modules); logging.getLogger('llm2ws').info('x'); print('structlog' in sys.modules)"
     )
     out = subprocess.run(

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm2ws import log
-from llm2ws.journal import JournalHandler, _entry, is_journal
+from llm2ws.watch import log
+from llm2ws.watch.journal import JournalHandler, _entry, is_journal
 
 
 def parsed(entry: bytes) -> dict[str, str]:
