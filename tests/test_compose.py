@@ -155,7 +155,7 @@ def test_what_env_example_shows_reaches_the_daemon(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "sent"),
     [
-        ("llm2ws/cli.py", True),
+        ("llm2ws/command/cli.py", True),
         ("requirements.lock", True),
         ("config/container.toml", True),
         (".env", False),

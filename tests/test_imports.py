@@ -21,7 +21,7 @@ PACKAGE = ROOT / "llm2ws"
 _SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "settings", "links", "turn", "localspeech")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
-    "__main__": ("cli",),
+    "__main__": ("command",),
     "errors": (),
     "audio": ("errors",),
     "text": ("errors",),
@@ -36,15 +36,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service": (*_SERVICE, "settings", "watch"),
     # Faces push text into a turn, and read what comes beside it.
     "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "watch", "settings", "sources"),
-    "cli": (*_SERVICE, "watch", "settings", "service", "server", "say", "chat", "check", "report"),
-    "report": ("errors", "speech", "sources", "sinks", "turn"),
-    "say": (*_SERVICE, "watch", "settings", "service", "report"),
-    "chat": (*_SERVICE, "watch", "settings", "service", "report", "say"),
-    "check": (*_SERVICE, "settings", "service", "server", "report"),
     "links": ("errors", "audio", "speech"),
     "settings": ("errors", "audio", "speech", "sources"),
     "watch": ("errors",),
     "watch.metrics": ("errors",),
+    "command": ("*",),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
@@ -195,7 +191,7 @@ def test_the_worker_needs_only_the_standard_library_numpy_and_soxr() -> None:
 
 
 def test_the_command_starts_without_the_slow_libraries() -> None:
-    code = f"import sys, llm2ws.cli; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
+    code = f"import sys, llm2ws.command.cli; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
     command = [sys.executable, "-P", "-c", code]
 
     loaded = subprocess.run(command, env=child_environment(), cwd=os.sep, check=True, capture_output=True, text=True).stdout

@@ -15,7 +15,7 @@ from typing import Any
 import openai
 import pytest
 
-from llm2ws.check import settings_of, show
+from llm2ws.command.check import settings_of, show
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.server.life import running
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
@@ -58,7 +58,7 @@ def environment(kind: str, url: str, **fields: str) -> dict[str, str]:
 @pytest.mark.parametrize("kind", LOADED)
 async def test_its_answer_is_spoken_and_nothing_is_imported_for_other_kinds(tmp_path: Path, kind: str) -> None:
     code = (
-        "import sys; from llm2ws.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from llm2ws.command.cli import main; code = main(sys.argv[1:]);"
         f"print('\\n', code, *sorted({SLOW!r} & set(sys.modules)))"
     )
     async with server_of(kind) as url, FaultySpeech() as speech:

@@ -322,7 +322,7 @@ def test_what_is_missing_is_named_with_the_command_to_type(tmp_path: Path) -> No
                 return None if name.partition(".")[0] in ("grpc", "tritonclient") else super().find_spec(name, path, target)
 
         sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-        from llm2ws.cli import main
+        from llm2ws.command.cli import main
         sys.exit(main(["say", "Why?", "--llm", "triton", "--model", "m", "--no-play"]))
     """
     command = [sys.executable, "-P", "-c", code]

@@ -12,22 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from .errors import ConfigError, Llm2wsError, SinkError
+from ..errors import ConfigError, Llm2wsError, SinkError
+from ..watch.log import turn_id, turn_line
 from .report import Report, decoded
-from .watch.log import turn_id, turn_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .audio import AudioFormat
-    from .settings.fields import Settings, Speech
-    from .settings.llms import LlmClient
-    from .settings.loading import Loaded
-    from .sinks.device import Player
-    from .sinks.raw import RawFile
-    from .sinks.wav import WavFile
-    from .sources.aside import Aside
-    from .turn import Conversation, Turn
+    from ..audio import AudioFormat
+    from ..settings.fields import Settings, Speech
+    from ..settings.llms import LlmClient
+    from ..settings.loading import Loaded
+    from ..sinks.device import Player
+    from ..sinks.raw import RawFile
+    from ..sinks.wav import WavFile
+    from ..sources.aside import Aside
+    from ..turn import Conversation, Turn
 
 __all__ = ["Asked", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
 
@@ -95,8 +95,8 @@ async def say(asked: Asked) -> int:
 
 def load_settings(asked: Asked) -> Loaded:
     """Settings with what flags say, and logs set up by them."""
-    from .settings.loading import load
-    from .watch.log import configure
+    from ..settings.loading import load
+    from ..watch.log import configure
 
     flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
     if asked.verbose:
@@ -112,8 +112,8 @@ async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[St
     """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
     from msgspec.structs import replace
 
-    from .service import open_speech
-    from .settings.speech import audio_format, choose_speech
+    from ..service import open_speech
+    from ..settings.speech import audio_format, choose_speech
 
     name, entry = choose_speech(loaded.settings, asked.speech)
     has_header, encoding = _promised(asked)
@@ -143,12 +143,12 @@ async def speak(stage: Stage, source: AsyncIterator[str | Aside], report: Report
 
     Raises SinkError when there is nowhere for the audio to go.
     """
-    from .speech.utterance.pacing import Pace
+    from ..speech.utterance.pacing import Pace
 
     async with AsyncExitStack() as stack:
         sinks: list[WavFile | RawFile | Player] = [stage.file] if stage.file else []
         if stage.play:
-            from .sinks.device import Player
+            from ..sinks.device import Player
 
             play = stage.settings.play
             player = Player(stage.format, device=play.device, ahead_s=play.ahead_s, on_played=report.played)
@@ -184,8 +184,8 @@ async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Rep
 
 
 async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Report) -> None:
-    from .sources.aside import Aside
-    from .turn import Audio, Done, Notice, NoticeKind, Said
+    from ..sources.aside import Aside
+    from ..turn import Audio, Done, Notice, NoticeKind, Said
 
     async with aclosing(turn.events()) as events:
         async for event in events:
@@ -210,8 +210,8 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: R
 
 def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
     """Who answers, in words, and the answer."""
-    from .sources.failover import one_answer
-    from .sources.text import from_stream
+    from ..sources.failover import one_answer
+    from ..sources.text import from_stream
 
     assert asked.prompt is not None
     if asked.prompt == "-":
@@ -228,8 +228,8 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
     """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
     from msgspec.structs import replace
 
-    from .settings.llms import choose_llm
-    from .settings.llms import llm_client as client_of
+    from ..settings.llms import choose_llm
+    from ..settings.llms import llm_client as client_of
 
     name, llm = choose_llm(settings, asked.llm)
     flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}
@@ -242,7 +242,7 @@ def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
 
 
 def _load_player() -> None:
-    from .sinks.device import preload
+    from ..sinks.device import preload
 
     preload()
 
@@ -260,8 +260,8 @@ def _promised(asked: Asked) -> tuple[bool, str | None]:
 
 
 def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawFile:
-    from .sinks.raw import RawFile
-    from .sinks.wav import WavFile
+    from ..sinks.raw import RawFile
+    from ..sinks.wav import WavFile
 
     if asked.output == "-":
         if asked.as_json:
@@ -276,7 +276,7 @@ def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawF
 
 
 def _speaker(name: str, entry: Speech) -> str:
-    from .settings.speech import LOCAL
+    from ..settings.speech import LOCAL
 
     voice = f" with {entry.voice}" if entry.voice else ""
     return ("the embedded endpoint" if entry.dialect == LOCAL else name) + voice

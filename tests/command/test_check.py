@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llm2ws import check as module
+from llm2ws.command import check as module
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer

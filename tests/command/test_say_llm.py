@@ -109,7 +109,7 @@ async def test_words_that_are_said_differently(tmp_path: Path) -> None:
 async def test_only_the_sdk_that_is_used_is_loaded(tmp_path: Path, kind: str, other: str) -> None:
     frames = [delta("Yes."), event("message_stop")] if kind == "anthropic" else [chunk("Yes."), DONE]
     code = (
-        "import sys; from llm2ws.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from llm2ws.command.cli import main; code = main(sys.argv[1:]);"
         f"print(code, '{kind}' in sys.modules, '{other}' in sys.modules)"
     )
     async with replay(Reply(frames)) as server, FaultySpeech() as speech:

@@ -19,14 +19,14 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from .errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
+from ..errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
 from .report import Stdout, decoded, emit, note, show
 from .say import Asked, say
 
 if TYPE_CHECKING:
-    from .text.cleaner import Cleaner
-    from .text.fragmenter import Fragmenter
-    from .text.fragments import Fragment
+    from ..text.cleaner import Cleaner
+    from ..text.fragmenter import Fragmenter
+    from ..text.fragments import Fragment
 
 __all__ = ["main"]
 
@@ -266,8 +266,8 @@ def speech_server(
     verbose: bool,
 ) -> int:
     """Serve speech that needs no key and no network, in Deepgram's Speak v1 protocol."""
-    from .settings.loading import read_key
-    from .watch.log import configure
+    from ..settings.loading import read_key
+    from ..watch.log import configure
 
     configure("info" if verbose else "warning")
     host, _, port = listen.rpartition(":")
@@ -276,10 +276,10 @@ def speech_server(
     key = read_key(key_file) if key_file else None
 
     async def serve() -> int:
-        from .localspeech.engine import Engine
-        from .localspeech.server import SpeechServer
-        from .server import notify
-        from .speech.dialects.deepgram_server import DEEPGRAM_LIMITS
+        from ..localspeech.engine import Engine
+        from ..localspeech.server import SpeechServer
+        from ..server import notify
+        from ..speech.dialects.deepgram_server import DEEPGRAM_LIMITS
 
         server = SpeechServer(
             engine := Engine(),
@@ -319,9 +319,9 @@ def speech_server(
 @_config
 def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None, verbose: bool, config: str | None) -> int:
     """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
-    from .settings.fields import Settings
-    from .settings.loading import Loaded, load
-    from .watch.log import configure
+    from ..settings.fields import Settings
+    from ..settings.loading import Loaded, load
+    from ..watch.log import configure
 
     flags: dict[tuple[str, ...], object] = {}
     if listen is not None:
@@ -345,8 +345,8 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         note(".env is not read here: --env-folder . reads it")
 
     async def work() -> int:
-        from .server.life import serve
-        from .server.notify import passed_sockets
+        from ..server.life import serve
+        from ..server.notify import passed_sockets
 
         hangups: asyncio.Queue[Callable[[], Settings]] = asyncio.Queue(1)
 
@@ -391,9 +391,9 @@ def check_command(*, everything: bool, as_json: bool, config: str | None) -> int
 
     It costs nothing. The exit code is that of the first thing that cannot work.
     """
+    from ..settings.loading import load
+    from ..watch.log import configure
     from .check import check, show
-    from .settings.loading import load
-    from .watch.log import configure
 
     loaded = load(config=config, folder=".")
     configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)
@@ -419,9 +419,9 @@ def explain(
     *, text: str | None, file: IO[bytes] | None, language: str, policy: str | None, as_json: bool, config: str | None
 ) -> int:
     """Show where TEXT is cut, and why, and what was waited for; without TEXT or with -, standard input."""
-    from .service import cleaner, fragmenter
-    from .settings.loading import load
-    from .text.fragments import Policy
+    from ..service import cleaner, fragmenter
+    from ..settings.loading import load
+    from ..text.fragments import Policy
 
     flags: dict[tuple[str, ...], object] = {("text", "language"): language} if language else {}
     if policy:

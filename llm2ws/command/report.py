@@ -12,13 +12,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .errors import SinkError
+from ..errors import SinkError
 
 if TYPE_CHECKING:
-    from .sinks.device import Player
-    from .sources.aside import Aside
-    from .speech.utterance.heard import Heard
-    from .turn import Done, Said, Turn
+    from ..sinks.device import Player
+    from ..sources.aside import Aside
+    from ..speech.utterance.heard import Heard
+    from ..turn import Done, Said, Turn
 
 __all__ = ["Report", "Stdout", "decoded", "emit", "note", "show"]
 

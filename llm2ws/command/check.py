@@ -16,12 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import ConfigError, ConnectFailed, Llm2wsError, SourceError
-from .speech.dialect import is_loopback
+from ..errors import ConfigError, ConnectFailed, Llm2wsError, SourceError
+from ..speech.dialect import is_loopback
 
 if TYPE_CHECKING:
-    from .settings.fields import Settings
-    from .settings.loading import Loaded
+    from ..settings.fields import Settings
+    from ..settings.loading import Loaded
 
 __all__ = ["Checked", "State", "check", "settings_of", "show"]
 
@@ -56,8 +56,8 @@ class Checked(NamedTuple):
 
 async def check(settings: Settings) -> list[Checked]:
     """Try everything that is set, at the same time."""
-    from .settings.llms import default_llm
-    from .settings.speech import wanted_speech
+    from ..settings.llms import default_llm
+    from ..settings.speech import wanted_speech
 
     endpoints = wanted_speech(settings).items()
     llms = dict.fromkeys([*settings.llm, default_llm(settings)])
@@ -80,7 +80,7 @@ async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]
 async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     from msgspec.structs import replace
 
-    from .settings.llms import KINDS, choose_llm, llm_client
+    from ..settings.llms import KINDS, choose_llm, llm_client
 
     _, llm = choose_llm(settings, name)
     llm_client(settings, llm)  # raises what a start would, of those too that answer in its place
@@ -104,8 +104,8 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
 
 
 async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, str]:
-    from .service import Service
-    from .settings.speech import LOCAL, audio_format, choose_speech
+    from ..service import Service
+    from ..settings.speech import LOCAL, audio_format, choose_speech
 
     _, entry = choose_speech(settings, name, of=of)
     fmt = audio_format(entry)
@@ -122,8 +122,8 @@ async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, s
 
 async def _sound(settings: Settings) -> tuple[State, str, str]:
     """A tenth of a second of silence is played."""
-    from .audio import AudioFormat
-    from .sinks.device import Player, preload
+    from ..audio import AudioFormat
+    from ..sinks.device import Player, preload
 
     await asyncio.to_thread(preload)
     fmt = AudioFormat()
@@ -142,8 +142,8 @@ async def _sound(settings: Settings) -> tuple[State, str, str]:
 
 def _server(settings: Settings) -> Iterator[Checked]:
     """What the daemon would begin with. Nothing is served, and the address is free again afterwards."""
-    from .server.access import Access, split_listen
-    from .server.certificates import server_tls
+    from ..server.access import Access, split_listen
+    from ..server.certificates import server_tls
 
     server = settings.server
     try:

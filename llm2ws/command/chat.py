@@ -8,14 +8,14 @@ import sys
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, Llm2wsError
+from ..errors import ConfigError, Llm2wsError
+from ..watch.log import turn_id
 from .report import decoded, note, show
 from .say import Asked, Stage, Stdin, llm_client, load_settings, open_stage, speak
-from .watch.log import turn_id
 
 if TYPE_CHECKING:
-    from .settings.llms import LlmClient
-    from .sources.prompt import Message
+    from ..settings.llms import LlmClient
+    from ..sources.prompt import Message
 
 __all__ = ["Chat"]
 

@@ -368,7 +368,7 @@ def test_without_a_command_its_help_is_shown_in_lines(tmp_path: Path) -> None:
 
 def test_say_loads_only_what_it_needs(tmp_path: Path) -> None:
     code = (
-        "import sys; from llm2ws.cli import main; code = main(['say', 'Hello.', '-o', 'o.wav', '-q']);"
+        "import sys; from llm2ws.command.cli import main; code = main(['say', 'Hello.', '-o', 'o.wav', '-q']);"
         "print(code, *sorted({'openai', 'anthropic', 'numpy', 'soxr', 'aiohttp', 'structlog', 'miniaudio', 'uvloop', 'dotenv',"
         "'prometheus_client', 'httpx2', 'lameenc', 'pydantic'} & set(sys.modules)))"
     )
