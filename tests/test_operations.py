@@ -6,7 +6,7 @@ import re
 
 import aiohttp
 
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings import loading as config
 from llm2ws.settings.fields import ClientLimits, Server, Settings
 from tests.support import ROOT

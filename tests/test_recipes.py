@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 from msgspec.structs import replace
 
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings import loading as config
 from llm2ws.settings.fields import Speech
 from llm2ws.testing import FaultySpeech

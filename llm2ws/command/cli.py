@@ -345,8 +345,8 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         note(".env is not read here: --env-folder . reads it")
 
     async def work() -> int:
-        from ..server.life import serve
         from ..server.notify import passed_sockets
+        from ..server.run import serve
 
         hangups: asyncio.Queue[Callable[[], Settings]] = asyncio.Queue(1)
 

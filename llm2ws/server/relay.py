@@ -30,9 +30,9 @@ from ..sources.aside import Aside
 from ..sources.prompt import Prompt
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Notice, Said
+from .client_turn import TOLD, Speaking, speaking
 from .sending import write
 from .state import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json
-from .turns import TOLD, Speaking, speaking
 
 __all__ = ["FACE"]
 

@@ -23,9 +23,9 @@ from ..speech.dialects import deepgram_server as deepgram
 from ..speech.dialects.deepgram_server import Refusal, SpeakRequest, Violation
 from ..turn import Audio, Conversation, Notice
 from .access import Rate
+from .client_turn import TOLD, Stopped, speaking
 from .sending import taken
 from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, drained, problem_of
-from .turns import TOLD, Stopped, speaking
 
 __all__ = ["FACE"]
 

@@ -20,10 +20,10 @@ from ..service import Service
 from ..sources.text import from_text
 from ..text.fragments import Policy
 from ..turn import Audio, Conversation, Done, Outcome
+from .client_turn import Speaking, Stopped, speaking
 from .encode import FORMATS, Encoder, Speed, encoder
 from .sending import write
 from .state import CLIENT, SERVICE, Face, Problem, drained, event, problem_of, read_json
-from .turns import Speaking, Stopped, speaking
 
 __all__ = ["FACES"]
 

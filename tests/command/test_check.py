@@ -18,7 +18,7 @@ from llm2ws.command import check as module
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings.fields import Llm, Server, Settings, Speech
 from llm2ws.settings.loading import load
 from llm2ws.testing import Faults, FaultySpeech

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.server.state import Daemon
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, FaultySpeech, tokens

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from llm2ws.server.chunks import _PARAMETERS, _WITHOUT_EFFECT, ChatRequest
+from llm2ws.server.client_turn import TOLD
 from llm2ws.server.encode import FORMATS, Speed
 from llm2ws.server.openapi import OPERATIONS
 from llm2ws.server.realtime.events import _SessionIn
 from llm2ws.server.realtime.session import _NOT_SERVED, _SERVED
 from llm2ws.server.relay import RelayRequest
 from llm2ws.server.speech import NOT_MADE, OPENAI_MODELS, SpeechRequest
-from llm2ws.server.turns import TOLD
 from llm2ws.speech.dialects import deepgram_server as deepgram
 from tests.support import ROOT
 

@@ -18,10 +18,10 @@ import pytest
 
 from llm2ws.errors import ConfigError
 from llm2ws.server import notify
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings.fields import Settings
 from tests.server.test_chat import SPOKEN, heard, sdk
-from tests.server.test_life import process
+from tests.server.test_run import process
 from tests.support import MS, assert_no_canary, child_environment, start
 
 

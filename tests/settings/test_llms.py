@@ -17,7 +17,7 @@ import pytest
 
 from llm2ws.command.check import settings_of, show
 from llm2ws.errors import ConfigError, SourceError
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
 from llm2ws.settings.llms import KINDS, choose_llm, llm_client
 from llm2ws.settings.loading import load

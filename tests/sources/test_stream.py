@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llm2ws import Aside
 from llm2ws.errors import ConfigError, SourceError
-from llm2ws.server.life import running
+from llm2ws.server.run import running
 from llm2ws.settings.fields import Llm, Server, Settings, Speech
 from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import Endpoint, ModelOptions, ModelSettings

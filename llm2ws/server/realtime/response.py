@@ -13,8 +13,8 @@ from ...errors import Llm2wsError
 from ...sources.aside import Aside
 from ...speech.utterance.heard import Heard, Spoken
 from ...turn import Audio, Conversation, Done, Notice, Said
+from ..client_turn import Speaking, Stopped, speaking
 from ..state import DAEMON, Problem, problem_of
-from ..turns import Speaking, Stopped, speaking
 from .events import Wanted
 from .history import Item
 

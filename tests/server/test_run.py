@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 from llm2ws.errors import ConfigError
-from llm2ws.server import life
-from llm2ws.server.life import running, serve
+from llm2ws.server import run as life
+from llm2ws.server.run import running, serve
 from llm2ws.settings.fields import Server, Settings
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
@@ -327,7 +327,7 @@ async def test_a_client_that_vanishes_ends_its_llms_request(start: Start) -> Non
 async def test_connections_that_never_finish_a_request_are_closed(
     start: Start, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr("llm2ws.server.life.IDLE_S", 0.2)
+    monkeypatch.setattr("llm2ws.server.run.IDLE_S", 0.2)
     async with start() as daemon:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
         writer.write(sent)
