@@ -58,6 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out is decided
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     core = [ROOT / "tests" / name for name in CORE]
+    if missing := [str(part) for part in core if not part.exists()]:
+        raise pytest.UsageError(f"CORE in tests/conftest.py names what is not there: {', '.join(missing)}")
     for item in items:
         if any(item.path.is_relative_to(part) for part in core):
             item.add_marker("core")

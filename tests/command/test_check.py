@@ -133,7 +133,10 @@ async def test_a_speech_endpoint_is_opened_and_nothing_is_said(tmp_path: Path, c
 
 
 async def test_every_endpoint_is_tried_and_the_first_failure_gives_the_code(tmp_path: Path) -> None:
-    env = llm("http://127.0.0.1:9") | {"LLM2WS_SPEECH__DEAD__URL": "ws://127.0.0.1:9", "LLM2WS_SPEECH__DEAD__CONNECT_S": "0.1"}
+    env = llm("http://127.0.0.1:9") | {
+        "LLM2WS_SPEECH__DEAD__URL": "ws://127.0.0.1:9",
+        "LLM2WS_SPEECH__DEAD__CONNECT_S": f"{1_000 * MS}",
+    }
     env |= {"LLM2WS_SPEECH__NOKEY__DIALECT": "deepgram"}
     async with Engine() as engine, SpeechServer(engine) as server:
         done = await check(tmp_path, env | {"LLM2WS_SPEECH__LIVE__URL": server.url}, "--json")
