@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..errors import SourceError
 
-__all__ = ["echo", "from_iterable", "from_stream", "from_text"]
+__all__ = ["ByteReader", "echo", "from_iterable", "from_stream", "from_text"]
 
 READ_BYTES = 64 * 1024
 
@@ -64,13 +64,13 @@ async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, 
                 await asyncio.sleep(wait_s)
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     """Where bytes come from: an `asyncio.StreamReader`, or one of your own."""
 
     async def read(self, n: int, /) -> bytes: ...
 
 
-async def from_stream(reader: Reader, *, name: str = "standard input") -> AsyncGenerator[str, None]:
+async def from_stream(reader: ByteReader, *, name: str = "standard input") -> AsyncGenerator[str, None]:
     """UTF-8 text as it comes, such as from an `asyncio.StreamReader`. A character may be split over two reads.
 
     Bytes that are no UTF-8 are read as U+FFFD. Raises SourceError when reading fails; `name` says where.
