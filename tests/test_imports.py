@@ -28,8 +28,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "speech": ("errors", "audio", "text.fragments"),
     "sources": ("errors", "audio"),
     "sinks": ("errors", "audio"),
-    # The pool leases out Slots of Connections, and Asides come out of a Turn as they went in: the turn knows these by name.
-    "turn": ("errors", "audio", "text", "speech", "links", "sources.aside"),
+    # A turn speaks over any Slot: no connection or pool. Asides come out of it as they went in.
+    "turn": ("errors", "audio", "text", "speech", "links.endpoint", "sources.aside"),
     "localspeech": ("errors", "audio", "speech"),
     "localspeech.worker": (),
     "testing": ("errors", "audio", "speech", "localspeech"),

@@ -18,12 +18,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from ..errors import LocalProtocolError
-from ..speech.dialect import Dialect, Limits
+from ..speech.dialect import Dialect, Limits, Traits
 from ..speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
 from ..speech.session.session import Session
+from ..speech.slot import Listener
 from .websocket import open_socket
 
-__all__ = ["Connection", "LinkEnded", "Slot"]
+__all__ = ["Connection", "ConnectionSlot", "LinkEnded"]
 
 OPEN_S = 10.0  # for TCP, TLS and the handshake together
 DRAIN_S = 2.0  # for the endpoint to close after Close
@@ -43,14 +44,10 @@ class LinkEnded:
     interrupted: bool = False
 
 
-Listener = Callable[[Event], None]
+class ConnectionSlot:
+    """A place for one turn on one connection: a `speech.slot.Slot`.
 
-
-class Slot:
-    """A place for one turn on one connection.
-
-    Events go to the listener as they come, from the connection's reader: it must not block. After `Ended`, `Cancelled` or a
-    `Failed` the place is free again and nothing more comes; `on_over` is told before the listener is.
+    Events go to the listener from the connection's reader: it must not block.
     """
 
     def __init__(self, connection: Connection, ref: int, listener: Listener) -> None:
@@ -89,7 +86,8 @@ class Slot:
         self.listener(event)
 
     def speak_at(self, n_chars: int, now: float) -> float:
-        return self._session.speak_at(n_chars, now)
+        """Return the earliest time at which so many characters may be sent: `now` once the connection is over."""
+        return now if self._connection.ended is not None else self._session.speak_at(n_chars, now)
 
     def flush_at(self, now: float, *, final: bool = False) -> float:
         return self._session.flush_at(now, final=final)
@@ -102,12 +100,24 @@ class Slot:
         return self._session.quiet_since(self.ref)
 
     @property
-    def dialect(self) -> Dialect:
-        return self._session.dialect
+    def traits(self) -> Traits:
+        return self._session.dialect.traits
+
+    @property
+    def place(self) -> object:
+        return self._connection
+
+    @property
+    def spent(self) -> bool:
+        return self._connection.spent
+
+    @property
+    def spent_at(self) -> float:
+        return self._connection.spent_at
 
     @property
     def connection(self) -> Connection:
-        """The one it is on: to be preferred by the next turn of the conversation."""
+        """The connection that it is on."""
         return self._connection
 
 
@@ -127,7 +137,7 @@ class Connection:
         self.now = now  # monotonic seconds
         self.ended: LinkEnded | None = None
         self._socket = socket
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, ConnectionSlot] = {}
         self._to_write = asyncio.Event()
         self._writing = False  # the writer has messages in hand that are not sent yet
         self._on_change = on_change
@@ -163,12 +173,12 @@ class Connection:
         session = Session(dialect, now=now(), limits=limits, silence_s=silence_s)
         return cls(socket, session, now=now, life_share=life_share, on_change=on_change)
 
-    def lease(self, listener: Listener) -> Slot:
+    def lease(self, listener: Listener) -> ConnectionSlot:
         """A place for a turn. Raises LocalProtocolError when there is none."""
         if self.ended is not None:
             raise LocalProtocolError("the connection is over")
         ref = self.session.begin(self.now())
-        slot = self._slots[ref] = Slot(self, ref, listener)
+        slot = self._slots[ref] = ConnectionSlot(self, ref, listener)
         if self.now() - self._last_heard_at > VERIFY_AFTER_S and (self._ping is None or self._ping.done()):
             self._ping = asyncio.get_running_loop().create_task(self._verify())
         self.touch()

@@ -11,20 +11,19 @@ import asyncio
 import logging
 import math
 import random
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ..errors import ConfigError, ConnectFailed, LocalProtocolError
-from ..speech.dialect import Dialect, Limits
 from ..speech.messages import Event, Failed, Scope
+from ..speech.slot import Listener
 from .breaker import Breaker
-from .connection import Connection, Listener, Slot
+from .connection import Connection, ConnectionSlot
+from .endpoint import Endpoint
 from .health import Shelf
 
 __all__ = ["Endpoint", "Pool", "Quota", "backoff"]
@@ -46,24 +45,6 @@ def backoff() -> Iterator[float]:
     while True:
         yield delay_s
         delay_s = min(2 * delay_s, 8.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to speak to, and how. Equal ones share connections.
-
-    `name` is what the limits on connections and turns go by: endpoints with different voices of one account share them.
-    `connections`, `turns`: how many may be at once under that name, None for any number. `limits` and `tls`: None for the
-    dialect's limits and the system's authorities. `silence_s`: how long it may be silent while it owes audio.
-    """
-
-    dialect: Dialect
-    name: str = ""
-    connections: int | None = None
-    turns: int | None = None
-    limits: Limits | None = None
-    tls: ssl.SSLContext | None = None
-    silence_s: float = 10.0
 
 
 def _has_some_left(connection: Connection, now: float) -> bool:
@@ -141,12 +122,13 @@ class Pool:
         endpoints: Sequence[Endpoint],
         listener: Listener,
         *,
-        last: Connection | None = None,
-        avoid: Connection | None = None,
-    ) -> tuple[Slot, Endpoint]:
+        last: object = None,
+        avoid: object = None,
+    ) -> tuple[ConnectionSlot, Endpoint]:
         """A place for one turn at the first of `endpoints` that can be had, and which one that is.
 
-        `last`: the connection to prefer. `avoid`: the one that the turn has and would leave, so that none is waited for.
+        `last`: the `place` of the slot to prefer. `avoid`: that of the slot which the turn has and would leave, so that none is
+        waited for.
         Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
         """
         now = asyncio.get_running_loop().time
@@ -184,8 +166,8 @@ class Pool:
         return min(pings, default=math.nan)
 
     async def _lease(
-        self, endpoint: Endpoint, listener: Listener, last: Connection | None, avoid: Connection | None, *, retry: bool
-    ) -> Slot:
+        self, endpoint: Endpoint, listener: Listener, last: object, avoid: object, *, retry: bool
+    ) -> ConnectionSlot:
         """A place at this endpoint, when one of its turns is to be had."""
         give_up_at = asyncio.get_running_loop().time() + (self._wait_s if retry else 0.0)
         kind = f"turns at {endpoint.name}"
@@ -220,12 +202,12 @@ class Pool:
         endpoint: Endpoint,
         shelf: Shelf,
         listener: Listener,
-        last: Connection | None,
-        avoid: Connection | None,
+        last: object,
+        avoid: object,
         give_up_at: float,
         *,
         retry: bool,
-    ) -> Slot:
+    ) -> ConnectionSlot:
         loop = asyncio.get_running_loop()
         while True:
             self._close_spent(shelf)
@@ -237,7 +219,7 @@ class Pool:
                 able = [connection for connection in able or free if connection.places]
                 if not able:
                     continue  # taken while another one was tried
-                connection = last if last in able else able[-1]
+                connection = next((one for one in able if one is last), able[-1])
                 shelf.leased_at[connection] = loop.time()
                 return connection.lease(listener)
             clearing = any(connection.clearing for connection in shelf.connections)

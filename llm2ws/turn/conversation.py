@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from ..audio import AudioFormat
 from ..errors import ConfigError, ConnectFailed, LocalProtocolError
-from ..links.pool import Endpoint, Pool
+from ..links.endpoint import Endpoint
 from ..speech.utterance.pacing import AHEAD_S, Pace
 from ..speech.utterance.utterance import Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
 from .feeder import Source
-from .terms import Voicing
+from .terms import SlotPool, Voicing
 from .turn import Turn
 
 __all__ = ["SLOW_CONSUMER_S", "TOKEN_S", "Conversation"]
@@ -38,7 +38,7 @@ class Conversation:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: SlotPool,
         endpoints: Sequence[Endpoint],
         *,
         policy: Policy | None = None,

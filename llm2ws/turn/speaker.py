@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from ..errors import SpeechError, TurnLost
-from ..links.connection import Connection, Slot
-from ..links.pool import Endpoint, Pool
+from ..links.endpoint import Endpoint
 from ..speech import messages
+from ..speech.slot import Slot
 from ..speech.utterance.heard import Saying
 from ..speech.utterance.pacing import Pacing, Step
 from ..speech.utterance.seam import Seam
 from ..speech.utterance.utterance import GROUP_S, Released, Utterance
 from .events import Audio, Notice, NoticeKind, Said, TurnEvent, TurnStats
 from .feeder import Feeder
-from .terms import Voicing
+from .terms import SlotPool, Voicing
 
 __all__ = ["Speaker"]
 
@@ -35,7 +35,7 @@ class Speaker:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: SlotPool,
         voicing: Voicing,
         utterance: Utterance,
         pacing: Pacing,
@@ -64,7 +64,7 @@ class Speaker:
         self._endpoints = voicing.endpoints  # those that have not refused this text for good
         self._ended = False  # the endpoint was told that no more text comes
         self._stay = False  # no other place is to be had
-        self._spilled_to: Connection | None = None  # the one that takes over when this one's characters are used up
+        self._left: Slot | None = None  # the one before, whose connection takes over when this one's characters are used up
         self._lost_link: messages.Failed | None = None
         self._lost_in_a_row, self._lost_at_s = 0, 0.0  # connections; where in the audio the last one was lost
         self._acked_since = False
@@ -76,7 +76,7 @@ class Speaker:
         async with self._floor.lock:
             self._utterance.seconds_per_char = self._floor.seconds_per_char
             try:
-                slot = await self._lease(self._endpoints, self._floor.connection)
+                slot = await self._lease(self._endpoints, self._floor.place)
                 while not self._over:
                     next_slot = await self._drive(slot)
                     if next_slot is not None:
@@ -85,7 +85,7 @@ class Speaker:
                         return
                     else:
                         await asyncio.sleep(self._go_on_after(failed))
-                        slot = await self._lease(self._endpoints, self._floor.connection)
+                        slot = await self._lease(self._endpoints, self._floor.place)
             finally:
                 self._floor.seconds_per_char = self._utterance.seconds_per_char
 
@@ -111,14 +111,14 @@ class Speaker:
 
     # Utterance to endpoint
 
-    async def _lease(self, endpoints: Sequence[Endpoint], last: Connection | None, avoid: Connection | None = None) -> Slot:
+    async def _lease(self, endpoints: Sequence[Endpoint], last: object, avoid: object = None) -> Slot:
         slot, endpoint = await self._pool.lease(endpoints, self._on_event, last=last, avoid=avoid)
         self._lost_link = None
-        self._slot, self._floor.connection = slot, slot.connection
+        self._slot, self._floor.place = slot, slot.place
         if self._stats.connected_s is None:
             self._stats.connected_s = self._since_start()
         # Where only the end of a turn makes the endpoint finish, a group is the whole turn.
-        self._utterance.group_s = GROUP_S if slot.dialect.traits.audio_waits_for_flush else math.inf
+        self._utterance.group_s = GROUP_S if slot.traits.audio_waits_for_flush else math.inf
         if self._endpoint is not None and endpoint != self._endpoint:
             self._fail_over(endpoint)
         self._endpoint = endpoint
@@ -126,9 +126,9 @@ class Speaker:
 
     async def _drive(self, slot: Slot) -> Slot | None:
         """Say the turn over one place, until that is free again; or until it is time to move to another, which is given."""
-        self._ended, self._stay = False, not slot.dialect.traits.audio_waits_for_flush
-        if slot.connection.spent_at < math.inf:
-            self._arm(self._grow_old, slot.connection.spent_at)
+        self._ended, self._stay = False, not slot.traits.audio_waits_for_flush
+        if slot.spent_at < math.inf:
+            self._arm(self._grow_old, slot.spent_at)
         while slot.live:
             self._woken.clear()
             if self._advance(slot):
@@ -181,7 +181,7 @@ class Speaker:
         return False
 
     def _next_step(self, slot: Slot, now: float) -> Step:
-        traits = slot.dialect.traits
+        traits = slot.traits
         if traits.audio_waits_for_flush:
             return self._pacing.next_step(self._utterance, slot, now)
         return self._pacing.next_step_streaming(
@@ -194,7 +194,7 @@ class Speaker:
 
     def _should_move(self, slot: Slot, step: Step, now: float) -> bool:
         """Whether the next group should be said over another connection: this one is old, or its characters are used up."""
-        if slot.connection.spent:
+        if slot.spent:
             return True
         if not self._voicing.spill or step.verb != "wait":
             return False
@@ -202,15 +202,14 @@ class Speaker:
         if text is None or self._limit_wait_s(slot, now) < SPILL_AFTER_S:
             return False
         # Two connections take turns; when both are used up, the turn waits.
-        other = self._spilled_to
-        return other is None or other.ended is not None or other.session.speak_at(len(text), now) <= now
+        return self._left is None or self._left.speak_at(len(text), now) <= now
 
     async def _move(self, slot: Slot) -> Slot:
         """Take a place on another connection of this endpoint, whose voice it is, then leave this one."""
-        left = slot.connection
         assert self._endpoint is not None  # `slot` is of it
-        next_slot = await self._lease([self._endpoint], self._spilled_to, avoid=left)
-        self._spilled_to = left
+        other = None if self._left is None else self._left.place
+        next_slot = await self._lease([self._endpoint], other, avoid=slot.place)
+        self._left = slot
         slot.listener = _ignore
         slot.cancel()  # of text that was sent and not flushed, which is said again over there
         self._utterance.lost()

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..audio import AudioFormat
-from ..links.connection import Connection
-from ..links.pool import Endpoint
+from ..links.endpoint import Endpoint
+from ..speech.slot import Listener, Slot
 from ..speech.utterance.pacing import Pace
 from ..speech.utterance.utterance import SECONDS_PER_CHAR, Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
 
-__all__ = ["Floor", "Voicing"]
+__all__ = ["Floor", "SlotPool", "Voicing"]
+
+
+class SlotPool(Protocol):
+    """Where turns get their slots; `links.pool.Pool` is the one over connections."""
+
+    async def lease(
+        self, endpoints: Sequence[Endpoint], listener: Listener, *, last: object = None, avoid: object = None
+    ) -> tuple[Slot, Endpoint]:
+        """Return a slot at the first of `endpoints` that can be had, and which one that is.
+
+        `last`: the `place` of the slot to prefer. `avoid`: that of the slot which the turn has and would leave.
+        Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
+        """
+
+    async def warm(self, endpoint: Endpoint) -> None:
+        """Make an endpoint ready before it is needed. Raises like `lease`."""
 
 
 @dataclass(slots=True)
@@ -23,7 +40,7 @@ class Floor:
     """Which turn may speak, and what it leaves to the next one."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connection: Connection | None = None  # the last one that carried a turn
+    place: object = None  # of the last slot that carried a turn
     seconds_per_char: float = SECONDS_PER_CHAR  # how fast the voice speaks, as far as it has shown
 
 

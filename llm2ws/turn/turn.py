@@ -15,7 +15,6 @@ from typing import Self
 
 from ..audio import AudioFormat
 from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechError
-from ..links.pool import Pool
 from ..speech.utterance.heard import Heard, Spoken
 from ..speech.utterance.pacing import Pacing
 from ..speech.utterance.utterance import Utterance
@@ -23,7 +22,7 @@ from ..text.fragments import Policy
 from .events import Audio, Done, Outcome, Said, TurnEvent, TurnStats
 from .feeder import Feeder, Source
 from .speaker import Speaker
-from .terms import Voicing
+from .terms import SlotPool, Voicing
 
 __all__ = ["Turn"]
 
@@ -35,7 +34,7 @@ class Turn:
     next one. Errors are raised by `events()` and `audio()`, once what could be handed out has been.
     """
 
-    def __init__(self, pool: Pool, voicing: Voicing, source: Source) -> None:
+    def __init__(self, pool: SlotPool, voicing: Voicing, source: Source) -> None:
         self.stats = TurnStats()
         self.outcome: Outcome | None = None
         self._voicing = voicing

@@ -9,7 +9,7 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
-from llm2ws.links.connection import Slot
+from llm2ws.links.connection import ConnectionSlot
 from llm2ws.links.health import QUICK_DEATHS
 from llm2ws.links.pool import Endpoint, Pool, Quota, backoff
 from llm2ws.speech.dialect import Limits, Setup, Traits
@@ -33,7 +33,7 @@ def ignore(event: Event) -> None:
     """A listener that wants nothing."""
 
 
-async def ended(slot: Slot) -> None:
+async def ended(slot: ConnectionSlot) -> None:
     """Say no more on a place, and wait until it is free."""
     over = asyncio.Event()
     slot.listener = lambda event: over.set() if isinstance(event, Ended) else None
@@ -41,7 +41,7 @@ async def ended(slot: Slot) -> None:
     await over.wait()
 
 
-async def speak(pool: Pool, where: Endpoint, last: Slot | None = None) -> Slot:
+async def speak(pool: Pool, where: Endpoint, last: ConnectionSlot | None = None) -> ConnectionSlot:
     """A turn from lease to end."""
     ended = asyncio.Event()
 
@@ -49,7 +49,7 @@ async def speak(pool: Pool, where: Endpoint, last: Slot | None = None) -> Slot:
         if isinstance(event, Ended):
             ended.set()
 
-    slot, _ = await pool.lease([where], listener, last=last.connection if last else None)
+    slot, _ = await pool.lease([where], listener, last=last.place if last else None)
     slot.speak("Hello. ")
     slot.end()
     await ended.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from llm2ws.errors import ConnectFailed
 from llm2ws.links.breaker import FAILURES
-from llm2ws.links.connection import Slot
+from llm2ws.links.connection import ConnectionSlot
 from llm2ws.links.pool import UNUSED_S, Endpoint, Pool
 from llm2ws.speech import messages
 from llm2ws.speech.dialect import Limits, Setup
@@ -36,8 +36,8 @@ def ignore(event: Event) -> None:
     """A listener that wants nothing."""
 
 
-async def lease(pool: Pool, where: Endpoint, last: Slot | None = None) -> Slot:
-    return (await pool.lease([where], ignore, last=last.connection if last else None))[0]
+async def lease(pool: Pool, where: Endpoint, last: ConnectionSlot | None = None) -> ConnectionSlot:
+    return (await pool.lease([where], ignore, last=last.place if last else None))[0]
 
 
 class Ear:
@@ -54,7 +54,7 @@ class Ear:
             self.over.set_result(event)
 
 
-async def say(pool: Pool, where: Endpoint, ear: Ear, text: str) -> Slot:
+async def say(pool: Pool, where: Endpoint, ear: Ear, text: str) -> ConnectionSlot:
     slot, _ = await pool.lease([where], ear)
     slot.speak(text)
     slot.end()
