@@ -148,7 +148,7 @@ FAULTS = [
         r"ws://127\.0\.0\.1:9/v1/speak: nothing listens there: start",
         env={"LLM2WS_SPEECH__X__URL": "ws://127.0.0.1:9", "LLM2WS_SPEECH__X__CONNECT_S": "1"},
     ),
-    Fault("--listen", ["speech-server", "--listen", "8766"], 2, r"--listen 8766: not an address: write HOST:PORT"),
+    Fault("--listen", ["speech-server", "--listen", "8766"], 2, r"--listen '8766': not an address: write HOST:PORT"),
     Fault(
         "open to all", ["speech-server", "--listen", "0.0.0.0:0"], 2, r"would serve anyone who reaches 0\.0\.0\.0:0: set a key"
     ),
@@ -420,7 +420,7 @@ def authority(tmp_path: Path) -> Authority:
         ("unknown authority", "its certificate is from an unknown authority: name the authority with ca_file"),
         ("wrong host", "its certificate is for another host: look at the address and at its certificate"),
         ("expired", "its certificate has expired: look at the address and at its certificate"),
-        ("no TLS", "look at url, and whether it is ws:// or wss://|use ws://"),
+        ("no TLS", "look at url, (and )?whether it is ws:// or wss://|use ws://"),
     ],
 )
 async def test_a_certificate_that_cannot_be_trusted(tmp_path: Path, authority: Authority, case: str, line: str) -> None:
