@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import asdict, replace
 
+from .address import is_key
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .settings.fields import Llm, Secret, Settings, Speech, Text, is_description
@@ -174,7 +175,7 @@ class Service:
         async with AsyncExitStack() as stack:
             for name, entry in self._entries.items():
                 self._keys[name] = key = key_of(entry).strip()
-                if not key.isprintable():  # it is sent in a line of its own
+                if key and not is_key(key):
                     raise ConfigError(f"the key for {name} holds a character that no key has", hint="set it again")
                 if is_description(entry.dialect):
                     self._dialects[entry.dialect] = _described(entry.dialect)

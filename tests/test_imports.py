@@ -18,33 +18,34 @@ PACKAGE = ROOT / "llm2ws"
 
 # A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
 # "*" is everything.
-_SERVICE = ("errors", "audio", "text", "speech", "sources", "sinks", "settings", "links", "turn", "localspeech")
+_SERVICE = ("errors", "audio", "address", "text", "speech", "sources", "sinks", "settings", "links", "turn", "localspeech")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "": ("*",),  # llm2ws/__init__.py: the public names
     "__main__": ("command",),
     "errors": (),
     "audio": ("errors",),
+    "address": ("errors",),
     "text": ("errors",),
-    "speech": ("errors", "audio", "text.fragments"),
-    "sources": ("errors", "audio"),
-    "sinks": ("errors", "audio"),
+    "speech": ("errors", "audio", "address", "text.fragments"),
+    "sources": ("errors", "audio", "address"),
+    "sinks": ("errors", "audio", "address"),
     # A turn speaks over any Slot: no connection or pool. Asides come out of it as they went in.
-    "turn": ("errors", "audio", "text", "speech", "links.endpoint", "sources.aside"),
-    "localspeech": ("errors", "audio", "speech"),
+    "turn": ("errors", "audio", "address", "text", "speech", "links.endpoint", "sources.aside"),
+    "localspeech": ("errors", "audio", "address", "speech"),
     "localspeech.worker": (),
-    "testing": ("errors", "audio", "speech", "localspeech"),
+    "testing": ("errors", "audio", "address", "speech", "localspeech"),
     "service": (*_SERVICE, "settings", "watch"),
     # Faces push text into a turn, and read what comes beside it.
-    "server": ("errors", "audio", "text.fragments", "speech", "turn", "service", "watch", "settings", "sources"),
-    "links": ("errors", "audio", "speech"),
-    "settings": ("errors", "audio", "speech", "sources"),
+    "server": ("errors", "audio", "address", "text.fragments", "speech", "turn", "service", "watch", "settings", "sources"),
+    "links": ("errors", "audio", "address", "speech"),
+    "settings": ("errors", "audio", "address", "speech", "sources"),
     "watch": ("errors",),
     "watch.metrics": ("errors",),
     "command": ("*",),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
-PURE = ("errors", "audio", "text", "speech", "sources.sse")
+PURE = ("errors", "audio", "address", "text", "speech", "sources.sse")
 IMPURE_MODULES = {
     *("aiohttp", "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"),
     *(

@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..address import is_loopback, split_host_port
 from ..errors import ConfigError, ConnectFailed, Llm2wsError, SourceError
-from ..speech.dialect import is_loopback
 
 if TYPE_CHECKING:
     from ..settings.fields import Settings
@@ -142,14 +142,14 @@ async def _sound(settings: Settings) -> tuple[State, str, str]:
 
 def _server(settings: Settings) -> Iterator[Checked]:
     """What the daemon would begin with. Nothing is served, and the address is free again afterwards."""
-    from ..server.access import Access, split_listen
+    from ..server.access import Access
     from ..server.certificates import server_tls
 
     server = settings.server
     try:
         Access(server)
         tls = server_tls(server)
-        host, port = split_listen(server.listen)
+        host, port = split_host_port(server.listen, setting="server.listen")
     except ConfigError as exc:
         yield Checked("server", server.listen, State.FAILED, exc.what, exc.hint, exc)
         return

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from ..address import split_host_port
 from ..errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
 from .report import Stdout, decoded, emit, note, show
 from .say import Asked, say
@@ -270,9 +271,7 @@ def speech_server(
     from ..watch.log import configure
 
     configure("info" if verbose else "warning")
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"--listen {listen}: not an address", hint=f"write HOST:PORT, such as {_LISTEN}")
+    host, port = split_host_port(listen, setting="--listen")
     key = read_key(key_file) if key_file else None
 
     async def serve() -> int:
@@ -283,8 +282,8 @@ def speech_server(
 
         server = SpeechServer(
             engine := Engine(),
-            host=host.strip("[]"),
-            port=int(port),
+            host=host,
+            port=port,
             key=key,
             insecure=insecure,
             limits=DEEPGRAM_LIMITS if limits else None,

@@ -21,8 +21,9 @@ from websockets.exceptions import (
     ProxyError,
 )
 
+from ..address import is_loopback
 from ..errors import ConfigError, ConnectFailed
-from ..speech.dialect import Dialect, Request, is_loopback
+from ..speech.dialect import Dialect, Request
 
 __all__ = ["client_tls", "open_socket"]
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
@@ -21,8 +20,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
+from ..address import is_key, is_loopback
 from ..errors import ConfigError, SpeechError
-from ..speech.dialect import is_loopback
 from ..speech.dialects import deepgram_server as deepgram
 from ..speech.dialects.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
 from .engine import Engine
@@ -65,7 +64,7 @@ class SpeechServer:
         frame_ms: int = 40,
         stall_s: float = 60.0,
     ) -> None:
-        if key is not None and not re.fullmatch("[!-~]+", key):  # what a header carries
+        if key is not None and not is_key(key):
             raise ConfigError("the speech endpoint's key is empty, or not plain ASCII without blanks", hint="give another")
         if key is None and not insecure and not is_loopback(host):
             raise ConfigError(

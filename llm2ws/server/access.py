@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
+from ..address import is_key, is_loopback, split_host_port
 from ..errors import ConfigError
 from ..settings.fields import ClientLimits, Key, Server
 from ..settings.loading import read_key
-from ..speech.dialect import is_loopback
 from ..speech.dialects.deepgram_server import credential
 from .state import Problem
 
-__all__ = ["Access", "Client", "Rate", "split_listen"]
+__all__ = ["Access", "Client", "Rate"]
 
 KEY_CHARS = 16  # the shortest key: a guess is hopeless, and so a wrong key costs its sender only an answer
 FAILURES_PER_MINUTE = 20  # wrong keys from one address, after which the answer is 429
@@ -125,7 +125,7 @@ class Access:
     """
 
     def __init__(self, server: Server, previous: Access | None = None) -> None:
-        host, _ = split_listen(server.listen)
+        host, _ = split_host_port(server.listen, setting="server.listen")
         _check_names(server)
         self._hosts = frozenset(name.lower() for name in server.hosts)
         self._listens_at = host
@@ -228,14 +228,6 @@ def preflight(request: web.Request, origin: str | None) -> web.Response:
     return web.Response(status=204, headers=headers)
 
 
-def split_listen(listen: str) -> tuple[str, int]:
-    """HOST:PORT in two. Raises ConfigError where it is not."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"server.listen {listen!r}: not an address", hint="write HOST:PORT, such as 127.0.0.1:8765")
-    return host.strip("[]"), int(port)
-
-
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?/?")
 
@@ -266,6 +258,8 @@ def _limits(server: Server, key: Key) -> ClientLimits:
 
 def _key_of(key: Key) -> str:
     value = read_key(key.key_file) if key.key_file and not key.key else key.key.reveal()
+    if value and not is_key(value):
+        raise ConfigError(f"server.keys {key.name!r}: the key holds a character that no key has", hint="set it again")
     if len(value) < KEY_CHARS:
         raise ConfigError(
             f"server.keys {key.name!r}: the key has less than {KEY_CHARS} characters", hint="openssl rand -hex 24 makes one"

@@ -17,13 +17,13 @@ from typing import Any
 from aiohttp import web
 from msgspec.structs import replace
 
+from ..address import is_loopback, split_host_port
 from ..errors import ConfigError, Llm2wsError
 from ..service import Service
 from ..settings.fields import Settings
-from ..speech.dialect import is_loopback
 from ..watch.metrics import Metrics
 from . import notify
-from .access import Access, split_listen
+from .access import Access
 from .app import create_app
 from .certificates import load_certificate, server_tls
 from .health import Readiness
@@ -130,7 +130,7 @@ async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> 
     configured, settings = settings.server.listen, _where(settings, sockets)
     if settings.server.listen != configured:
         _log.warning("server.listen %s is not used: systemd listens on %s", configured, settings.server.listen)
-    host, port = split_listen(settings.server.listen)
+    host, port = split_host_port(settings.server.listen, setting="server.listen")
     async with AsyncExitStack() as stack:
         access = Access(settings.server)
         tls = server_tls(settings.server)

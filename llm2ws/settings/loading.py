@@ -19,6 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from ..address import is_key
 from ..errors import ConfigError
 from .fields import (
     ClientLimits,
@@ -340,8 +341,10 @@ def read_key(path: str) -> str:
         raise ConfigError(
             f"key file {path}: {getattr(exc, 'strerror', None) or 'not text'}", hint="name a file that holds the key"
         ) from None
-    if not key or not key.isprintable():
-        raise ConfigError(f"key file {path}: not one line of text", hint="write the key into it, and nothing else")
+    if not is_key(key):
+        raise ConfigError(
+            f"key file {path}: not one line of visible ASCII characters", hint="write the key into it, and nothing else"
+        )
     return key
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from urllib.parse import SplitResult, urlsplit
 
+from ..address import is_key, is_loopback, may_carry_key
 from ..errors import ConfigError
 from .prompt import check_template
 
@@ -120,7 +120,7 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
     if key is None:
         key = "" if settings.base_url else os.environ.get(vendor.key_variable, "")
     key = key.strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if key and not is_key(key):
         raise ConfigError(
             f"the key for {vendor.name} holds a character that no key has", hint=f"set {vendor.key_variable} again"
         )
@@ -134,8 +134,7 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
         raise ConfigError(
             f"base_url for {host} holds a name, password or query", hint="give the key as api_key, and only there"
         )
-    loopback = _is_loopback(host)
-    if key and parts.scheme == "http" and not loopback:
+    if key and not may_carry_key(parts.scheme, host):
         raise ConfigError(f"a key would be sent to {host} in clear text", hint="use https://, or leave the key out")
     is_vendor = vendor.service and host == urlsplit(vendor.url).hostname
     if is_vendor and not key:
@@ -150,7 +149,7 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
         raise ConfigError(
             f"ca_file {settings.ca_file}: {why}", hint="give a PEM file with the authority's certificate"
         ) from exc
-    return Endpoint(vendor, url, host if parts.port is None else f"{host}:{parts.port}", model, key, loopback, tls)
+    return Endpoint(vendor, url, host if parts.port is None else f"{host}:{parts.port}", model, key, is_loopback(host), tls)
 
 
 def http_client(kind: type[httpx2.AsyncClient], endpoint: Endpoint) -> httpx2.AsyncClient:
@@ -193,10 +192,3 @@ def _split(url: str) -> SplitResult:
     except ValueError:  # brackets without an end, a port that is no number
         return urlsplit("")
     return parts
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

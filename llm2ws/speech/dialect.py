@@ -6,18 +6,18 @@ Session's to know; it asks `traits` and `limits` and has no branch on a vendor's
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from ..address import may_carry_key
 from ..audio import AudioFormat, Encoding
 from ..errors import ConfigError
 from ..text.fragments import Policy
 from .messages import Command, Event, Failed
 
-__all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "check_setup", "checked_url", "is_loopback"]
+__all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "check_setup", "checked_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +121,6 @@ def check_setup(
         raise ConfigError(f"{vendor} has no speed {setup.speed:g}", hint=f"give {speeds[0]:g} to {speeds[1]:g}")
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host, as written in a URL, is this machine and cannot be another."""
-    if not host:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def checked_url(url: str, *, key: str, path: str) -> str:
     """A WebSocket URL that may be opened: `path` is put in where it has none.
 
@@ -149,7 +137,7 @@ def checked_url(url: str, *, key: str, path: str) -> str:
         raise ConfigError("speech URL: holds a user or password", hint="give the key as api_key, not in the URL")
     if port == 0:
         raise ConfigError("speech URL: port 0", hint="write the port on which the endpoint listens")
-    if key and parts.scheme == "ws" and not is_loopback(host):
+    if key and not may_carry_key(parts.scheme, host):
         raise ConfigError(f"speech endpoint {host}: a key would be sent in clear text", hint="use wss://")
     if parts.path in ("", "/"):
         parts = parts._replace(path=path)

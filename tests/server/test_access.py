@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from llm2ws.errors import ConfigError
-from llm2ws.server.access import KEY_CHARS, Access, Rate, split_listen
+from llm2ws.server.access import KEY_CHARS, Access, Rate
 from llm2ws.settings.fields import ClientLimits, Key, Secret, Server
 from tests.server.conftest import Running, Start, says
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
@@ -67,7 +67,6 @@ def test_settings_under_which_strangers_could_ask(server: Server, why: str) -> N
 def test_insecure_has_to_be_said() -> None:
     Access(Server(listen="0.0.0.0:0", insecure=True))
     Access(Server(listen="[::1]:0", hosts=("::1", "192.0.2.1", "voice_1.example.com"), origins=("https://[::1]:8000/",)))
-    assert split_listen("[::1]:80") == ("::1", 80)
 
 
 async def test_every_form_in_which_a_key_is_sent(start: Start, canary: Callable[[], str]) -> None:

@@ -264,7 +264,9 @@ def test_an_address_from_dot_env_gets_the_key_beside_it_but_no_file(tmp_path: Pa
     assert not entry.api_key_file
 
 
-@pytest.mark.parametrize(("content", "why"), [(b"", "not one line"), (b"a\nb", "not one line"), (b"\xff", "not text")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"", "not one line"), (b"a\nb", "not one line"), (b"a b", "not one line"), (b"\xff", "not text")]
+)
 def test_a_key_file_holds_the_key_alone(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "key"
     path.write_bytes(b" abc\n")

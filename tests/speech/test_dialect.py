@@ -9,30 +9,8 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError
-from llm2ws.speech.dialect import Request, Setup, checked_url, is_loopback
+from llm2ws.speech.dialect import Request, Setup, checked_url
 from llm2ws.speech.dialects import DIALECTS
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("localhost", True),
-        ("a.localhost", True),
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("128.0.0.1", False),
-        ("localhost.example.org", False),
-        ("127.0.0.1.example.org", False),
-        ("::ffff:192.0.2.1", False),
-        ("example.org", False),
-        ("", False),
-        (None, False),
-    ],
-)
-def test_loopback_is_this_machine_and_no_other(host: str | None, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(
