@@ -20,13 +20,14 @@ from .address import is_key
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .settings.fields import Llm, Secret, Settings, Speech, Text, is_description
-from .settings.llms import TAKES_TOOLS, LlmClient, choose_llm, llm_client, model_settings
-from .settings.loading import VENDORS, check_speech, key_of, read_toml
+from .settings.keys import key_of
+from .settings.llms import KINDS, LlmClient, choose_llm, llm_client, model_settings
+from .settings.loading import check_speech, read_toml, vendor_variables
 from .settings.speech import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech.dialect import Dialect, Limits, Setup
-from .speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
+from .speech.dialects import DIALECTS
 from .speech.utterance.pacing import Pace
 from .text.fragments import Policy
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
 
 __all__ = ["Service", "cleaner", "connect", "fragmenter", "local_endpoint", "open_speech"]
 
+_OPENAI_VOICES = DIALECTS["deepgram"].openai_voices  # the one that has a voice for each of OpenAI's names
 _LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
 
 
@@ -82,7 +84,7 @@ async def connect(
             raise ConfigError(what, hint=f"give an llm2ws.{kind.__name__}")
     keys = {
         path[1]: Speech(api_key=Secret(os.environ[name]))
-        for name, path in VENDORS.items()
+        for name, path in vendor_variables().items()
         if path[0] == "speech" and os.environ.get(name)
     }
     name, entry = choose_speech(Settings(speech=keys), endpoint)
@@ -163,7 +165,7 @@ class Service:
         names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
         self._llms = dict(choose_llm(settings, name) for name in names)
         self._keys: dict[str, str] = {}
-        self._dialects = dict(DIALECTS)
+        self._dialects: dict[str, Callable[[Setup], Dialect]] = dict(DIALECTS)
         self._tls: dict[str, ssl.SSLContext] = {}
         self._clients: dict[str, LlmClient] = {}
         self._relays: dict[str, list[Relay]] = {}
@@ -180,8 +182,7 @@ class Service:
                 if is_description(entry.dialect):
                     self._dialects[entry.dialect] = _described(entry.dialect)
                 elif entry.dialect != LOCAL and not entry.url and not key:
-                    account = ACCOUNTS.get(entry.dialect, entry.dialect)
-                    variable = next(of for of, path in VENDORS.items() if path[:2] == ("speech", account))
+                    variable = DIALECTS[entry.dialect].key_variable
                     raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
                 self._local = await stack.enter_async_context(local_endpoint())
@@ -231,7 +232,7 @@ class Service:
         """Names that may be asked for: those of the settings, then OpenAI's. An endpoint may have more."""
         own = [entry.voice for entry in self._entries.values() if entry.voice]
         listed = [name for entry in self._entries.values() for name in entry.voices if "*" not in name]
-        return list(dict.fromkeys([*self.settings.voices, *own, *listed, *OPENAI_VOICES["deepgram"]]))
+        return list(dict.fromkeys([*self.settings.voices, *own, *listed, *_OPENAI_VOICES]))
 
     @property
     def speech(self) -> list[str]:
@@ -299,7 +300,7 @@ class Service:
 
     def takes_tools(self, llm: str) -> bool:
         """Whether it can be asked with functions to call. `llm` as for `answer`, which raises the same."""
-        return self._llms[self._llm_name(llm)].kind in TAKES_TOOLS
+        return KINDS[self._llms[self._llm_name(llm)].kind].takes_tools
 
     async def warm(self) -> bool:
         """Open a connection to the default endpoint, if none is open: whether one was opened.
@@ -331,9 +332,10 @@ class Service:
         entry = self._entry(speech)
         if voice in ("", entry.voice):
             return speech, ""
-        if voice in OPENAI_VOICES["deepgram"]:
+        if voice in _OPENAI_VOICES:
             # The embedded endpoint, too, knows the names of Deepgram's voices.
-            return speech, OPENAI_VOICES.get("deepgram" if entry.dialect == LOCAL else entry.dialect, {}).get(voice, "")
+            registered = DIALECTS.get("deepgram" if entry.dialect == LOCAL else entry.dialect)
+            return speech, registered.openai_voices.get(voice, "") if registered else ""
         allowed = not entry.voices or any(fnmatchcase(voice, pattern) for pattern in entry.voices)
         if not allowed or not PLAIN_NAME.fullmatch(voice):
             raise UnknownName(f"there is no voice {shown(voice)}", hint=f"give one of {', '.join(self.voices)}")

@@ -25,10 +25,10 @@ from llm2ws.errors import ConfigError, Llm2wsError
 from llm2ws.service import Service
 from llm2ws.settings.fields import Settings
 from llm2ws.settings.llms import choose_llm
-from llm2ws.settings.loading import VENDORS, load
+from llm2ws.settings.loading import load, vendor_variables
 from llm2ws.settings.speech import LOCAL, choose_speech
 from llm2ws.sources.aside import Aside
-from llm2ws.speech.dialects import ACCOUNTS
+from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.turn import Audio, Done, Notice
 
@@ -107,11 +107,11 @@ def main() -> int:
         llms = [name for name in settings.llm if choose_llm(settings, name)[1].kind != "echo"]
         endpoints = [name for name in settings.speech if choose_speech(settings, name)[1].dialect != LOCAL]
         endpoints += [
-            dialect
-            for dialect, account in ACCOUNTS.items()
-            if account in endpoints and dialect not in endpoints and not settings.speech[account].url
+            name
+            for name, row in DIALECTS.items()
+            if row.account in endpoints and name not in endpoints and not settings.speech[row.account].url
         ]
-        keys = [name for name in VENDORS if name.endswith("_KEY")]
+        keys = [name for name in vendor_variables() if name.endswith("_KEY")]
         if not llms and not endpoints:
             raise ConfigError("there is nothing to try", hint=f"set one of {', '.join(keys)}")
         limited = {name: replace(settings.llm[name], max_tokens=MAX_TOKENS) for name in llms}

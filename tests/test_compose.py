@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from llm2ws.settings import loading as config
-from llm2ws.settings.loading import VENDORS
+from llm2ws.settings.loading import vendor_variables
 from tests.support import ROOT, child_environment
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -143,11 +143,11 @@ def test_what_env_example_shows_reaches_the_daemon(tmp_path: Path) -> None:
     of_compose = {name for name in re.findall(r"\$\{(\w+)", TEXT) if name not in passed} | {"COMPOSE_PROFILES"}
 
     assert shown <= set(passed) | of_compose
-    assert set(VENDORS) <= set(passed)
+    assert set(vendor_variables()) <= set(passed)
     for name, value in passed.items():
         assert value == f"${{{name}:-}}" or name in EXAMPLE or not value.startswith("$"), name
     # Any value will do to see that each of them is known; what one sets is tested elsewhere.
-    for name in set(passed) - set(VENDORS) - {"LLM2WS_CONFIG"}:
+    for name in set(passed) - set(vendor_variables()) - {"LLM2WS_CONFIG"}:
         (path,) = [tuple(name.removeprefix("LLM2WS_").lower().split("__"))]
         assert config.describe(path), name
 

@@ -17,10 +17,10 @@ from llm2ws.errors import ConfigError
 from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings.fields import Secret, Settings, Speech
-from llm2ws.settings.loading import VENDORS, load
+from llm2ws.settings.loading import load, vendor_variables
 from llm2ws.settings.speech import choose_speech
 from llm2ws.speech.dialect import Setup
-from llm2ws.speech.dialects import ACCOUNTS, DIALECTS, OPENAI_VOICES
+from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, Drop, decode, script, tokens
 from llm2ws.testing.server import SpeechServer
@@ -70,7 +70,7 @@ async def test_the_check_reports_it(row: Row, canary: Callable[[], str]) -> None
         good, bad = states.values()
         assert (good["state"], server.texts()) == ("ok", [])  # a connection, and nothing that costs
         assert bad["state"] == "failed"
-        assert f"{ACCOUNTS.get(row.dialect, row.dialect).upper()}_API_KEY" in bad["hint"]
+        assert DIALECTS[row.dialect].key_variable in bad["hint"]
 
 
 @every_dialect
@@ -93,11 +93,11 @@ async def test_a_dialect_that_there_is_not_is_told_with_those_there_are() -> Non
 
 @every_dialect
 async def test_its_key_is_its_vendors(row: Row, canary: Callable[[], str]) -> None:
-    account = ACCOUNTS.get(row.dialect, row.dialect)
+    account = DIALECTS[row.dialect].account
     key = Secret(canary())
     settings = Settings(speech={account: Speech(api_key=key)})
     assert choose_speech(settings, row.dialect)[1].api_key == key
-    [variable] = [name for name, path in VENDORS.items() if path == ("speech", account, "api_key")]
+    [variable] = [name for name, path in vendor_variables().items() if path == ("speech", account, "api_key")]
     with pytest.raises(ConfigError, match=f"no key for {row.dialect}: set {variable}, or use the endpoint 'local'"):
         async with Service(Settings(), speech=[row.dialect], llms=[]):
             pass
@@ -121,10 +121,10 @@ async def voice_asked_for(row: Row, entry: Speech, voice: str) -> str:
 @every_dialect
 async def test_openais_names_of_voices_stand_for_its_own(row: Row) -> None:
     """Clients that have no other choice are never sent on with a name that the vendor does not know."""
-    own = OPENAI_VOICES[row.dialect]
-    assert set(own) <= set(OPENAI_VOICES["deepgram"])
+    own = DIALECTS[row.dialect].openai_voices
+    assert set(own) <= set(DIALECTS["deepgram"].openai_voices)
     entry = Speech(url="ws://127.0.0.1:1", voice="mine")
-    for name in OPENAI_VOICES["deepgram"]:
+    for name in DIALECTS["deepgram"].openai_voices:
         assert await voice_asked_for(row, entry, name) == own.get(name, "mine")
     assert await voice_asked_for(row, entry, "some-other") == "some-other"
 

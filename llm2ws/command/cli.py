@@ -267,7 +267,7 @@ def speech_server(
     verbose: bool,
 ) -> int:
     """Serve speech that needs no key and no network, in Deepgram's Speak v1 protocol."""
-    from ..settings.loading import read_key
+    from ..settings.keys import read_key
     from ..watch.log import configure
 
     configure("info" if verbose else "warning")

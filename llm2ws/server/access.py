@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from ..address import is_key, is_loopback, split_host_port
 from ..errors import ConfigError
 from ..settings.fields import ClientLimits, Key, Server
-from ..settings.loading import read_key
+from ..settings.keys import read_key
 from ..speech.dialects.deepgram_server import credential
 from .state import Problem
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from ..speech.dialects import DIALECTS
+
 __all__ = [
     "ClientLimits",
     "Key",
@@ -76,7 +78,7 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Annotated[
         str,
         Meta(
-            description="deepgram, deepgram-v2, elevenlabs, cartesia, local, or a .toml file that describes another; "
+            description=f"{', '.join(DIALECTS)}, local, or a .toml file that describes another; "
             "empty: its own name, or deepgram"
         ),
     ] = ""

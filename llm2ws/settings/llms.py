@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -14,13 +15,13 @@ from ..sources.failover import Failover, LlmClient
 from ..sources.prompt import Prompt, conversation, question
 from ..sources.text import echo
 from .fields import Llm, Settings
-from .loading import key_of
+from .keys import key_of
 
 if TYPE_CHECKING:
     from ..sources.model import ModelSettings
     from ..sources.stream import Shape
 
-__all__ = ["KINDS", "TAKES_TOOLS", "LlmClient", "choose_llm", "default_llm", "llm_client", "model_settings"]
+__all__ = ["KINDS", "LlmClient", "LlmKind", "choose_llm", "default_llm", "llm_client", "model_settings"]
 
 
 class _Echo:
@@ -74,23 +75,38 @@ def _triton(llm: Llm) -> LlmClient:
     return TritonModel(model_settings(llm), _shape(llm))
 
 
-# What can answer a prompt: a line for each kind.
-KINDS: dict[str, Callable[[Llm], LlmClient]] = {
-    "anthropic": _anthropic,
-    "echo": _Echo,
-    "ndjson": _stream,
-    "openai": _openai,
-    "responses": _responses,
-    "sse": _stream,
-    "text": _stream,
-    "triton": _triton,
+@dataclass(frozen=True, slots=True)
+class LlmKind:
+    """A row of `KINDS`: how a client is made, and what is known of the vendor.
+
+    `account`: the [llm.<name>] whose key and address are taken by an entry without any; "" for kinds without a vendor.
+    `variables`: the vendor's own variables of the environment, and the fields of `account` that they stand for.
+    `takes_tools`: whether a request has a place for functions that the model may call.
+    """
+
+    make: Callable[[Llm], LlmClient]
+    account: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    takes_tools: bool = False
+
+    def __call__(self, llm: Llm) -> LlmClient:
+        """Return a client, not entered yet."""
+        return self.make(llm)
+
+
+_OPENAI = {"OPENAI_API_KEY": "api_key", "OPENAI_BASE_URL": "base_url"}
+
+# What can answer a prompt. A new kind is its file in sources/ and a row here.
+KINDS: dict[str, LlmKind] = {
+    "anthropic": LlmKind(_anthropic, "anthropic", {"ANTHROPIC_API_KEY": "api_key"}, takes_tools=True),
+    "echo": LlmKind(_Echo),
+    "ndjson": LlmKind(_stream),
+    "openai": LlmKind(_openai, "openai", _OPENAI, takes_tools=True),
+    "responses": LlmKind(_responses, "openai", _OPENAI, takes_tools=True),
+    "sse": LlmKind(_stream),
+    "text": LlmKind(_stream),
+    "triton": LlmKind(_triton),
 }
-
-# Kinds whose requests have a place for functions that the model may call.
-TAKES_TOOLS = ("anthropic", "openai", "responses")
-
-# Of which entry the vendor's variables are, for kinds that have a vendor.
-_VENDORS = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}
 
 
 def model_settings(llm: Llm) -> ModelSettings:
@@ -156,7 +172,7 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
     if kind not in KINDS:
         known = ", ".join(dict.fromkeys([*settings.llm, *KINDS]))
         raise ConfigError(f"LLM {name!r} is not known", hint=f"give one of {known}")
-    if (vendor := settings.llm.get(_VENDORS.get(kind, ""))) and not (llm.base_url or llm.api_key or llm.api_key_file):
+    if (vendor := settings.llm.get(KINDS[kind].account)) and not (llm.base_url or llm.api_key or llm.api_key_file):
         ca_file = llm.ca_file or vendor.ca_file
         llm = replace(llm, base_url=vendor.base_url, api_key=vendor.api_key, api_key_file=vendor.api_key_file, ca_file=ca_file)
     return name, replace(llm, kind=kind)

@@ -19,8 +19,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ..address import is_key
 from ..errors import ConfigError
+from ..speech.dialects import DIALECTS
 from .fields import (
     ClientLimits,
     Key,
@@ -36,25 +36,13 @@ from .fields import (
     Voice,
     is_description,
 )
+from .llms import KINDS
 
-__all__ = ["Loaded", "check_speech", "describe", "key_of", "load", "read_key", "read_toml", "sample"]
+__all__ = ["Loaded", "check_speech", "describe", "load", "read_toml", "sample", "vendor_variables"]
 
 PREFIX = "LLM2WS_"
 # Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
 NOT_SETTINGS = ("LLM2WS_CONFIG", "LLM2WS_DEBUG", "LLM2WS_TEST_")
-
-# Vendors' own variables, and the settings that they stand for.
-VENDORS: dict[str, tuple[str, ...]] = {
-    "ANTHROPIC_API_KEY": ("llm", "anthropic", "api_key"),
-    "DEEPGRAM_API_KEY": ("speech", "deepgram", "api_key"),
-    "ELEVENLABS_API_KEY": ("speech", "elevenlabs", "api_key"),
-    "CARTESIA_API_KEY": ("speech", "cartesia", "api_key"),
-    "OPENAI_API_KEY": ("llm", "openai", "api_key"),
-    "OPENAI_BASE_URL": ("llm", "openai", "base_url"),
-}
-
-# Names that mean something by themselves, and that no variable can be called.
-HYPHENATED = ("deepgram-v2",)
 
 Path_ = tuple[str, ...]
 
@@ -162,12 +150,22 @@ def _dotenv(path: Path, notes: list[str]) -> Mapping[str, str]:
     return {one.key: one.value for one in bindings if one.key is not None and one.value is not None}
 
 
+def vendor_variables() -> dict[str, Path_]:
+    """Return the vendors' own variables of the environment, and the setting that each stands for."""
+    speech: dict[str, Path_] = {dialect.key_variable: ("speech", dialect.account, "api_key") for dialect in DIALECTS.values()}
+    llms: dict[str, Path_] = {
+        name: ("llm", kind.account, field) for kind in KINDS.values() for name, field in kind.variables.items()
+    }
+    return speech | llms
+
+
 def _variables(environ: Mapping[str, str], origin: str, names: set[str]) -> list[_Layer]:
-    """The vendors' variables, then ours."""
-    vendors = {path: environ[name] for name, path in VENDORS.items() if environ.get(name)}
+    """Return two layers: the vendors' variables, then ours. `names`: those of entries, which may have hyphens."""
+    called = {path: name for name, path in vendor_variables().items()}
+    vendors = {path: environ[name] for path, name in called.items() if environ.get(name)}
     own: dict[Path_, object] = {}
-    called: dict[Path_, str] = {path: name for name, path in VENDORS.items()}
-    spelt = {name.lower().replace("-", "_"): name for name in (*HYPHENATED, *names)}
+    # No variable can have a hyphen in its name.
+    spelt = {name.lower().replace("-", "_"): name for name in (*DIALECTS, *names)}
     for name, value in environ.items():
         if name.startswith(PREFIX) and not name.startswith(NOT_SETTINGS) and value:
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
@@ -331,26 +329,6 @@ def check_speech(origin: str, fields: Mapping[str, object]) -> None:
     """Of a speech endpoint that code describes. Raises ConfigError, naming origin and field, for what is not of its type."""
     for name, value in fields.items():
         _checked(("speech", "", name), value, _Layer(origin, {}, {}), name)
-
-
-def read_key(path: str) -> str:
-    """The key that a file holds alone. Raises ConfigError when it cannot be read."""
-    try:
-        key = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(
-            f"key file {path}: {getattr(exc, 'strerror', None) or 'not text'}", hint="name a file that holds the key"
-        ) from None
-    if not is_key(key):
-        raise ConfigError(
-            f"key file {path}: not one line of visible ASCII characters", hint="write the key into it, and nothing else"
-        )
-    return key
-
-
-def key_of(entry: Speech | Llm) -> str:
-    """The key of an endpoint or LLM, from its file where that is what it names; "" for none. Raises like `read_key`."""
-    return read_key(entry.api_key_file) if entry.api_key_file and not entry.api_key else entry.api_key.reveal()
 
 
 # --- for people -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..audio import AudioFormat, Encoding
 from ..errors import ConfigError
-from ..speech.dialects import ACCOUNTS, DIALECTS
+from ..speech.dialects import DIALECTS
 from .fields import Settings, Speech, is_description
 
 __all__ = [
@@ -52,7 +52,8 @@ def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tupl
         raise ConfigError(what, hint=f"give one of {known}{'' if of else ', or a ws:// or wss:// URL'}")
     entry = entry or Speech()
     dialect = entry.dialect or (name if name in (*DIALECTS, LOCAL) else "deepgram")
-    vendor = settings.speech.get(ACCOUNTS.get(known_dialect(dialect, f"speech.{name}."), dialect))
+    registered = DIALECTS.get(known_dialect(dialect, f"speech.{name}."))
+    vendor = settings.speech.get(registered.account if registered else dialect)
     if vendor and not (entry.url or entry.api_key or entry.api_key_file):
         entry = replace(entry, api_key=vendor.api_key, api_key_file=vendor.api_key_file)
     return name, replace(entry, dialect=dialect)

@@ -264,18 +264,6 @@ def test_an_address_from_dot_env_gets_the_key_beside_it_but_no_file(tmp_path: Pa
     assert not entry.api_key_file
 
 
-@pytest.mark.parametrize(
-    ("content", "why"), [(b"", "not one line"), (b"a\nb", "not one line"), (b"a b", "not one line"), (b"\xff", "not text")]
-)
-def test_a_key_file_holds_the_key_alone(tmp_path: Path, content: bytes, why: str) -> None:
-    path = tmp_path / "key"
-    path.write_bytes(b" abc\n")
-    assert config.read_key(str(path)) == "abc"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=why):
-        config.read_key(str(path))
-
-
 def test_markup_is_called_what_the_rules_call_it() -> None:
     assert list(typing.get_args(Markup)) == [field.name for field in dataclasses.fields(Rules)]
 
