@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +14,18 @@ from typing import Any
 
 import openai
 import pytest
+from msgspec.structs import replace as replace_settings
 
 from llm2ws.command.check import settings_of, show
 from llm2ws.errors import ConfigError, SourceError
 from llm2ws.server.run import running
+from llm2ws.service import Service
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
-from llm2ws.settings.llms import KINDS, choose_llm, llm_client
+from llm2ws.settings.llms import KINDS, LlmKind, choose_llm, llm_client
 from llm2ws.settings.loading import load
+from llm2ws.sources.aside import Aside
 from llm2ws.sources.failover import one_answer
+from llm2ws.sources.prompt import Prompt, conversation, question
 from llm2ws.testing import FaultySpeech
 from tests.sources.replay import WHOLE, Reply, json_reply, read, replay, stream
 from tests.sources.triton import VLLM, Triton, triton
@@ -205,3 +209,37 @@ async def test_a_kind_without_a_list_of_models_is_tried_all_the_same() -> None:
                 else:
                     with pytest.raises(SourceError):
                         await client.models()
+
+
+class ToyLlm:
+    """A kind of LLM in one file: it says the key that it was given, and the question."""
+
+    who = "the toy"
+
+    def __init__(self, llm: Llm) -> None:
+        self._key = llm.api_key.reveal()
+
+    async def __aenter__(self) -> None:
+        """Open nothing."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close nothing."""
+
+    async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
+        yield f"{self._key}: {question(conversation(prompt))}"
+
+    async def models(self) -> list[str] | None:
+        return None
+
+
+async def test_a_new_kind_is_its_file_and_a_row(monkeypatch: pytest.MonkeyPatch, canary: Callable[[], str]) -> None:
+    monkeypatch.setitem(KINDS, "toy", LlmKind(ToyLlm, "toy", {"TOY_LLM_KEY": "api_key"}, takes_tools=True))
+    key = canary()
+    settings = load(environ={"TOY_LLM_KEY": key}).settings
+    async with FaultySpeech() as speech:
+        entry = Speech(url=speech.url, dialect="deepgram", sample_rate_hz=8_000)
+        async with Service(replace_settings(settings, speech={"it": entry})) as service:
+            assert (service.llms, service.takes_tools("")) == (["toy"], True)
+            assert [item async for item in service.answer("", "Why?")] == [f"{key}: Why?"]
+    with pytest.raises(ConfigError, match=r"give one of .*toy"):
+        choose_llm(settings, "nobody")
