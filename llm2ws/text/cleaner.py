@@ -22,9 +22,12 @@ from typing import Final, NamedTuple
 
 from ..errors import ConfigError
 from .cleaning import NOTHING, Literal, More, State
+from .construct import Construct
 from .constructs import ACTS
+from .enclosed import NEAR
 from .fragments import Held, Hold, Piece
-from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL, Construct
+from .machinery import OPENING
+from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
 
@@ -55,6 +58,7 @@ class _Plan(NamedTuple):
     """What to look for, compiled."""
 
     blocks: Mapping[str, list[Construct]]
+    opening: Mapping[str, list[Construct]]  # for the first line of the answer, besides
     prose: _Mode
     code: _Mode
     math: _Mode
@@ -177,6 +181,8 @@ class Cleaner:
         if first == len(state.buf):
             return state.hold("the mark of a line may follow") if state.more is More.LIKELY and self._plan.blocks else at
         after = _try(state, self._plan.blocks.get(state.buf[first], ()), at)
+        if after == at and state.base + first == 0:
+            after = _try(state, self._plan.opening.get(state.buf[first], ()), at)
         if after == at:
             state.first = state.base + first
             if state.blank and first - at < state.item and state.buf[first] not in "\r\n":
@@ -213,9 +219,20 @@ def _literal(state: State, at: int, literal: Literal) -> int:
         return state.hold("code may end") if literal.said else -1
     if found is None:
         return end
-    state.literal = literal.otherwise if state.base + end == literal.begin else None
-    if state.literal is not None:
+    if literal.otherwise is not None and state.base + end == literal.begin:
+        state.literal = literal.otherwise
         return end
+    if found.lastgroup == "nested":
+        state.nested += state.base + end > literal.begin + 3  # unlike a mark that is only written twice
+        return found.end()
+    if state.nested:
+        again = literal.end.search(state.buf, found.end(), found.end() + NEAR)
+        if again is None and state.more is not More.NEVER and len(state.buf) < found.end() + NEAR:
+            return state.hold("the end of a thought within a thought")
+        state.nested = state.nested - 1 if again else 0
+        if again is not None:
+            return found.end()
+    state.literal = None
     if literal.end_said:
         return state.say(end, found.end())
     if found.end() > end:
@@ -249,6 +266,7 @@ def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
     literal = replace(rules, emoji=False, urls=False)
     return _Plan(
         blocks,
+        _by_first(OPENING, rules),
         _mode(INLINE, rules, keys, lines=bool(blocks)),
         _mode(IN_CODE, literal, keys, lines=bool(blocks)),
         _mode(IN_MATH, literal, (), lines=bool(blocks)),

@@ -30,8 +30,8 @@ class Literal(NamedTuple):
     half: re.Pattern[str]  # matches to the end of the buffer while `end` may still come
     said: bool = False  # the stretch is said
     end_said: bool = False  # what ends it is said
-    begin: int = -1  # where it begins in the model's text, if that matters: an end found there does not count,
-    otherwise: Literal | None = None  # and this takes its place
+    begin: int = -1  # where it begins in the model's text
+    otherwise: Literal | None = None  # takes its place if its end is found where it begins
 
 
 class State:
@@ -58,6 +58,7 @@ class State:
         self.table = False  # a rule row came: lines are rows, with or without a bar at the start
         self.row = False
         self.literal: Literal | None = None
+        self.nested = 0  # thoughts that are open within the thought
         self.ticks = 0  # how many backticks will close the code span; 0 outside
         self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
         self.math = ""  # what will close the formula, "" outside

@@ -8,9 +8,25 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from .cleaning import Literal, More, State
-from .enclosed import comment, element, fence, header, removed, spaced, thought
+from .enclosed import (
+    bare_channel,
+    channel,
+    close,
+    comment,
+    element,
+    fence,
+    header,
+    mark,
+    marked_tag,
+    removed,
+    spaced,
+    system,
+    thought,
+    token,
+)
 from .latex import JOINERS, LIMITS, SILENT, WORDS
-from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, RAW_TAGS, STARRED, THINK_TAGS, UNSEEN
+from .machinery import CALLS, RAW_TAGS, THINKS
+from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, STARRED, UNSEEN
 
 __all__ = ["ACTS", "Act"]
 
@@ -182,21 +198,22 @@ def entity(state: State, found: re.Match[str]) -> int:
 
 def tag(state: State, found: re.Match[str]) -> int:
     """Drop a tag, whatever its name: models wrap answers in tags of their own. Placeholders written like tags are lost, too."""
-    at, name = found.start(), found["name"].lower()
-    thinks = name in THINK_TAGS
-    if not (state.rules.think if thinks else state.rules.html):
+    at, name, attributes = found.start(), found["name"].lower(), found.group()[1 + len(found["name"]) :]
+    thinks = THINKS.search(name) is not None or (name == "details" and 'type="reasoning"' in attributes)
+    calls = CALLS.search(name) is not None
+    if not (state.rules.think if thinks else state.rules.html) or (attributes[:1] == "=" and not calls):
         return at
     opens = found.group()[1] != "/" and not found.group().endswith("/>")
-    if opens and not thinks and name not in HTML_TAGS and state.before(at).isalnum():
+    if opens and not thinks and not calls and name not in HTML_TAGS and state.before(at).isalnum():
         return at  # List<int>
-    if opens and (thinks or name in RAW_TAGS):
-        after = element(state, found, name)
+    if thinks or calls or name in RAW_TAGS:
+        after = element(state, found, name) if opens else close(state, found)
         return after if after != at else state.put(found["name"], *found.span())  # only mentioned: its name is a word
     said = BREAKING_TAGS.get(name, "")
     if said and state.said.newlines == 0 and (opens or said != ", "):
         state.said.drop()
         state.put(said, *found.span())
-    return removed(state, found)
+    return removed(state, found) if name in HTML_TAGS else spaced(state, found)
 
 
 _AFTER_URL: Final = ".,;:!?'_~#"
@@ -309,6 +326,6 @@ ACTS: Final[Mapping[str, Act]] = {
     for act in (
         *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
         *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row, script),
-        *(spaced, tag, thought),
+        *(bare_channel, channel, mark, marked_tag, spaced, system, tag, thought, token),
     )
 }

@@ -1,13 +1,12 @@
-"""What markup looks like, as data: each construct of markdown, HTML and LaTeX, whole and half arrived.
-
-The Cleaner tries constructs in the order of the tables. `half` must match to the end of the buffer for as long as more text
-could change what `whole` says; that alone makes the result independent of how the text is chunked.
-"""
+"""What markup looks like, as data: the constructs of markdown, HTML and LaTeX, in the order in which the Cleaner tries them."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
+
+from .construct import construct
+from .machinery import MACHINERY, RAW_TAGS
 
 __all__ = [
     "BLOCKS",
@@ -22,62 +21,14 @@ __all__ = [
     "IN_MATH",
     "LITERALS",
     "PRICE_ENDS",
-    "RAW_TAGS",
     "STARRED",
-    "THINK_MARKS",
-    "THINK_TAGS",
     "UNSEEN",
     "UNSEEN_CHARS",
     "URL",
-    "Construct",
 ]
 
 
-class Construct(NamedTuple):
-    """Markup that begins with certain characters."""
-
-    name: str  # of the function in constructs.py that takes it
-    first: str  # the characters it may begin with, after the indentation if it is a block
-    rule: str  # the fields of Rules that switch it
-    whole: re.Pattern[str]
-    half: re.Pattern[str]
-    why: str
-    bound: int  # characters within which it must be whole
-    paused: bool  # when the model pauses it is decided as at the end of the text
-
-
-def _construct(
-    name: str, first: str, rule: str, whole: str, half: str, why: str, *, bound: int = 300, paused: bool = False
-) -> Construct:
-    return Construct(name, first, rule, re.compile(whole), re.compile(half), why, bound, paused)
-
-
-def _beginnings(mark: str) -> str:
-    """Return a pattern for the beginnings of the mark at the end of the buffer."""
-    return f"(?:{'|'.join(re.escape(mark[:size]) for size in range(1, len(mark)))})\\Z"
-
-
 # --- tags ------------------------------------------------------------------------------------------------------------
-
-THINK_TAGS: Final = frozenset(
-    {"analysis", "reasoning", "reflection", "scratchpad", "seed:think", "think", "thinking", "thought", "thoughts"}
-)
-
-# The marks of Mistral's, Kimi's, Cohere's and OpenThinker's templates.
-THINK_MARKS: Final = {
-    "[THINK]": "[/THINK]",
-    "◁think▷": "◁/think▷",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-}
-
-# What stands before each message of gpt-oss, in its "harmony" format: who speaks, to whom, and on which channel.
-_HEADER: Final = r"(?:<\|start\|>[^<>\n]{0,80})?(?:<\|channel\|>[^<>\n]{0,80})?(?:<\|constrain\|>[^<>\n]{0,40})?"
-
-# Elements whose content is not text.
-RAW_TAGS: Final = frozenset(
-    {"function_call", "function_calls", "script", "style", "svg", "template", "tool_call", "tool_calls", "tool_response"}
-)
 
 # Elements at whose edges a line ends, and what is said there.
 BREAKING_TAGS: Final = {"br": "\n", "td": ", ", "th": ", "} | dict.fromkeys(
@@ -143,7 +94,7 @@ _HALF_LINK: Final = rf"\[{_TEXT}(?:\\?\Z|\[[^\[\]\n]*+(?:\Z|\]\([^()\n]*+\Z)|\](
 # for Chinese characters and katakana where a part of the path begins.
 _URL_CHARS: Final = rf"""(?:[^\s<>"`*|\]\\^{{}}“”„‘’«»‹›…—{_UNSPACED}]|(?<=[/=_-])[\u3005\u30a0-\u30ff\u3400-\u9fff]++)"""
 HOST: Final = re.compile(r"(?i:https?://(?:[^/?#@]*+@)?(?:www\.)?|www\.)(?P<host>[^/?#:]+)")
-URL: Final = _construct(
+URL: Final = construct(
     "address",
     "hw",
     "urls",
@@ -171,11 +122,11 @@ _HALF_FORMULA: Final = rf"(?:\\[a-zA-Z]*+|{_HALF_BRACES}|[a-zA-Z]{{1,3}}|[.!?;:]
 # --- within lines ------------------------------------------------------------------------------------------------------
 
 INLINE: Final = (
-    *(_construct("thought", mark[0], "think", re.escape(mark), _beginnings(mark), "may be a thought") for mark in THINK_MARKS),
-    _construct(
+    *MACHINERY,
+    construct(
         "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
     ),
-    _construct(
+    construct(
         "fence",
         "`",
         "code",
@@ -183,12 +134,12 @@ INLINE: Final = (
         r"(?:`{1,2}|`{3,}[\w+#.-]{0,20}[ \t\r]*)\Z",
         "code may begin",
     ),
-    _construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
-    _construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),
-    _construct("removed", "【", "footnotes", r"【[^】\n]{0,80}†[^】\n]{0,80}】", r"【[^】\n]{0,80}\Z", "may be a citation"),
-    _construct("link", "[", "links", rf"\[({_TEXT})\](?:{_TARGET}|(?P<reference>{_REFERENCE}))", _HALF_LINK, "may be a link"),
-    _construct("link_end", "]", "links", r"\]", r"(?!)", ""),
-    _construct(
+    construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
+    construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),
+    construct("removed", "【", "footnotes", r"【[^】\n]{0,80}†[^】\n]{0,80}】", r"【[^】\n]{0,80}\Z", "may be a citation"),
+    construct("link", "[", "links", rf"\[({_TEXT})\](?:{_TARGET}|(?P<reference>{_REFERENCE}))", _HALF_LINK, "may be a link"),
+    construct("link_end", "]", "links", r"\]", r"(?!)", ""),
+    construct(
         "removed",
         "!",
         "images",
@@ -197,12 +148,12 @@ INLINE: Final = (
         "may be an image",
         paused=True,
     ),
-    _construct("pronounced", "\\", "escapes", r'\\\{[ \t]{0,2}"', r"\\(?:\{[ \t]{0,2})?\Z", "may be an escape"),
-    _construct("formula", "\\", "math", r"\\[(\[]", r"\\\Z", "may be an escape"),
-    _construct("removed", "\\", "math", r"\\[)\]]", r"\\\Z", "may be an escape"),
-    _construct("removed", "\\", "escapes", r"\\(?=\r?\n)", r"\\\r?\Z", "may be an escape"),
-    _construct("escape", "\\", "escapes", r"\\[!-/:-@\[-`|}~]", r"\\\Z", "may be an escape"),
-    _construct(
+    construct("pronounced", "\\", "escapes", r'\\\{[ \t]{0,2}"', r"\\(?:\{[ \t]{0,2})?\Z", "may be an escape"),
+    construct("formula", "\\", "math", r"\\[(\[]", r"\\\Z", "may be an escape"),
+    construct("removed", "\\", "math", r"\\[)\]]", r"\\\Z", "may be an escape"),
+    construct("removed", "\\", "escapes", r"\\(?=\r?\n)", r"\\\r?\Z", "may be an escape"),
+    construct("escape", "\\", "escapes", r"\\[!-/:-@\[-`|}~]", r"\\\Z", "may be an escape"),
+    construct(
         "entity",
         "&",
         "entities",
@@ -211,27 +162,16 @@ INLINE: Final = (
         "may be a character",
         paused=True,
     ),
-    _construct("comment", "<", "html", r"<!--", r"<(?:!-?)?\Z", "may be a comment"),
-    _construct(
-        "header", "<", "think", rf"{_HEADER}<\|message\|>", rf"{_HEADER}(?:<(?:\|[a-z]{{0,9}}\|?)?)?\Z", "a message may begin"
-    ),
-    _construct(  # who speaks, in the templates of Llama 3, Granite and ChatML
+    construct("comment", "<", "html", r"<!--", r"<(?:!-?)?\Z", "may be a comment"),
+    construct(
         "removed",
         "<",
         "html",
-        r"<\|start_(header_id|of_role)\|>[^<>\n]{0,40}<\|end_\1\|>|<\|im_start\|>\w{1,20}(?=\r?\n)",
-        r"<(?:\|(?:\w{0,20}\|?|start_(?:header_id|of_role)\|>[^<>\n]{0,40}(?:<[|\w]{0,20})?|im_start\|>\w{0,20}\r?))?\Z",
-        "a message may begin",
-    ),
-    _construct(
-        "removed",
-        "<",
-        "html",
-        r"<[|｜][\w /▁]{1,40}[|｜]>|<[!?][a-zA-Z][^<>\n]{0,200}>",
-        r"<(?:[|｜](?:[\w /▁]{1,40}[|｜]?)?|[!?](?:[a-zA-Z][^<>\n]{0,200})?)?\Z",
+        r"<[!?][a-zA-Z][^<>\n]{0,200}>",
+        r"<(?:[!?](?:[a-zA-Z][^<>\n]{0,200})?)?\Z",
         "may be a tag",
     ),
-    _construct(
+    construct(
         "address",
         "<",
         "urls",
@@ -239,7 +179,7 @@ INLINE: Final = (
         r"<(?:h|ht|htt|https?:?|https?:/|https?://[^\s<>]*+)?\Z",
         "may be an address",
     ),
-    _construct(
+    construct(
         "mail",
         "<",
         "links",
@@ -247,16 +187,16 @@ INLINE: Final = (
         r"<(?:(?:mailto:)?[\w.+-]++(?:@[\w.-]*+)?|mailto:)?\Z",
         "may be an address",
     ),
-    _construct(
+    construct(
         "tag",
         "<",
         "html think",
-        rf"</?(?P<name>[a-zA-Z][\w:-]*+){_ATTRIBUTES}[ \t]*+/?>",
-        rf"<(?:/?(?:[a-zA-Z][\w:-]*+{_ATTRIBUTES}{_HALF_ATTRIBUTE}[ \t]*+/?)?)?\Z",
+        rf"</?(?P<name>[a-zA-Z][\w:.-]*+)(?:=[^<>\s]{{1,80}}|{_ATTRIBUTES})[ \t]*+/?>",
+        rf"<(?:/?(?:[a-zA-Z][\w:.-]*+(?:=[^<>\s]{{0,80}}|{_ATTRIBUTES}{_HALF_ATTRIBUTE})[ \t]*+/?)?)?\Z",
         "may be a tag",
     ),
-    _construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
-    _construct(
+    construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
+    construct(
         "formula",
         "$",
         "math",
@@ -265,7 +205,7 @@ INLINE: Final = (
         "may be a formula",
         bound=600,
     ),
-    _construct(
+    construct(
         "formula",
         "$",
         "math",
@@ -275,8 +215,8 @@ INLINE: Final = (
         bound=120,
         paused=True,
     ),
-    _construct("removed", "\r", "unseen", r"\r(?=\n)", r"\r\Z", "a line may end"),
-    _construct(
+    construct("removed", "\r", "unseen", r"\r(?=\n)", r"\r\Z", "a line may end"),
+    construct(
         "heading_end", "#", "headings", r"(?<=[ \t])#+[ \t]*+(?=\r?\n|\Z)", r"(?<=[ \t])#+[ \t]*\r?\Z", "a heading may end"
     ),
 )
@@ -286,9 +226,9 @@ LITERALS: Final = frozenset({"code_span", "fence"})
 
 # Within a formula: LaTeX.
 IN_MATH: Final = (
-    _construct("formula_end", "$", "math", r"\$\$?", r"\$\Z", "a formula may end", paused=True),
-    _construct("formula_end", "\\", "math", r"\\[)\]]", r"\\\Z", "a formula may end"),
-    _construct(
+    construct("formula_end", "$", "math", r"\$\$?", r"\$\Z", "a formula may end", paused=True),
+    construct("formula_end", "\\", "math", r"\\[)\]]", r"\\\Z", "a formula may end"),
+    construct(
         "removed",
         "\\",
         "math",
@@ -296,12 +236,12 @@ IN_MATH: Final = (
         r"\\[a-z]{0,5}(?:\{[a-z]{0,20}\*?)?\Z",
         "a command",
     ),
-    _construct("command", "\\", "math", r"\\[a-zA-Z]{1,30}", r"\\[a-zA-Z]{0,29}\Z", "a command"),
-    _construct("spaced", "\\", "math", r"\\[,;:!> \\]", r"\\\Z", "a command"),
-    _construct("escape", "\\", "math", r"\\[{}%$#&_|]", r"\\\Z", "a command"),
-    _construct("spaced", "&~", "math", r"[&~]", r"(?!)", ""),
-    _construct("brace", "{}", "math", r"[{}]", r"\}\Z", "a fraction may go on", paused=True),
-    _construct(
+    construct("command", "\\", "math", r"\\[a-zA-Z]{1,30}", r"\\[a-zA-Z]{0,29}\Z", "a command"),
+    construct("spaced", "\\", "math", r"\\[,;:!> \\]", r"\\\Z", "a command"),
+    construct("escape", "\\", "math", r"\\[{}%$#&_|]", r"\\\Z", "a command"),
+    construct("spaced", "&~", "math", r"[&~]", r"(?!)", ""),
+    construct("brace", "{}", "math", r"[{}]", r"\}\Z", "a fraction may go on", paused=True),
+    construct(
         "script",
         "^_",
         "math",
@@ -312,7 +252,7 @@ IN_MATH: Final = (
 )
 
 # What is markup even between backticks.
-IN_CODE: Final = tuple(construct for construct in INLINE if construct.name in ("code_span", "link_end"))
+IN_CODE: Final = tuple(inline for inline in INLINE if inline.name in ("code_span", "link_end"))
 
 # --- at the start of lines -----------------------------------------------------------------------------------------------
 
@@ -321,12 +261,12 @@ INDENT: Final = re.compile(_INDENT)
 _END: Final = r"[ \t]*+(?=\r?\n|\Z)"
 
 BLOCKS: Final = tuple(
-    construct._replace(
-        whole=re.compile(_INDENT + construct.whole.pattern),
-        half=re.compile(f"{_INDENT}(?:{construct.half.pattern})"),
+    block._replace(
+        whole=re.compile(_INDENT + block.whole.pattern),
+        half=re.compile(f"{_INDENT}(?:{block.half.pattern})"),
     )
-    for construct in (
-        _construct(  # between paragraphs, a break of scene: no code begins with a blank line
+    for block in (
+        construct(  # between paragraphs, a break of scene: no code begins with a blank line
             "removed",
             "~",
             "separators",
@@ -334,7 +274,7 @@ BLOCKS: Final = tuple(
             r"~(?:[ \t]*+~)*+[ \t]*+(?:\r?\n[ \t]*+)?\r?\Z",
             "may be a line",
         ),
-        _construct(
+        construct(
             "fence",
             "`~",
             "code",
@@ -342,9 +282,9 @@ BLOCKS: Final = tuple(
             r"(?:`{1,2}|`{3,}[^`\n]*+|~{1,2}|~{3,}[^\n]*+)\Z",
             "code may begin",
         ),
-        _construct("own_line", "#", "headings", r"#{1,6}(?:[ \t]++|(?=\r?\n))", r"#{1,6}[ \t]*\r?\Z", "may be a heading"),
-        _construct("removed", "=", "headings", rf"={{3,}}{_END}", r"=+[ \t]*\r?\Z", "may be a heading's underline"),
-        _construct(
+        construct("own_line", "#", "headings", r"#{1,6}(?:[ \t]++|(?=\r?\n))", r"#{1,6}[ \t]*\r?\Z", "may be a heading"),
+        construct("removed", "=", "headings", rf"={{3,}}{_END}", r"=+[ \t]*\r?\Z", "may be a heading's underline"),
+        construct(
             "removed",
             "-*_",
             "separators",
@@ -352,7 +292,7 @@ BLOCKS: Final = tuple(
             r"([-*_])(?:[ \t]*+\1)*+[ \t]*\r?\Z",
             "may be a line",
         ),
-        _construct(
+        construct(
             "rule_row",
             "|:-",
             "tables",
@@ -360,8 +300,8 @@ BLOCKS: Final = tuple(
             r"[|: \t-]+\r?\Z",
             "may be a table",
         ),
-        _construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
-        _construct(
+        construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
+        construct(
             "item",
             "-*+•‣◦●∙",
             "lists",
@@ -369,7 +309,7 @@ BLOCKS: Final = tuple(
             r"[-*+•‣◦●∙](?:\r?|[ \t]++(?:\[(?:[ xX](?:\][ \t]*)?)?)?)\Z",
             "may be a list item",
         ),
-        _construct(
+        construct(
             "number",
             "0123456789",
             "lists",
@@ -378,8 +318,8 @@ BLOCKS: Final = tuple(
             "may be a list item",
             paused=True,
         ),
-        _construct("quote", ">", "quotes", r">(?!=)[ \t]?", r">\Z", "may be a quote"),
-        _construct(
+        construct("quote", ">", "quotes", r">(?!=)[ \t]?", r">\Z", "may be a quote"),
+        construct(
             "removed",
             "[",
             "footnotes",
@@ -388,7 +328,7 @@ BLOCKS: Final = tuple(
             "may be a footnote",
             bound=2000,
         ),
-        _construct(
+        construct(
             "removed",
             "[",
             "links",

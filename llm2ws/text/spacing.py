@@ -11,6 +11,8 @@ __all__ = ["Said"]
 # No space stands before these where something was dropped.
 _ENDS: Final = frozenset(" ,.;:!?)]}，。！？、；：…\n")
 _STOPS: Final = frozenset(".!?:;")
+_SENTENCE_STOPS: Final = frozenset(".!?")
+_UNSPACED: Final = "\u2e80"  # Chinese and Japanese from here on
 
 
 class Said:
@@ -69,13 +71,19 @@ class Said:
             self._gap = None
         elif self._gap is not None:
             self._say_gap()
-        elif self._apart and (self.last.isalnum() or self.last in _STOPS) and text[0].isalnum():
+        elif self._dropped and self._glues(text[0]):
             self._pieces.append(Piece(" ", start, start))
         self._dropped = self._dropped_after_gap = self._apart = False
         self._pieces.append(Piece(text, start, end))
         self.last = text[-1]
         body = text.rstrip("\n")
         self.newlines = len(text) - len(body) + (0 if body else self.newlines)
+
+    def _glues(self, first: str) -> bool:
+        """Return whether two words, or two sentences, would grow together where something was dropped."""
+        if self._apart:
+            return (self.last.isalnum() or self.last in _STOPS) and first.isalnum() and not self.last >= _UNSPACED
+        return self.last in _SENTENCE_STOPS and first.isalpha() and not first.islower() and not first >= _UNSPACED
 
     def settle(self) -> None:
         """Say the spaces that wait, if nothing was dropped behind them: nothing comes for a while, or for good."""

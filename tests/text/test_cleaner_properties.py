@@ -93,6 +93,8 @@ PARTS = [
     *("$$\n", "\\frac{", "}{", "\\sum_", "^{", "^\\circ", "\\pi", "\\left", "\\begin{a}", "\\\\", "$x", "$ ", " + ", "\\,"),
     *("😀", "👍🏽", "👩\u200d💻", "1\ufe0f\u20e3", "🇩🇪", "\u200b", "\u200d", "\u00ad", "é", "这是", "重点", "。", "ی\u200cم"),
     *("~~~\n\n", "\n> ```\n", "\n1. a\n   ```\n   ", "\n``` And so on", "<svg> ", "</svg>", "[THINK]"),
+    *("<|tool_call|>", "[TOOL_CALLS]", "[/THINK]", "<function=f>", "</function>", "<｜DSML｜invoke>", "</｜DSML｜invoke>"),
+    *("analysisX", "assistantfinal", "<|channel>thought\n", "<channel|>", "<tool_call>", "</tool_call>", "\n\nX", "<<SYS>>"),
     *(".", ",", "?", "word", "Two", "SQL", "New", " York", " City", "C++", "nix"),
 ]
 REPLACE = {
