@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Final
 
-__all__ = ["AFTER_TIMES", "Words", "words_of"]
+__all__ = ["AFTER_TIMES", "BEFORE_REFERENCES", "Words", "words_of"]
 
 
 class Words:
@@ -441,6 +441,15 @@ _ORDINALS = {
 AFTER_TIMES: Final = frozenset(
     "est edt pst pdt cst cdt mst mdt et pt ct mt gmt utc cet cest bst ist eastern pacific central mountain zulu "
     "monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thurs fri sat sun".split()
+)
+# Behind these, "[1]" is no mark of a source: the words point at it ("see [1]"), or it is an index or a list of numbers.
+BEFORE_REFERENCES: Final = frozenset(
+    "in to by from of with per and or as on under at for than via like both is are was were the this that these those "
+    "von mit und oder aus bei zu wie dans de par et ou avec en y o con por di da e em do com van door met of до в по из с от и или "
+    "see cf siehe laut gemäß nach selon voir según véase siga segundo veja secondo vedi volgens zie согласно см źródło ref refs "
+    "reference eq eqs equation fig figure section step table option item page chapter number note line question answer case "
+    "array arrays args items list lists tuple set vector vectors matrix range interval between scores value values rows names "
+    "numbers data index result results words keys points return returns returned gives yields prints outputs equals output input".split()
 )
 # Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(

@@ -15,9 +15,7 @@ __all__ = [
     "CLAUSE",
     "CLAUSE_WIDE",
     "CLOSERS",
-    "DETACHED",
     "EMOJI",
-    "FOOTNOTE",
     "LEAD",
     "NEWLINE",
     "OPENERS",
@@ -81,12 +79,23 @@ WORD_END: Final = re.compile(
 )
 SPEAKABLE: Final = re.compile(r"[^\W_]")
 
-# What still belongs to an ended sentence: more stops, closers, markup, footnote marks, emoji that touch it.
-TAIL: Final = re.compile(
-    f"(?:[{STOPS}{SURE}{CLOSERS}*_~`{EMOJI}¹²³⁰-⁹]|(?<=[{STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|\\[\\^?\\d{{1,3}}\\])*"
+# Marks of sources: "[3]", "[2, 5]", "[^1]", "[cite: 3]", "【4†a】", "([a.org](https://a.org/))", and ChatGPT's own.
+_MARK: Final = (
+    r" ?\[(?:\^?\d{1,3}(?:(?:, ?| ?[-–] ?)\d{1,3}){0,6}|[a-z]{3,9}: ?\d[\d:,; -]{0,20})\]|【[^】\n]{1,80}】"
+    r"| ?\(\[[^\[\]\n]{1,100}\]\([^()\s]{1,300}\)\)|:contentReference\[[^\[\]\n]{1,40}\]\{[^{}\n]{1,20}\}"
+    "| ?\ue200[^\ue201\n]{1,200}\ue201"
 )
-FOOTNOTE: Final = re.compile(r"\[\^?\d{0,3}\Z")  # one may be open
-DETACHED: Final = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
+# What still belongs to an ended sentence: more stops, closers, markup, marks of sources, emoji that touch it.
+TAIL: Final = re.compile(
+    f"(?:[{STOPS}{SURE}{CLOSERS}*_~`{EMOJI}¹²³⁰-⁹]|(?<=[{STOPS}])[“‘]|[ \u00a0\u202f]»| [\"'](?=\\s)|{_MARK})*"
+)
+# A mark of a source may be open.
+_HALF_MARK: Final = re.compile(
+    r" ?(?:\[\^?[\d, –-]{0,30}|\[[a-z]{0,9}(?:: ?[\d:,; -]{0,20})?|【[^】\n]{0,80}"
+    r"|\((?:\[[^\[\]\n]{0,100}(?:\](?:\([^()\s]{0,300}\)?)?)?)?"
+    r"|:c?[a-zA-Z]{0,15}(?:\[[^\[\]\n]{0,40}(?:\](?:\{[^{}\n]{0,20})?)?)?|\ue200[^\ue201\n]{0,200})\Z"
+)
+_DETACHED: Final = re.compile("[\"']?\\Z")  # after white space: a closing quote may stand there by itself
 LEAD: Final = re.compile(f"(?:[-—–*•·]+ ?)?[{OPENERS}]*")
 WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*['’]?")
 WIDE: Final = re.compile("[\u1100-\u115f\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]")
@@ -146,9 +155,9 @@ def match_end(pattern: re.Pattern[str], text: str, at: int, end: int) -> int:
 
 def may_grow(text: str, tail: int, end: int) -> bool:
     """Return whether what begins at `tail` may turn out to belong to the mark before it: a footnote mark, a closing quote."""
-    if tail >= end or FOOTNOTE.match(text, tail, end) is not None:
+    if tail >= end or _HALF_MARK.match(text, tail, end) is not None:
         return True
-    return text[tail] in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end) is not None
+    return text[tail] in " \u00a0\u202f" and _DETACHED.match(text, tail + 1, end) is not None
 
 
 def width(text: str, start: int, end: int) -> int:

@@ -35,7 +35,7 @@ __all__ = ["REPLACE_CHARS", "Cleaner", "Rules"]
 
 REPLACE_CHARS: Final = 200  # at most, of what is replaced: a pattern is as deep as it is long
 _SPACE: Final = Held(Hold.SURE, "a space before the next word")
-_BEHIND: Final = 2  # characters that stay in the buffer for looking back
+_BEHIND: Final = 24  # characters that stay in the buffer for looking back
 
 
 class _Mode(NamedTuple):
@@ -97,13 +97,14 @@ class Cleaner:
         """Take more of the text; return what can be said for certain now."""
         state = self._state
         state.buf = buf = state.buf + text
-        if self._plain and text and text[-1] != " " and self._search_prose(buf, _BEHIND) is None:
-            start = state.base + _BEHIND
-            state.base += len(text)
-            state.buf = buf[-_BEHIND:]
+        if self._plain and text and text[-1] != " " and self._search_prose(buf, state.at) is None:
+            end = state.base + len(buf)
+            state.buf = buf = buf[-_BEHIND:]
+            state.at = len(buf)
+            state.base = end - state.at
             state.said.last = text[-1]
             state.said.newlines = 0
-            return [Piece(text, start, start + len(text))]
+            return [Piece(text, end - len(text), end)]
         return self._run(More.LIKELY)
 
     def finish(self) -> list[Piece]:
@@ -138,7 +139,7 @@ class Cleaner:
         state.base += keep
         state.at = at - keep
         self._plain = (
-            state.at == len(state.buf) == _BEHIND
+            state.at == len(state.buf) > 0
             and not (state.line_start or state.ticks or state.math or state.said.dropped or state.said.waits)
             and state.literal is None
         )
@@ -199,7 +200,11 @@ def _try(state: State, constructs: Iterable[Construct], at: int) -> int:
     for construct in constructs:
         waits = state.more is More.LIKELY or (state.more is More.LATER and not construct.paused)
         if waits and len(state.buf) - at < construct.bound and construct.half.match(state.buf, at) is not None:
-            sure = state.is_open(state.buf[at]) or PRICE_ENDS.match(state.buf, at) is not None
+            sure = (
+                state.is_open(state.buf[at])
+                or (construct.paused and state.buf[at] in ":(")
+                or PRICE_ENDS.match(state.buf, at) is not None
+            )
             return state.hold(construct.why, Hold.SURE if sure else Hold.DOUBT)
         found = construct.whole.match(state.buf, at, at + construct.bound)
         if found is not None and (after := ACTS[construct.name](state, found)) != at:

@@ -65,6 +65,7 @@ class State:
         self.braces: list[str] = []  # in the formula: what is said at the end of each open pair if another pair follows
         self.joiner = ""  # that of the next pair
         self.limits = ""  # which of _ and ^ are limits of a sum or an integral
+        self.cited = -1  # in the model's text: where the mark of a source ended
         self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
 
     def say(self, at: int, end: int) -> int:

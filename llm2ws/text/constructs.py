@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from .cited import citation, linked_source, raised
 from .cleaning import Literal, More, State
 from .enclosed import (
     bare_channel,
@@ -153,11 +154,11 @@ _CITATION: Final = re.compile(r"\[?\d{1,3}\]?")
 
 def link(state: State, found: re.Match[str]) -> int:
     """Take the opening bracket only: what stands between the brackets is markup in its turn."""
-    at, numbers = found.start(), _CITATION.fullmatch(found[1])
-    if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]" or numbers):
-        return at  # x[0][1]; "It grew.[2][3]"
-    if numbers and "](http" in found.group() and not (state.before(at).isspace() or state.before(at) in "([{"):
-        return removed(state, found)  # "It grew.[1](https://…)": a footnote mark
+    at, number = found.start(), _CITATION.fullmatch(found[1])
+    if found["reference"] and (state.before(at).isalnum() or state.before(at) in ")]"):
+        return at  # x[0][1]
+    if number and "](http" in found.group() and not (state.before(at).isspace() or state.before(at) in "([{"):
+        return spaced(state, found)  # "It grew.[1](https://…)": a footnote mark
     state.link = (state.base + found.end(1), state.base + found.end())
     _begin(state, at + 1)
     state.said.drop()
@@ -326,6 +327,6 @@ ACTS: Final[Mapping[str, Act]] = {
     for act in (
         *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
         *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row, script),
-        *(bare_channel, channel, mark, marked_tag, spaced, system, tag, thought, token),
+        *(bare_channel, channel, citation, linked_source, mark, marked_tag, raised, spaced, system, tag, thought, token),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .citations import CITATIONS
 from .construct import construct
 from .machinery import MACHINERY, RAW_TAGS
 
@@ -66,9 +67,9 @@ EMOJI: Final = (
     "\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u3030\u303d\u3297\u3299\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
 )
 
-# Characters without width: soft hyphen, spaces of width zero, marks of writing direction, byte order mark. The two joiners are
-# part of the spelling in Arabic and Indic scripts and stay there.
-_WITHOUT_WIDTH: Final = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+# Characters of private use, and without width: soft hyphen, spaces of width zero, marks of writing direction, byte order mark.
+# The two joiners are part of the spelling in Arabic and Indic scripts and stay there.
+_WITHOUT_WIDTH: Final = "\ue000-\uf8ff\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
 UNSEEN: Final = f"(?:[{_WITHOUT_WIDTH}]|(?<![\u0600-\u109f\u1780-\u18af])[\u200c\u200d])+"
 UNSEEN_CHARS: Final = _WITHOUT_WIDTH + "\u200c\u200d"  # that it may begin with
 
@@ -123,6 +124,7 @@ _HALF_FORMULA: Final = rf"(?:\\[a-zA-Z]*+|{_HALF_BRACES}|[a-zA-Z]{{1,3}}|[.!?;:]
 
 INLINE: Final = (
     *MACHINERY,
+    *CITATIONS,
     construct(
         "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
     ),
@@ -136,7 +138,6 @@ INLINE: Final = (
     ),
     construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
     construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),
-    construct("removed", "【", "footnotes", r"【[^】\n]{0,80}†[^】\n]{0,80}】", r"【[^】\n]{0,80}\Z", "may be a citation"),
     construct("link", "[", "links", rf"\[({_TEXT})\](?:{_TARGET}|(?P<reference>{_REFERENCE}))", _HALF_LINK, "may be a link"),
     construct("link_end", "]", "links", r"\]", r"(?!)", ""),
     construct(

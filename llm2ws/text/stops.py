@@ -8,9 +8,7 @@ from typing import Final, NamedTuple
 from .abbreviations import AFTER_TIMES, Words
 from .boundaries import (
     CLOSERS,
-    DETACHED,
     EMOJI,
-    FOOTNOTE,
     LEAD,
     PLAIN,
     PROTECTED_CHARS,
@@ -25,6 +23,7 @@ from .boundaries import (
     is_lower,
     is_stop_of_script,
     match_end,
+    may_grow,
     wait,
 )
 from .fragments import Held, Hold
@@ -52,6 +51,7 @@ _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
 _NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
 _CLEAR: Final = ("sure", "mark", "ellipsis")  # the kinds of a stop that ends a sentence if a capital follows
+_MARK_BEGINS: Final = " \u00a0\u202f[(【:\ue200"
 _THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")  # particles that close a sentence
 
 
@@ -97,9 +97,7 @@ def _by_what_follows(view: View, at: int, tail: int) -> Verdict:
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
-    if following == "[" and FOOTNOTE.match(text, tail, end):
-        return wait(tail, why="a footnote mark is open")
-    if following in " \u00a0\u202f" and DETACHED.match(text, tail + 1, end):
+    if following in _MARK_BEGINS and may_grow(text, tail, end):
         return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
