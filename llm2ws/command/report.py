@@ -29,6 +29,8 @@ _STOPPED = {
     "refusal": "the model refused to answer: ask differently",
     "tool_call": "the model wants to call a tool, which is not spoken: --json shows it",
 }
+# Why it stops where nothing is amiss; None: its server does not say.
+_USUAL = ("None", "function_call", "stop", "tool_calls")
 
 
 class Report:
@@ -104,6 +106,9 @@ class Report:
         reason = str(aside.data.get("reason")) if aside.kind == "finish" else aside.kind
         if reason in _STOPPED:
             self._stopped[_STOPPED[reason]] = None
+        elif aside.kind == "finish" and reason not in _USUAL:
+            shown = "".join(c if c.isprintable() else " " for c in reason[:60])
+            self._stopped[f"the model stopped for a reason that is not known here, {shown}: look into its documentation"] = None
 
     def done(self, done: Done) -> None:
         from msgspec import to_builtins

@@ -21,9 +21,10 @@ from ..audio import AudioFormat, wav_header
 from ..errors import Llm2wsError, SlowConsumerError, SourceError
 from ..sources.answer import DRAIN_S
 from ..sources.aside import Aside
-from ..sources.openai import texts_of
+from ..sources.events import last_events
+from ..sources.openai import ChatParser, texts_of
 from ..sources.relay import Relay, post_to_first
-from ..sources.sse import Decoder
+from ..sources.sse import Decoder, Event
 from ..sources.text import from_text
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Done, Said
@@ -151,27 +152,10 @@ class _Answer:
     async def passed_on(self, relay: Relay, answer: ClientResponse) -> AsyncGenerator[str | Aside, None]:
         """A source: what the LLM's chunks say. They are passed on at the same time, without a task between."""
         decoder, parser = Decoder(relay.who), relay.parser()
-        error: SourceError | None = None
         async with aclosing(relay.reads(answer)) as reads:
             async for data in reads:
-                out: list[bytes] = []
-                items: list[str | Aside] = []
-                for one in decoder.feed(data):
-                    try:
-                        items += parser.event(one)
-                    except SourceError as exc:
-                        error, self._told = exc, parser.told
-                    if not self._head and parser.first:
-                        self._begin(parser.first)
-                    if not parser.complete and (error is None or self._told):
-                        ends = parser.reason is not None or error is not None
-                        (self._kept if ends else out).append(b"data: %b\n\n" % one.data)
-                    if error is not None or parser.complete:
-                        break
-                if out:
-                    await self._send(b"".join(out))
-                if text := "".join(item for item in items if isinstance(item, str)):
-                    yield text
+                text, error = await self._pass_on(decoder.feed(data), parser)
+                yield text  # "" too: a sign of life
                 if error is not None:
                     raise error
                 if parser.complete:
@@ -180,7 +164,33 @@ class _Answer:
                             async for _ in reads:
                                 pass
                     break
+        text, error = await self._pass_on([] if parser.complete else last_events(decoder), parser)
+        yield text
+        if error is not None:
+            raise error
         yield parser.end()
+
+    async def _pass_on(self, events: Sequence[Event], parser: ChatParser) -> tuple[str, SourceError | None]:
+        """Pass events on to the client, but for what ends the answer. Return their text, and how the LLM failed."""
+        error: SourceError | None = None
+        out: list[bytes] = []
+        items: list[str | Aside] = []
+        for one in events:
+            try:
+                items += parser.event(one)
+            except SourceError as exc:
+                error, self._told = exc, parser.told
+            if not self._head and parser.first:
+                self._begin(parser.first)
+            if not parser.complete and (error is None or self._told):
+                ends = parser.reason is not None or error is not None
+                # A JSON may stand on several lines, each of which is a line of data.
+                (self._kept if ends else out).append(b"data: %b\n\n" % one.data.replace(b"\n", b"\ndata: "))
+            if error is not None or parser.complete:
+                break
+        if out:
+            await self._send(b"".join(out))
+        return "".join(item for item in items if isinstance(item, str)), error
 
     async def written(
         self, writer: Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest

@@ -86,7 +86,7 @@ class _Events:
         """A source: the answer, whose text is told as it passes. The turn waits for it, so nothing is sent before it."""
         async with aclosing(answer):
             async for item in answer:
-                if isinstance(item, str):
+                if item and isinstance(item, str):  # an empty one is a sign of life
                     await self.send("text", delta=item)
                 yield item
 

@@ -168,6 +168,10 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
             description="where sse and ndjson have the text, as choices.0.delta.content; of triton the output; empty: all of it"
         ),
     ] = ""
+    text_events: Annotated[
+        tuple[str, ...],
+        Meta(description="of sse, names of the events that hold text, message for those without; empty: the usual ones"),
+    ] = ()
     end: Annotated[
         str,
         Meta(

@@ -144,6 +144,7 @@ def _shape(llm: Llm) -> Shape:
         framing=llm.kind if llm.kind in FRAMINGS else "sse",
         request=llm.request,
         text_path=llm.text_path,
+        text_events=llm.text_events,
         end=llm.end,
         error_path=llm.error_path,
         cumulative=llm.cumulative,

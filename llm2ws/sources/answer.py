@@ -53,6 +53,8 @@ async def ask(
 ) -> AsyncGenerator[str | Aside, None]:
     """Sends a request and gives the items of its answer, as they come. Closing it closes the connection.
 
+    For what holds no item, such as reasoning, it gives "": a sign of life for whoever waits.
+
     `open_response` sends it and leaves the response on the stack. Of the exceptions that are `caught` on the way,
     `source_error` says what they mean.
     """
@@ -74,8 +76,12 @@ async def ask(
                 data = await watchdog.read(reads, loop.time() + settings.stall_s if reader.started else first_by)
                 if data is None:
                     raise silent(endpoint, settings.stall_s if reader.started else None)
+                is_empty = True
                 for item in reader.feed(data):
+                    is_empty = False
                     yield item
+                if is_empty:
+                    yield ""
                 if not data:
                     break
             yield reader.end()

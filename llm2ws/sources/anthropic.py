@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .answer import Opened
 from .aside import Aside
 from .deltas import Finals
-from .events import EventReader, Paragraphs, json_of
+from .events import EventReader, Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Message, Prompt, conversation, without_system
+from .reasons import reason_of
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
@@ -30,15 +31,13 @@ MAX_TOKENS = 4096  # the API wants a limit; this is some twenty minutes of speec
 _NAMES = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
-# Why an answer ended, in the words of Chat Completions, so that whoever reads an Aside need not know who answered.
-_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
+# Events and deltas of the API. Others may hold text under another name.
+_KNOWN = frozenset(
+    (
+        *("content_block_start", "content_block_stop", "message_delta", "message_start", "message_stop"),
+        *("citations_delta", "input_json_delta", "signature_delta", "text_delta", "thinking_delta"),
+    )
+)
 
 
 def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
@@ -177,15 +176,28 @@ class _Parser:
         self._texts = Finals()
         self._tool = -1  # index of the block that holds a call for us; the server makes calls of its own
         self._calls: dict[str, bool] = {}  # the calls for us, by their ids: whether their arguments have come, or begun to
+        self._is_known = False  # something came that is part of an answer
+        self._is_strange = False  # something came that may be, under another name
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
 
     def event(self, event: Event) -> list[str | Aside]:
-        body = json_of(event.data, self._endpoint)
+        body = json_of(event.data, self._endpoint, event.name)
         if not isinstance(body, dict):
+            self._is_strange = True
             return []
         if body.get("error"):
             raise failed(self._endpoint, body)
+        items = self._items(body)
+        if items:
+            self._is_known = True
+        elif not self._is_known:
+            kind = _dict(body.get("delta")).get("type") if body.get("type") == "content_block_delta" else body.get("type")
+            self._is_known = kind == "thinking_delta"
+            self._is_strange = self._is_strange or kind not in _KNOWN
+        return items
+
+    def _items(self, body: dict[str, Any]) -> list[str | Aside]:
         match body.get("type"):
             case "content_block_delta":
                 return self._delta(body)
@@ -220,7 +232,7 @@ class _Parser:
         prompt = sum(usage.get(name, 0) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
         answer = usage.get("output_tokens", 0)
         counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer} if usage else None
-        return Aside("finish", {"reason": self._reason, "usage": counts})
+        return finish_of(self._endpoint, self._reason, counts, is_strange=self._is_strange and not self._is_known)
 
     def _message(self, level: str, message: dict[str, Any]) -> list[str | Aside]:
         """What is new in a message that is there as a whole."""
@@ -263,7 +275,7 @@ class _Parser:
 
     def _stopped(self, reason: object) -> None:
         if isinstance(reason, str):
-            self._reason = _REASONS.get(reason, reason)
+            self._reason = reason_of(reason)
 
     def _count(self, usage: object) -> None:
         """Counts are cumulative: the last one of each name holds."""

@@ -10,11 +10,12 @@ import msgspec
 
 from ..errors import SourceError
 from .aside import Aside
-from .faults import no_answer
+from .faults import broke_off, failed, no_answer, no_text
 from .model import Endpoint
+from .reasons import is_failure
 from .sse import MAX_EVENT_BYTES, Decoder, Event
 
-__all__ = ["EventReader", "Paragraphs", "Parser", "json_of"]
+__all__ = ["EventReader", "Paragraphs", "Parser", "finish_of", "json_of", "json_or_text", "last_events"]
 
 
 class Parser(Protocol):
@@ -56,14 +57,19 @@ class EventReader:
             if not data or len(self._whole) > MAX_EVENT_BYTES:
                 yield from self._parser.whole(_whole_json(self._whole, self._endpoint))
             return
-        # What the connection cut off in the middle is no event.
-        events = self._decoder.feed(data) if data else [event for event in self._decoder.finish() if event.data[-1:] in b"}]"]
-        for event in events:
+        for event in self._decoder.feed(data) if data else last_events(self._decoder):
             self.started = True
             yield from self._parser.event(event)
+            if self._parser.complete:
+                return
 
     def end(self) -> Aside:
         return self._parser.end()
+
+
+def last_events(decoder: Decoder) -> list[Event]:
+    """The events that the end of the stream completes. JSON that the connection cut off in the middle is none."""
+    return [event for event in decoder.finish() if event.data[-1:] in (b"}", b"]")]
 
 
 class Paragraphs:
@@ -87,6 +93,19 @@ class Paragraphs:
         self._ended = True
 
 
+def finish_of(endpoint: Endpoint, reason: str | None, usage: object, *, is_strange: bool) -> Aside:
+    """The Aside("finish") of an answer that is complete.
+
+    `is_strange`: something came, and nothing of it is known here. Raises SourceError for that, and for a reason that says
+    that the server gave up.
+    """
+    if reason is not None and is_failure(reason):
+        raise broke_off(endpoint, reason)
+    if is_strange:
+        raise no_text(endpoint, "check base_url, and whether kind is the API that it speaks")
+    return Aside("finish", {"reason": reason, "usage": usage})
+
+
 def _whole_json(body: bytearray, endpoint: Endpoint) -> object:
     try:
         return msgspec.json.decode(body)
@@ -95,11 +114,14 @@ def _whole_json(body: bytearray, endpoint: Endpoint) -> object:
     raise no_answer(endpoint, kind)
 
 
-def json_of(data: bytes, endpoint: Endpoint) -> object:
-    """What an event or a line holds. Plain objects: typed ones measured no faster, and one wrong field would fail all of it.
+def json_of(data: bytes, endpoint: Endpoint, name: str = "") -> object:
+    """What an event, of that name, or a line holds.
 
-    Raises SourceError when it is no JSON, because text may be missing then.
+    Plain objects: typed ones measured no faster, and one wrong field would fail all of it. Raises SourceError when it is no
+    JSON, because text may be missing then, and when the event says that the server failed.
     """
+    if name == "error":
+        raise failed(endpoint, json_or_text(data))
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -110,3 +132,11 @@ def json_of(data: bytes, endpoint: Endpoint) -> object:
     except ValueError:
         pass
     raise SourceError(f"{endpoint.who}: sent an event that is no JSON", hint="what came before it is spoken", retry=True)
+
+
+def json_or_text(said: bytes) -> object:
+    """What a server says of an error."""
+    try:
+        return json.loads(said)
+    except ValueError:
+        return said.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -13,6 +14,8 @@ from .aside import Aside
 from .prompt import Prompt
 
 __all__ = ["Failover", "LlmClient", "one_answer"]
+
+SIGN_OF_LIFE_S = 0.1
 
 _log = logging.getLogger("llm2ws.sources")
 
@@ -40,10 +43,25 @@ class LlmClient(Protocol):
 
 
 async def one_answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: a client that is opened for one answer and closed after it."""
-    async with client, aclosing(client.answer(prompt)) as items:
-        async for item in items:
-            yield item
+    """A source: a client that is opened for one answer and closed after it.
+
+    While it is opened, which may take the time of importing an SDK, "" is given: a sign of life for whoever waits.
+    """
+    async with AsyncExitStack() as stack:
+        opening = asyncio.create_task(stack.enter_async_context(client))
+        stack.push_async_callback(_ended, opening)
+        while not (await asyncio.wait((opening,), timeout=SIGN_OF_LIFE_S))[0]:
+            yield ""
+        await opening
+        async with aclosing(client.answer(prompt)) as items:
+            async for item in items:
+                yield item
+
+
+async def _ended(opening: asyncio.Task[object]) -> None:
+    """Wait for a task to be over, whatever comes of it; it is cancelled."""
+    opening.cancel()
+    await asyncio.wait((opening,))
 
 
 class Failover:

@@ -19,7 +19,19 @@ from .model import Endpoint
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["broken", "ended_early", "failed", "no_answer", "of_grpc", "of_sdk", "refused", "silent", "transport_errors"]
+__all__ = [
+    "broke_off",
+    "broken",
+    "ended_early",
+    "failed",
+    "no_answer",
+    "no_text",
+    "of_grpc",
+    "of_sdk",
+    "refused",
+    "silent",
+    "transport_errors",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -150,9 +162,32 @@ def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
 
 def failed(endpoint: Endpoint, body: object) -> SourceError:
     """The server said in the middle of a stream that it failed."""
-    known = _cause(body) or _SERVER_ERROR
+    known = _cause(body) or _status_in(body, endpoint) or _SERVER_ERROR
     what = f"failed in the middle of the answer, {known.what}"
     return _error(endpoint, what, body, known.hint, status=None, retry=known.retry)
+
+
+def _status_in(body: object, endpoint: Endpoint) -> _Status | None:
+    """What the number of a status within an error says, as gateways have it that have begun their answer with 200."""
+    for _ in range(3):
+        if not isinstance(body, Mapping):
+            break
+        for key in ("code", "status", "status_code"):
+            if isinstance(status := body.get(key), int) and 400 <= status < 600:
+                return _of_status(status, None, endpoint)
+        body = body.get("error")
+    return None
+
+
+def broke_off(endpoint: Endpoint, reason: str) -> SourceError:
+    """The server ended the answer with a `reason` that says that it gave up."""
+    named = f" ({reason})" if _IDENTIFIER.fullmatch(reason) and not _holds_key(endpoint, reason) else ""
+    return SourceError(f"{endpoint.who}: gave up in the middle of the answer{named}", hint=_SERVER_ERROR.hint, retry=True)
+
+
+def no_text(endpoint: Endpoint, hint: str) -> SourceError:
+    """The answer is complete, and in what came nothing was known as text."""
+    return SourceError(f"{endpoint.who}: sent data in which there is no text that is known here", hint=hint)
 
 
 def silent(endpoint: Endpoint, stall_s: float | None) -> SourceError:

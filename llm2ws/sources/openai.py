@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from .answer import Opened
 from .aside import Aside
 from .deltas import Finals
-from .events import EventReader, json_of
+from .events import EventReader, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
 from .prompt import Prompt, conversation
+from .reasons import NO_REASONS, reason_of
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
 from .sse import Event
 
@@ -119,13 +120,21 @@ class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
         }
 
 
+# Names in a choice, or its delta, of what is part of an answer though it is not spoken; and of what is no part of it.
+_REASONING = frozenset(("audio", "reasoning", "reasoning_content", "reasoning_details", "thinking"))
+_WITHOUT_TEXT = frozenset(
+    ("delta", "finish_reason", "id", "logprobs", "message", "name", "native_finish_reason", "object", "role", "stop_reason")
+)
+
+
 class ChatParser:
     """Chunks of one answer. What differs between servers: https://platform.openai.com/docs/api-reference/chat-streaming
 
     - The chunk with `usage` has no choices, and comes after the one with `finish_reason`; `choices` may be absent.
     - Reasoning is in `reasoning_content` (DeepSeek, llama.cpp, vLLM until 2025) or `reasoning` (vLLM, Ollama, OpenRouter).
     - An error within the stream is `{"error": ...}`, of older vLLM `{"object": "error"}`, of older llama.cpp an `error:` field.
-    - `[DONE]` or `finish_reason` may be missing; without both, the answer is not complete.
+    - `[DONE]` or `finish_reason` may be missing; without both, the answer is not complete. A server that gives up in the middle
+      may say so with `finish_reason` alone.
     - A `message` has the whole answer: instead of deltas, or after them.
     """
 
@@ -138,16 +147,19 @@ class ChatParser:
         self._texts = Finals()
         self._refusals = Finals()
         self._has_calls = False
+        self._is_known = False  # something came that is part of an answer
+        self._is_strange = False  # something came that may be, under another name
         self._usage: object = None
 
     def event(self, event: Event) -> list[str | Aside]:
         if event.data.startswith(b"[DONE]"):
             self.complete = True
             return []
-        chunk = json_of(event.data, self._endpoint)
-        if event.name == "error":
-            raise failed(self._endpoint, chunk)
-        return self._chunk(chunk) if isinstance(chunk, dict) else []
+        chunk = json_of(event.data, self._endpoint, event.name)
+        if isinstance(chunk, dict):
+            return self._chunk(chunk)
+        self._is_strange = True
+        return []
 
     def whole(self, body: object) -> list[str | Aside]:
         items = self._chunk(body) if isinstance(body, dict) else []
@@ -159,7 +171,7 @@ class ChatParser:
     def end(self) -> Aside:
         if not self.complete and self.reason is None:
             raise ended_early(self._endpoint)
-        return Aside("finish", {"reason": self.reason, "usage": self._usage})
+        return finish_of(self._endpoint, self.reason, self._usage, is_strange=self._is_strange and not self._is_known)
 
     def _chunk(self, chunk: dict[str, Any]) -> list[str | Aside]:
         if chunk.get("error") or chunk.get("object") == "error":
@@ -173,13 +185,27 @@ class ChatParser:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and not choice.get("index"):  # of several answers the first is spoken
                 self._choice(choice, items)
+        if items:
+            self._is_known = True
+        elif not self._is_known:
+            self._look_at(chunk)
         return items
+
+    def _look_at(self, chunk: dict[str, Any]) -> None:
+        """Note what is in a chunk without text, of an answer that has had none so far."""
+        choices = chunk.get("choices", None if self._usage else [{"choices": "none"}])
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and not choice.get("index"):
+                for part in (choice, choice.get("delta"), choice.get("message")):
+                    names = {name for name, value in part.items() if _says(value)} if isinstance(part, dict) else set()
+                    self._is_known = self._is_known or not _REASONING.isdisjoint(names)
+                    self._is_strange = self._is_strange or bool(names - _REASONING - _WITHOUT_TEXT)
 
     def _choice(self, choice: dict[str, Any], items: list[str | Aside]) -> None:
         if choice.get("error"):
             raise failed(self._endpoint, choice)
-        if isinstance(reason := choice.get("finish_reason"), str) and reason:
-            self.reason = reason
+        if isinstance(reason := choice.get("finish_reason"), str) and reason.lower() not in NO_REASONS:
+            self.reason = reason_of(reason)
         if isinstance(delta := choice.get("delta"), dict):
             for text in texts_of(delta.get("content")):
                 self._texts.delta(text)
@@ -206,13 +232,18 @@ class ChatParser:
         return pieces
 
 
+def _says(value: object) -> bool:
+    """Whether there may be text in a value."""
+    return bool(value) and isinstance(value, str | dict | list)
+
+
 def texts_of(content: object) -> list[str]:
     """The text in a `content`, which is a string or (Mistral) a list of parts, some of them thinking."""
     if isinstance(content, str):
         return [content] if content else []
     if not isinstance(content, list):
         return []
-    parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+    parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text")]
     return [text for part in parts if isinstance(text := part.get("text"), str) and text]
 
 

@@ -6,16 +6,17 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..errors import ConfigError
+from ..errors import ConfigError, SourceError
 from .answer import Opened
 from .aside import Aside
 from .deltas import Finals
-from .events import EventReader, Paragraphs, json_of
+from .events import EventReader, Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import Endpoint, ModelOptions, ModelSettings
 from .openai import VENDOR, is_openai, make_sdk
 from .prompt import Message, Prompt, conversation, without_system
+from .reasons import is_failure, reason_of
 from .sdk import HEADERS, SdkClient, reads_of
 from .sse import Event
 
@@ -26,7 +27,14 @@ __all__ = ["OpenAIResponses", "openai_responses"]
 
 # Fields as Chat Completions calls them, which is how the daemon's clients ask, and their names here.
 _NAMES = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
-_INCOMPLETE = {"max_output_tokens": "length"}
+
+# How the events begin that are passed over. Others may hold text under another name.
+_WITHOUT_TEXT = (
+    *("response.code_interpreter_call", "response.content_part", "response.created", "response.custom_tool_call"),
+    *("response.file_search_call", "response.function_call_arguments", "response.image_generation_call"),
+    *("response.in_progress", "response.mcp_", "response.output_item", "response.output_text.annotation"),
+    *("response.output_text.done", "response.queued", "response.refusal", "response.web_search_call"),
+)
 
 
 def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
@@ -146,11 +154,24 @@ class _Parser:
         self._refusals = Finals()
         self._calls: dict[str, int] = {}  # the index of each call, by its id
         self._arguments: set[int] = set()  # indices of the calls whose arguments have come, or begun to
+        self._is_known = False  # something came that is part of an answer
+        self._is_strange = False  # something came that may be, under another name
+        self._error: SourceError | None = None  # how the server failed: for the end, after what it gave
         self._reason = "stop"
         self._usage: dict[str, int] | None = None
 
     def event(self, event: Event) -> list[str | Aside]:
-        body: Any = json_of(event.data, self._endpoint)
+        body: Any = json_of(event.data, self._endpoint, event.name)
+        items = self._items(body)
+        if items:
+            self._is_known = True
+        elif not self._is_known and not self.complete:
+            kind = str(body.get("type")) if isinstance(body, dict) else ""
+            self._is_known = kind.startswith("response.reasoning")
+            self._is_strange = self._is_strange or not kind.startswith((*_WITHOUT_TEXT, "response.reasoning"))
+        return items
+
+    def _items(self, body: Any) -> list[str | Aside]:
         match body:
             case {"type": "response.output_text.delta", "delta": str(text)}:  # nearly all of them
                 self._texts.delta(text, _place(body))
@@ -182,17 +203,17 @@ class _Parser:
                 return self._rest_of_call(index, arguments)
             case {"type": "response.output_item.done", "item": item}:
                 return self._item(level, _place(body)[0], item)
-            case {"type": "response.completed" | "response.incomplete", "response": {**response}}:
+            case {"type": "response.completed" | "response.incomplete" | "response.failed", "response": {**response}}:
                 return self._finish(level, response)
-            case {"type": "response.failed", "response": {**response}}:
-                raise failed(self._endpoint, response)
             case {"type": "error"} | {"error": {} | str()}:
                 raise failed(self._endpoint, body)
         return []
 
     def whole(self, body: object) -> list[str | Aside]:
         match body:
-            case {"status": "failed"} | {"error": {} | str()}:
+            case {"status": "in_progress" | "queued"}:
+                raise ended_early(self._endpoint)
+            case {"error": {} | str()}:
                 raise failed(self._endpoint, body)
             case {"output": [*output], **response}:
                 return self._finish("response", {**response, "output": output})
@@ -201,7 +222,9 @@ class _Parser:
     def end(self) -> Aside:
         if not self.complete:
             raise ended_early(self._endpoint)
-        return Aside("finish", {"reason": self._reason, "usage": self._usage})
+        if self._error is not None:
+            raise self._error
+        return finish_of(self._endpoint, self._reason, self._usage, is_strange=self._is_strange and not self._is_known)
 
     def _item(self, level: str, index: int, item: Any) -> list[str | Aside]:
         """What is new in an item that is there as a whole."""
@@ -218,7 +241,7 @@ class _Parser:
     def _part(self, level: str, place: tuple[int, int], part: object) -> list[str | Aside]:
         """What is new in a part of a message that is there as a whole."""
         match part:
-            case {"type": "output_text", "text": str(text)}:
+            case {"type": "output_text" | "text", "text": str(text)}:
                 return self._paragraphs.text(self._texts.rest(text, place, level))
             case {"type": "refusal", "refusal": str(text)} if rest := self._refusals.rest(text, place, level):
                 return [Aside("refusal", {"text": rest})]
@@ -248,8 +271,10 @@ class _Parser:
         listed = enumerate(output if isinstance(output, list) else ())
         items = [new for index, item in listed for new in self._item(level, index, item)]
         match response:
+            case {"status": str(status)} if is_failure(status):
+                self._error = failed(self._endpoint, response)
             case {"status": "incomplete", "incomplete_details": {"reason": str(reason)}}:
-                self._reason = _INCOMPLETE.get(reason, reason)
+                self._reason = reason_of(reason)
             case {"status": "incomplete"}:
                 self._reason = "length"
             case _ if self._calls:

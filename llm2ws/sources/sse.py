@@ -5,14 +5,19 @@ After https://html.spec.whatwg.org/multipage/server-sent-events.html, with what 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Literal, NamedTuple
 
 from ..errors import SourceError
 
-__all__ = ["Decoder", "Event", "Lines"]
+__all__ = ["KEEP_ALIVES", "Decoder", "Event", "Lines"]
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+
+KEEP_ALIVES = frozenset(
+    ("heartbeat", "keep-alive", "keep_alive", "keepalive", "ping")
+)  # names of events that keep a stream open
 
 
 class Event(NamedTuple):
@@ -26,12 +31,31 @@ class Decoder:
     """Bytes in, events out, however the bytes are cut: `feed` each read, then `finish`.
 
     Bytes and not text: a character may be split over two reads, and a line end is never part of one. Lines end in LF, CRLF or
-    CR. Comments, `id:`, `retry:` and events without data are dropped. An `error:` field is not in the standard: builds of
-    llama.cpp through 2025 say with it, under status 200, that they failed. It gives an event named "error".
+    CR. Comments, `id:`, `retry:` and events that keep the stream open are dropped, and so are events without data, unless they
+    have a name and `names` is true. An `error:` field is not in the standard: builds of llama.cpp through 2025 say with it,
+    under status 200, that they failed. It gives an event named "error".
+
+    What servers do beside the standard depends on what the data is:
+
+    - "json": comments are wrapped into data. Lines of JSON follow each other without an empty line; each is an event.
+    - "text": a server that writes no space after `data:` once, never does: the space belongs to the text. Line breaks of the
+      text are written as they are, so that empty lines, empty data and lines of no field are text. Each line of data is given
+      as soon as the next one shows that it is complete: some servers never write an empty line.
+    - "outputs": texts of which each repeats those before it. They are read by the standard, but for that space.
     """
 
-    def __init__(self, who: str = "the stream", *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(
+        self,
+        who: str = "the stream",
+        *,
+        data: Literal["json", "text", "outputs"] = "json",
+        names: bool = False,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
         self._who = who  # for messages
+        self._is_json = data == "json"
+        self._is_text = data == "text"
+        self._names = names
         self._max_event_bytes = max_event_bytes
         self._line: list[bytes] = []  # a line that is not complete: joined once, so that a long one costs no more per byte
         self._name = ""
@@ -39,14 +63,20 @@ class Decoder:
         self._held = 0  # bytes since the last empty line, without those after it in the same read
         self._at_start = True  # a byte order mark is still possible
         self._after_cr = False  # a line feed that comes next belongs to the carriage return before it
+        self._in_event = False  # a line has come since the last empty one
+        self._begun = False  # data has come
+        self._bare = False  # of text: no space is written after `data:`
+        self._given = False  # of text: a line of this event has been given
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete.
 
         Raises SourceError when more than `max_event_bytes` have come and no event was complete: no server fills the memory.
         """
-        if not (self._line or self._data or self._name or self._at_start or self._after_cr) and _is_one_event(data):
-            return [Event("", data[6:-2])]
+        if not (self._line or self._in_event or self._at_start or self._after_cr) and _is_one_event(data):
+            self._begun = True
+            event = self._event("", data[5 if self._bare else 6 : -2])
+            return [event] if event is not None else []
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -71,37 +101,85 @@ class Decoder:
         """The stream has ended: what is left. The empty line after the last event may be missing, as with llama.cpp."""
         rest = b"".join(self._line)
         self._line.clear()
-        events = [self._take(rest) if rest else None, self._take(b"")]
+        events = [self._take(rest) if rest else None, self._dispatch()]
         return [event for event in events if event is not None]
 
     def _take(self, line: bytes) -> Event | None:
+        """The event that a line completes."""
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
+        if not line:
+            if self._in_event or not (self._is_text and self._begun):
+                return self._dispatch()
+            return Event("", b"\n")  # more than one empty line: the text had them
+        before, self._in_event = self._in_event, True
         if line.startswith(b"data:"):  # nearly all lines
-            self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
-        elif not line:
-            return self._dispatch()
-        else:
-            field, _, value = line.partition(b":")
-            value = value.removeprefix(b" ")
-            match field:
-                case b"event":
-                    self._name = value.decode(errors="replace")
-                case b"error":
-                    self._name = "error"
-                    self._data.append(value)
-                case b"data":  # without a colon: an empty line of data
-                    self._data.append(b"")
+            value = line[5:]
+            self._bare = self._bare or (not self._is_json and value[:1] not in (b"", b" "))
+            return self._add(value if self._bare else value.removeprefix(b" "))
+        field, colon, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        match field:
+            case b"event" if colon:
+                self._name = value.decode(errors="replace")
+            case b"error" if colon:
+                self._name = "error"
+                return self._add(value)
+            case b"data":  # without a colon: an empty line of data
+                return self._add(b"")
+            case b"" | b"id" | b"retry" if colon:
+                pass
+            case _ if self._begun and self._is_text:
+                return self._add(line if before else b"\n\n" + line)  # a line of a text that was written as it is
         return None
 
+    def _add(self, line: bytes) -> Event | None:
+        """Take a line of data. Return the event that it shows to be complete: the one before it."""
+        self._begun = True
+        event = None
+        if len(self._data) == 1:
+            (last,) = self._data
+            if self._is_text:
+                event = self._event(self._name, last + b"\n")
+                self._given = True
+                self._data.clear()
+            elif self._is_json and _is_whole(last):
+                event = self._event(self._name, last)
+                self._data.clear()
+        self._data.append(line)
+        return event
+
     def _dispatch(self) -> Event | None:
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        event = Event(self._name, data) if data else None
+        event = None
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            is_break = self._is_text and not data and not self._given
+            event = self._event(self._name, b"\n" if is_break else data)
+        elif self._name and self._names:
+            event = Event(self._name, b"")
         self._name = ""
         self._data.clear()
         self._held = 0
+        self._in_event = False
+        self._given = False
         return event
+
+    def _event(self, name: str, data: bytes) -> Event | None:
+        """An event, None for one that only keeps the stream open."""
+        keeps_open = name.lower() in KEEP_ALIVES or (data.lstrip()[:1] in (b"", b":") if self._is_json else not data)
+        return None if keeps_open else Event(name, data)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line of data can be an event by itself, where data is JSON."""
+    if line.strip() == b"[DONE]" or line.lstrip()[:1] in (b"", b":"):
+        return True
+    try:
+        json.loads(line.decode(errors="replace"), strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_one_event(data: bytes) -> bool:

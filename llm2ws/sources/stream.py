@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,27 +16,28 @@ from .answer import Opened
 from .aside import Aside
 from .client import Client
 from .deltas import Deltas
-from .events import json_of
-from .faults import broken, ended_early, failed, no_answer, refused
+from .events import json_of, json_or_text
+from .faults import broke_off, broken, ended_early, failed, no_answer, no_text, refused
 from .model import Endpoint, ModelSettings, Vendor, http_session
 from .prompt import Prompt, Request, conversation
+from .reasons import NO_REASONS, is_failure, reason_of
 from .sse import Decoder, Event, Lines
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["FRAMINGS", "HttpStream", "Shape"]
+__all__ = ["FRAMINGS", "HttpStream", "Shape", "splitter_of"]
 
 VENDOR = Vendor("the server", "http://127.0.0.1:8000/chat", "", "api_key", "", service=False)
 # As most servers take it.
 REQUEST = json.dumps(
     {name: f"{{{name}}}" for name in ("model", "messages", "temperature", "top_p", "max_tokens", "stop")} | {"stream": True}
 )
-# Why an answer ended, as Gemini, llama.cpp, Ollama and others say it, in the words of Chat Completions. All else is "stop".
-REASONS = {
-    **dict.fromkeys(("length", "limit", "max_new_tokens", "max_output_tokens", "max_tokens"), "length"),
-    **dict.fromkeys(("blocklist", "content_filter", "prohibited_content", "refusal", "safety"), "content_filter"),
-}
+# Where there is a word for why the answer ended; at other ends there may be anything, such as all of the text.
+_REASON_PATH = re.compile(r"reason|stop_type", re.IGNORECASE)
+# Names of events that hold no text where the settings do not say which ones do.
+_WITHOUT_TEXT = frozenset(("close", "done", "end", "metadata", "run_id", "start"))
+_WHOLE_ENDS = (b"", b"}", b"]")  # how the data of an event ends that is nothing, an object or a list
 MAX_REFUSAL_BYTES = 65_536
 
 
@@ -49,6 +51,7 @@ class Shape:
     framing: str = "sse"  # one of FRAMINGS
     request: str = ""  # JSON for `Request`; "": as most servers take it
     text_path: str = ""  # where the text is in an event or line; "": that itself is the text
+    text_events: Sequence[str] = ()  # names of the events that hold text, "message" for those without; (): see `_WITHOUT_TEXT`
     end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
     error_path: str = "error"  # what is there when the server fails
     cumulative: bool | None = None  # each text repeats what came before; None: Triton's are told apart, others do not
@@ -93,7 +96,7 @@ class HttpStream(Client):
         stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
         if response.content_type == "text/html":
             raise no_answer(self._endpoint, "a web page")
-        splitter = FRAMINGS[shape.framing](self._endpoint.who)
+        splitter = splitter_of(shape, self._endpoint.who)
         # Events and JSON are UTF-8 by their standards, whatever is said of them.
         encoding = _encoding(response.charset if shape.framing == "text" else None)
         return Opened(_reads(response), _Reader(splitter, shape, self._endpoint, encoding))
@@ -110,15 +113,7 @@ class HttpStream(Client):
             return response
         said = await response.content.read(MAX_REFUSAL_BYTES)
         response.close()
-        raise refused(self._endpoint, response.status, _json_or_text(said), response.headers)
-
-
-def _json_or_text(said: bytes) -> object:
-    """What a server says of an error."""
-    try:
-        return json.loads(said)
-    except ValueError:
-        return said.decode(errors="replace")
+        raise refused(self._endpoint, response.status, json_or_text(said), response.headers)
 
 
 def _encoding(charset: str | None) -> str:
@@ -146,9 +141,6 @@ class _Splitter(Protocol):
 class _Text:
     """The body is the text: each read is a piece of it."""
 
-    def __init__(self, who: str) -> None:
-        pass
-
     def feed(self, data: bytes) -> list[Event]:
         return [Event("", data)]
 
@@ -157,7 +149,20 @@ class _Text:
 
 
 # How pieces are told apart in a body.
-FRAMINGS: dict[str, Callable[[str], _Splitter]] = {"sse": Decoder, "ndjson": Lines, "text": _Text}
+FRAMINGS = ("sse", "ndjson", "text")
+
+
+def splitter_of(shape: Shape, who: str) -> _Splitter:
+    """Return what tells the pieces of a body apart. `who`: for messages."""
+    match shape.framing:
+        case "ndjson":
+            return Lines(who)
+        case "text":
+            return _Text()
+        case _ if shape.text_path:
+            return Decoder(who, names=True)
+        case _:
+            return Decoder(who, data="outputs" if shape.cumulative else "text", names=True)
 
 
 class _Reader:
@@ -172,11 +177,12 @@ class _Reader:
         self._deltas = Deltas(endpoint.who, cumulative=bool(shape.cumulative))
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
         self._reason = "stop"
+        self._has_text = False  # a text has come, though it may be empty
+        self._is_strange = False  # something came in which there was none
+        self._was_cut = False  # the connection ended within an event
 
     def feed(self, data: bytes) -> Iterator[str | Aside]:
-        # What the connection cut off in the middle is no JSON.
-        rest = [event for event in ([] if data else self._splitter.finish()) if self._is_whole(event)]
-        for event in self._splitter.feed(data) if data else rest:
+        for event in self._splitter.feed(data) if data else self._rest():
             self.started = True
             if self._is_end(event):
                 self.complete = True
@@ -188,32 +194,71 @@ class _Reader:
     def end(self) -> Aside:
         if not self.started:
             raise no_answer(self._endpoint, "something")
-        if self._shape.end and not self.complete:
+        if self._was_cut or (self._shape.end and not self.complete):
             raise ended_early(self._endpoint)
+        if is_failure(self._reason):
+            raise broke_off(self._endpoint, self._reason)
+        if self._is_strange and not self._has_text:
+            raise no_text(self._endpoint, "check the settings text_path and text_events")
         return Aside("finish", {"reason": self._reason, "usage": None})
 
-    def _is_end(self, event: Event) -> bool:
-        end = self._shape.end
-        return event.data == b"[DONE]" or (bool(end) and (event.name == end or event.data == end.encode()))
+    def _rest(self) -> list[Event]:
+        """What is left at the end. Of JSON that the connection cut off in the middle, only that it was there."""
+        events = self._splitter.finish()
+        if self._shape.text_path and events and not self._is_end(events[-1]) and events[-1].data[-1:] not in _WHOLE_ENDS:
+            self._was_cut = True
+            events.pop()
+        return events
 
-    def _is_whole(self, event: Event) -> bool:
-        return not self._shape.text_path or event.data[-1:] in b"}]"
+    def _is_end(self, event: Event) -> bool:
+        end, data = self._shape.end, event.data.strip()
+        return data == b"[DONE]" or (bool(end) and (event.name == end or data == end.encode()))
 
     def _text(self, event: Event) -> str:
         """What is new in it. Raises SourceError where it says that the server failed."""
         shape = self._shape
         if event.name == "error":
-            raise failed(self._endpoint, _json_or_text(event.data))
+            raise failed(self._endpoint, json_or_text(event.data))
+        may_hold = self._may_hold_text(event)
         if not shape.text_path:
-            return self._deltas.feed(self._decoder.decode(event.data))
+            return self._text_itself(event) if may_hold else ""
+        if not may_hold and event.data[:1] != b"{":
+            return ""
         body = json_of(event.data, self._endpoint)
         if at(body, shape.error_path):
             raise failed(self._endpoint, body)
-        if shape.end and (ended := at(body, shape.end)):
+        if shape.end and (ended := at(body, shape.end)) and str(ended).lower() not in NO_REASONS:
             self.complete = True
-            self._reason = REASONS.get(str(ended).lower(), "stop")
-        text = at(body, shape.text_path)
-        return self._deltas.feed(text) if isinstance(text, str) else ""
+            if _REASON_PATH.search(shape.end) and isinstance(ended, str):
+                self._reason = reason_of(ended)
+        text = at(body, shape.text_path) if may_hold else None
+        if not isinstance(text, str):
+            self._is_strange = self._is_strange or not self.complete
+            return ""
+        self._has_text = True
+        return self._deltas.feed(text)
+
+    def _may_hold_text(self, event: Event) -> bool:
+        names = self._shape.text_events
+        if names:
+            may_hold = (event.name or "message") in names
+        else:
+            may_hold = bool(self._shape.text_path) or event.name not in _WITHOUT_TEXT
+        self._is_strange = self._is_strange or not may_hold
+        return may_hold
+
+    def _text_itself(self, event: Event) -> str:
+        """What is new in data that is the text. Some servers write tokens as strings of JSON, and errors as objects."""
+        data = event.data.strip()
+        if self._shape.framing == "sse" and data[:1] + data[-1:] in (b'""', b"{}"):
+            body = json_or_text(data)
+            if isinstance(body, dict) and at(body, self._shape.error_path):
+                raise failed(self._endpoint, body)
+            if isinstance(body, str) and body != data.decode(errors="replace"):
+                self._has_text = True
+                return self._deltas.feed(body)
+        self._has_text = True
+        return self._deltas.feed(self._decoder.decode(event.data))
 
 
 def at(value: object, path: str) -> object:

@@ -168,12 +168,12 @@ class Feeder:
 
     def _take(self, item: str | Aside) -> None:
         now = self._last_item_at = self._loop.time()
+        if self._timer is None:  # whatever the source gives is a sign of life, an empty text too
+            self._timer = self._loop.call_at(now + CHECK_S, self._check)
         if not isinstance(item, str):
             if not isinstance(item, Aside):
                 raise LocalProtocolError(f"the source gave a {type(item).__name__}", hint="a source gives str or Aside")
             self._emit(item)
-            if self._timer is None:
-                self._timer = self._loop.call_at(now + CHECK_S, self._check)
             return
         item = self._half + item
         self._half = ""
@@ -196,8 +196,6 @@ class Feeder:
             self.cut_clause()
         if self._stats.fragments > before:
             self._go_on()
-        if self._timer is None:
-            self._timer = self._loop.call_at(now + CHECK_S, self._check)
 
     def _cut(self, pieces: list[Piece]) -> None:
         for piece in pieces:

@@ -11,7 +11,7 @@ from llm2ws import Aside, anthropic_messages
 from llm2ws.errors import ConfigError, LocalProtocolError
 from llm2ws.sources.anthropic import AnthropicMessages
 from llm2ws.sources.model import ModelSettings
-from tests.sources.asking import delta, event
+from tests.sources.asking import delta, event, outcome_of
 from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 42, "total_tokens": 57}
@@ -144,6 +144,33 @@ async def test_what_comes_in_final_objects_is_given_once(name: str) -> None:
 
     assert (answer.text, len(answer.asides)) == (text, asides)
     assert "".join(str(aside.data.get("arguments", "")) for aside in answer.asides) == ('{"a": 1}' if asides else "")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "line"),
+    [
+        ([delta("One."), event("message_delta", delta={"stop_reason": "error"}), STOP], "gave up in the middle of the answer"),
+        ([event("completion", completion="One."), STOP], "there is no text that is known here"),
+        ([event("content_block_delta", index=0, delta={"type": "text", "text": "One."}), STOP], "there is no text"),
+        ([b"event: error\ndata: Overloaded\n\n", STOP], "the server is overloaded"),
+    ],
+)
+async def test_an_answer_that_is_none(pieces: list[bytes], line: str) -> None:
+    async with replay(Reply(pieces)) as server:
+        _, asides, error = await outcome_of(anthropic_messages, server.url)
+
+    assert asides == []
+    assert line in str(error)
+
+
+async def test_an_empty_answer_and_one_of_thoughts_are_no_errors() -> None:
+    ping = event("ping")
+    begin = event("message_start", message={"content": []})
+    thought = event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "Hm."})
+    async with replay(Reply([begin, ping, STOP]), Reply([begin, thought, event("new"), STOP])) as server:
+        for _ in range(2):
+            text, asides, error = await outcome_of(anthropic_messages, server.url)
+            assert (text, len(asides), error) == ("", 1, None)
 
 
 async def test_what_is_asked() -> None:

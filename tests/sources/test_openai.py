@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from contextlib import aclosing
 from typing import Any
 
 import openai
@@ -15,6 +16,7 @@ from llm2ws import Aside, openai_chat
 from llm2ws.errors import ConfigError, LocalProtocolError, SourceError
 from llm2ws.sources.model import ModelSettings
 from llm2ws.sources.openai import OpenAIChat
+from tests.sources.asking import outcome_of
 from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
 from tests.support import child_environment
 
@@ -120,7 +122,16 @@ ODD = {
         "stop",
     ),
     "wrong types": (
-        data(7, None, [], {"choices": 3}, {"choices": [5, {"delta": 4}]}, {"usage": 1}, choice(content=8, tool_calls=[1]))
+        data(
+            7,
+            None,
+            [],
+            {"choices": 3},
+            {"choices": [5, {"delta": 4}]},
+            {"usage": 1},
+            choice(content=8, tool_calls=[1]),
+            done=False,
+        )
         + data(choice(content=["x", {"type": "text", "text": 3}], tool_calls=9, refusal=[]), choice("stop", content="A")),
         "A",
         "stop",
@@ -142,6 +153,95 @@ async def test_odd_streams(name: str) -> None:
         answer = await ask(server.url)
 
     assert (answer.text, answer.reason, answer.asides) == (text, reason, [])
+
+
+BROKEN_OFF = {
+    "error": data(choice(content="A"), choice("error")),
+    "error with text": data(choice("error", content="A")),
+    "DeepSeek's servers are full": data(choice(content="A"), choice("insufficient_system_resource")),
+    "vLLM gave up": data(choice(content="A"), choice("abort"), {"choices": [], "usage": {"total_tokens": 3}}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+async def test_an_answer_that_broke_off_by_its_reason_is_given_and_told(name: str) -> None:
+    async with replay(Reply(BROKEN_OFF[name])) as server:
+        text, asides, error = await outcome_of(openai_chat, server.url)
+
+    assert (text, asides) == ("A", [])
+    assert "gave up in the middle of the answer (" in str(error)
+    assert error is not None
+    assert error.retry
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("eos", "stop"), ("MAX_TOKENS", "length"), ("sensitive", "content_filter"), ("moonrise", "moonrise"), ("null", None)],
+)
+async def test_reasons_in_the_words_of_other_servers(said: str, reason: str | None) -> None:
+    async with replay(Reply(data(choice(said, content="A")))) as server:
+        assert (await ask(server.url)).reason == reason
+
+
+STRANGE = {
+    "another API": data({"response": "A"}),
+    "strings": data("A", "B"),
+    "completions": data({"choices": [{"text": "A", "finish_reason": "stop"}]}),
+    "another name in the delta": data(choice(role="assistant", content=""), choice(text="A"), choice("stop")),
+    "another content": data(choice(content={"text": "A"}), choice("stop")),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_data_without_text_is_an_error(name: str) -> None:
+    async with replay(Reply(STRANGE[name])) as server:
+        text, _, error = await outcome_of(openai_chat, server.url)
+
+    assert text == ""
+    assert "sent data in which there is no text that is known here" in str(error)
+
+
+EMPTY = {
+    "an empty text": data(choice(role="assistant", content=""), choice("stop")),
+    "no delta": data(choice("stop")),
+    "null": data(choice(role="assistant", content=None), choice("length")),
+    "filter results": data({"choices": [], "prompt_filter_results": [{"a": "b"}]}, choice("content_filter")),
+    "only [DONE]": data(),
+    "only audio": data(choice(audio={"transcript": "A"}), choice("stop")),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+async def test_an_empty_answer_is_no_error(name: str) -> None:
+    async with replay(Reply(EMPTY[name])) as server:
+        text, asides, error = await outcome_of(openai_chat, server.url)
+
+    assert (text, len(asides), error) == ("", 1, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        (b'data: {"error": {"message": "no: xyzzy", "code": 429}}\n\n', "too many requests"),
+        (b'data: {"error": {"message": "no: xyzzy", "status": 401}}\n\n', "it asks for a key"),
+        (b"event: error\ndata: model m not found\n\n", "it has no such model"),
+        (b'event: error\ndata: {"message": "no: xyzzy"}\n\n', "an error of the server"),
+    ],
+)
+async def test_an_error_as_the_first_event(first: bytes, line: str) -> None:
+    async with replay(Reply([first, *data(choice("stop", content="A"))])) as server:
+        text, asides, error = await outcome_of(openai_chat, server.url)
+
+    assert (text, asides) == ("", [])
+    assert line in str(error)
+
+
+async def test_what_is_not_spoken_is_a_sign_of_life() -> None:
+    thought = data(choice(reasoning="Hm."), done=False)
+    async with replay(Reply(thought, end=End.HOLD)) as server:
+        async with OpenAIChat(ModelSettings(model="m", base_url=server.url)) as chat:
+            async with aclosing(chat.answer("Why?")) as items:
+                assert await anext(items) == ""
 
 
 async def test_a_server_that_does_not_stream() -> None:

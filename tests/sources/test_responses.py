@@ -13,7 +13,7 @@ from llm2ws.sources.events import EventReader
 from llm2ws.sources.model import Endpoint, ModelSettings
 from llm2ws.sources.openai import VENDOR
 from llm2ws.sources.responses import OpenAIResponses, _Parser, openai_responses
-from tests.sources.asking import event
+from tests.sources.asking import event, outcome_of
 from tests.sources.kinds import responses_text
 from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
 
@@ -206,6 +206,42 @@ async def test_refusals_and_calls_that_come_in_final_objects_are_given_once(name
         answer = await ask(server.url)
 
     assert (answer.text, answer.asides) == ("", asides)
+
+
+FAILED = {"status": "failed", "error": {"code": "server_error", "message": "no: xyzzy"}}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "line"),
+    [
+        ([event("response.failed", response={**FAILED, "output": [ONE]})], "One.", "failed in the middle of the answer"),
+        ([event("response.completed", response={**FAILED, "output": [ONE]})], "One.", "failed in the middle of the answer"),
+        ([event("response.completed", response={"status": "cancelled"})], "", "failed in the middle of the answer"),
+        ([event("response.text.delta", delta="One."), completed()], "", "there is no text that is known here"),
+        ([event("response.output_text.delta", delta={"text": "One."}), completed()], "", "there is no text"),
+        ([b"event: error\ndata: rate limit\n\n"], "", "too many requests"),
+    ],
+)
+async def test_an_answer_that_is_none(pieces: list[bytes], text: str, line: str) -> None:
+    async with replay(Reply(pieces)) as server:
+        outcome = await outcome_of(openai_responses, server.url)
+
+    assert (outcome.text, outcome.asides) == (text, [])
+    assert line in str(outcome.error)
+
+
+async def test_an_empty_answer_is_no_error() -> None:
+    begin = event("response.created", response={"status": "in_progress", "output": []})
+    thought = event("response.reasoning_text.delta", delta="Hm.")
+    async with replay(Reply([begin, completed()]), Reply([thought, event("new"), completed()])) as server:
+        for _ in range(2):
+            text, asides, error = await outcome_of(openai_responses, server.url)
+            assert (text, len(asides), error) == ("", 1, None)
+
+
+async def test_a_response_that_is_still_being_made_is_not_complete() -> None:
+    async with replay(json_reply(200, {"status": "in_progress", "error": None, "output": []})) as server:
+        assert "ended before it was complete" in str((await outcome_of(openai_responses, server.url)).error)
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,8 @@ from tests.sources.replay import DATA
 STREAMS = {path.stem: path.read_bytes() for path in sorted(DATA.glob("*.sse"))}
 
 
-def decoded(*reads: bytes) -> list[Event]:
-    decoder = Decoder()
+def decoded(*reads: bytes, data: Literal["json", "text", "outputs"] = "json", names: bool = False) -> list[Event]:
+    decoder = Decoder(data=data, names=names)
     return [event for read in reads for event in decoder.feed(read)] + decoder.finish()
 
 
@@ -27,7 +28,14 @@ def decoded(*reads: bytes) -> list[Event]:
         (b"data:a\n\ndata:  b\n\n", [Event("", b"a"), Event("", b" b")]),
         (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [Event("", b"a"), Event("", b"b"), Event("", b"c")]),
         (b"data: a\ndata: b\ndata\ndata: c\n\n", [Event("", b"a\nb\n\nc")]),
-        (b"event: ping\ndata: {}\n\ndata: x\n\n", [Event("ping", b"{}"), Event("", b"x")]),
+        (b"event: start\ndata: {}\n\ndata: x\n\n", [Event("start", b"{}"), Event("", b"x")]),
+        (b"event: ping\ndata: {}\n\nevent: Keep-Alive\ndata: y\n\ndata: x\n\n", [Event("", b"x")]),
+        (b"data: : KEEP\n\ndata::\n\ndata: \t\n\ndata: x\n\n", [Event("", b"x")]),
+        # Lines of JSON are events. What is no JSON by itself is one over several lines.
+        (b'data: {"a": 1}\ndata: [2]\ndata: [DONE]\n\n', [Event("", b'{"a": 1}'), Event("", b"[2]"), Event("", b"[DONE]")]),
+        (b'event: e\ndata: {"a": 1}\ndata:\ndata: {}\n', [Event("e", b'{"a": 1}'), Event("e", b"{}")]),
+        (b'data: {\ndata:  "a": {}\ndata: }\n\ndata: {}\n\n', [Event("", b'{\n "a": {}\n}'), Event("", b"{}")]),
+        (b'data: {"a":\ndata: 1}\n\n', [Event("", b'{"a":\n1}')]),
         (b"event: lonely\n\ndata: x\n\n", [Event("", b"x")]),
         (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [Event("", b"a")]),  # a mark only at the very start
         (b": comment\n:\n\nid: 7\nretry: 1\nunknown: x\nnonsense\n\ndata: a\n\n", [Event("", b"a")]),
@@ -62,11 +70,52 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 STREAM = st.lists(st.tuples(LINES, ENDS), max_size=12).map(lambda lines: b"".join(line + end for line, end in lines))
 
 
-@given(st.one_of(STREAM, st.binary(max_size=60)), st.lists(st.integers(0, 80), max_size=8))
-def test_chunks_do_not_matter(stream: bytes, cuts: list[int]) -> None:
+@pytest.mark.parametrize("data", ["json", "text", "outputs"])
+@given(stream=st.one_of(STREAM, st.binary(max_size=60)), cuts=st.lists(st.integers(0, 80), max_size=8))
+def test_chunks_do_not_matter(data: Literal["json", "text", "outputs"], stream: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
 
-    assert decoded(*(stream[a:b] for a, b in pairwise(edges))) == decoded(stream)
+    assert decoded(*(stream[a:b] for a, b in pairwise(edges)), data=data) == decoded(stream, data=data)
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        (b"data:The\n\ndata: sea\n\ndata:.\n\n", "The sea."),  # no space is written: it is the text's
+        (b"data: The\n\ndata:  sea\n\n", "The sea"),
+        (b"data: A\n\ndata: \n\ndata: B\n\n", "A\nB"),  # a token that is a line break
+        (b"data: A\r\n\r\ndata:\r\n\r\ndata: B\r\n\r\n", "A\nB"),
+        (b"data: A\n\n\n\ndata: B\n\n", "A\n\nB"),  # and two after a token, as they are
+        (b"data: A\n\nB\nC: D\n\ndata: E\n\n", "A\n\nB\nC: DE"),  # and within one
+        (b"data: A\ndata: B\ndata: C\n\ndata: D\n\n", "A\nB\nCD"),
+        (b"data: A\ndata:\ndata: B\n\n", "A\n\nB"),
+        (b"data: A \ndata: B", "A \nB"),  # no empty line at all
+        (b"\n\n: comment\n\nnonsense\n\ndata: A\n\n: comment\n\nid: 7\nretry: 1\n\ndata: B\n\n", "AB"),
+        (b"event: ping\ndata: 2026\ndata: x\n\nevent: e\ndata: A\n\n", "A"),
+        (b"data: Note\n\ndata: :\n\ndata:  yes\n\n", "Note: yes"),  # not a comment
+        ("data: ü\u2028\n\n".encode(), "ü\u2028"),
+    ],
+)
+def test_text_keeps_its_spaces_and_line_breaks(stream: bytes, text: str) -> None:
+    for reads in ((stream,), tuple(stream[i : i + 1] for i in range(len(stream)))):
+        assert b"".join(event.data for event in decoded(*reads, data="text")).decode() == text
+
+
+def test_a_line_of_text_does_not_wait_for_an_empty_line() -> None:
+    decoder = Decoder(data="text")
+
+    assert [decoder.feed(b"data: %d\n" % n) for n in range(3)] == [[], [Event("", b"0\n")], [Event("", b"1\n")]]
+
+
+def test_outputs_that_repeat_the_text_so_far_are_given_as_a_whole() -> None:
+    assert decoded(b"data:A\n\n\ndata: B\ndata: C\n\n", data="outputs") == [Event("", b"A"), Event("", b" B\n C")]
+
+
+def test_names_without_data_are_given_to_whoever_looks_for_them() -> None:
+    assert decoded(b"event: end\n\ndata: A\n\nevent: end\n", names=True) == [
+        *(Event("end", b""), Event("", b"A")),
+        Event("end", b""),
+    ]
 
 
 def test_a_long_line_comes_through() -> None:

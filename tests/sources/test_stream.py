@@ -21,7 +21,7 @@ from llm2ws.settings.fields import Llm, Server, Settings, Speech
 from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import Endpoint, ModelOptions, ModelSettings
 from llm2ws.sources.prompt import Prompt
-from llm2ws.sources.stream import FRAMINGS, VENDOR, HttpStream, Shape, _Reader, at
+from llm2ws.sources.stream import VENDOR, HttpStream, Shape, _Reader, at, splitter_of
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import CODING
 from tests.sources.asking import PROMPT, Ask, outcome_of
@@ -72,7 +72,7 @@ def items_of(reader: _Reader, *reads: bytes) -> tuple[str, Aside]:
 
 
 def reader_of(shape: Shape) -> _Reader:
-    return _Reader(FRAMINGS[shape.framing]("the stream"), shape, HERE)
+    return _Reader(splitter_of(shape, "the stream"), shape, HERE)
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -207,6 +207,11 @@ FAULTS = {
         Reply([b'data: {"failure": {"reason": "xyzzy"}}\n\n']),
         "failed in the middle of the answer, an error of the server",
     ),
+    "error as the first event": (
+        Shape(),
+        Reply([b'data: {"error": {"code": 429, "message": "xyzzy"}}\n\n']),
+        "failed in the middle of the answer, too many requests",
+    ),
     "error by its name": (Shape(), Reply([b"event: error\ndata: model m not found\n\n"]), "it has no such model"),
     "no JSON": (Shape(text_path="text"), Reply([b"data: xyzzy\n\n"]), "sent an event that is no JSON"),
     "a web page": (Shape(), Reply([b"<p>xyzzy"], headers=PAGE), "answered with a web page"),
@@ -241,13 +246,108 @@ async def test_faults(name: str) -> None:
     assert len(server.requests) == 1
 
 
-async def test_what_the_connection_cut_off_is_no_text() -> None:
-    """Where the settings name no end, half a line is left out, and the answer is as long as it is."""
+async def test_what_the_connection_cut_off_is_no_text_and_is_told() -> None:
     shape = Shape(framing="ndjson", text_path="text")
     async with replay(Reply([b'{"text": "One."}\n{"text": " Tw'])) as server:
         text, _, error = await outcome_of(asking(shape), server.url)
 
-    assert (text, error) == ("One.", None)
+    assert text == "One."
+    assert "the answer ended before it was complete" in str(error)
+
+
+RELAYS = {
+    "strings of JSON": (Shape(), b'data: "The "\n\ndata:"\\u0073ea."\n\n', "The sea."),
+    "a text in quotation marks": (Shape(), b'data: "Come in\n\ndata: ," she said.\n\n', '"Come in," she said.'),
+    "lines of JSON": (Shape(text_path="t"), b'data: {"t":"The "}\ndata: {"t":"sea."}\n\n', "The sea."),
+    "the end in a line": (Shape(), b"data: The sea.\ndata: [DONE]\ndata: No.\n", "The sea.\n"),
+    "usual names": (
+        Shape(),
+        b'event: metadata\ndata: {"id": 1}\n\nevent: ping\ndata: 2026\n\nevent: token\ndata: Yes.\n\nevent: done\ndata: x\n\n',
+        "Yes.",
+    ),
+    "names that are set": (
+        Shape(text_events=["token", "message"]),
+        b"event: token\ndata: One.\n\nevent: status\ndata: thinking\n\ndata:  Two.\n\n",
+        "One. Two.",
+    ),
+    "names beside a path": (
+        Shape(text_path="t", text_events=["token"]),
+        b'event: token\ndata: {"t": "One."}\n\nevent: log\ndata: {"t": "no"}\n\nevent: log\ndata: no\n\n',
+        "One.",
+    ),
+    "LangServe": (
+        Shape(text_path="content", text_events=["data"], end="end"),
+        b'event: metadata\ndata: {"run_id": "1"}\n\nevent: data\ndata: {"content": "Yes."}\n\nevent: end\n\n',
+        "Yes.",
+    ),
+    "LangServe with a parser": (
+        Shape(text_events=["data"], end="end"),
+        b'event: metadata\ndata: {"run_id": "1"}\n\nevent: data\ndata: "Yes."\n\nevent: end\n\n',
+        "Yes.",
+    ),
+    "a keep-alive": (Shape(text_path="t"), b'data: : keepalive\n\ndata: \n\ndata: {"t":"Yes."}\n\n', "Yes."),
+    "an empty answer": (Shape(text_path="t"), b'data: {"t":""}\n\n', ""),
+    "an end that is not yet": (
+        Shape(text_path="t", end="finish_reason"),
+        b'data: {"t":"Yes", "finish_reason":"null"}\n\ndata: {"t":".", "finish_reason":"eos_token"}\n\n',
+        "Yes.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELAYS)
+async def test_relays(name: str) -> None:
+    shape, body, said = RELAYS[name]
+    for pieces in ([body], [body[i : i + 1] for i in range(len(body))]):
+        async with replay(Reply(pieces)) as server:
+            text, asides, error = await outcome_of(asking(shape), server.url)
+
+        assert (text, error) == (said, None)
+        assert [aside.data["reason"] for aside in asides] == ["stop"]
+
+
+REASON = Shape(text_path="t", end="finish_reason")
+BROKEN_OFF = {
+    "a reason that is a failure": (REASON, b'data: {"t":"Yes", "finish_reason":"ERROR"}\n\n', "gave up in the middle"),
+    "an error as an object": (Shape(), b'data: Yes\n\ndata: {"error": "xyzzy"}\n\n', "failed in the middle"),
+    "an end that is missing": (Shape(end="end"), b"data: Yes\n\n", "ended before it was complete"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+async def test_what_a_server_gave_before_it_failed_is_given(name: str) -> None:
+    shape, body, line = BROKEN_OFF[name]
+    async with replay(Reply([body])) as server:
+        text, asides, error = await outcome_of(asking(shape), server.url)
+
+    assert (text, asides) == ("Yes", [])
+    assert line in str(error)
+
+
+STRANGE = {
+    "another path": (Shape(text_path="t"), b'data: {"text":"Yes."}\n\ndata: [DONE]\n\n'),
+    "another path, in lines": (Shape(framing="ndjson", text_path="t"), b'{"text":"Yes."}\n'),
+    "another name": (Shape(text_events=["token"]), b"event: chunk\ndata: Yes.\n\n"),
+    "no name": (Shape(text_events=["token"]), b"data: Yes.\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_data_without_text_is_an_error_that_names_the_settings(name: str) -> None:
+    shape, body = STRANGE[name]
+    async with replay(Reply([body])) as server:
+        text, _, error = await outcome_of(asking(shape), server.url)
+
+    assert text == ""
+    assert "sent data in which there is no text that is known here: check the settings text_path" in str(error)
+
+
+async def test_a_reason_that_is_not_known_is_passed_on() -> None:
+    async with replay(Reply([b'data: {"t":"Yes", "finish_reason":"MOONRISE"}\n\n'])) as server:
+        _, asides, error = await outcome_of(asking(REASON), server.url)
+
+    assert error is None
+    assert [aside.data["reason"] for aside in asides] == ["MOONRISE"]
 
 
 @pytest.mark.parametrize(

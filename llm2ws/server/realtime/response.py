@@ -147,7 +147,8 @@ class Response:
                     if left < 0:
                         self._why = Stopped.TEXT
                         break
-                    await self._text(item, "response.output_text.delta")
+                    if item:
+                        await self._text(item, "response.output_text.delta")
         except TimeoutError:
             if self._why is None:
                 raise
