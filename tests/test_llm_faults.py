@@ -121,12 +121,27 @@ FAULTS = [
         GIVE_UP,
     ),
     Fault("silence in mid-answer", (answer(HALF, end=End.HOLD),), AT + "nothing came for 0.", 3, TEXT, STALL),
+    Fault(
+        "a reason that is a failure",
+        (answer(HALF, chunk(reason="error"), DONE),),
+        AT + "gave up in the middle of the answer (error): try again",
+        3,
+        TEXT,
+    ),
+    Fault("no known text", (answer(chunk(text=TEXT), DONE),), AT + "sent data in which there is no text that is known here", 3),
     # It ends in good order, but there is something to be told.
     Fault("signs of life, then an answer", (answer(*[b": loading\n\n"] * 30, HALF, DONE),), "", 0, TEXT),
     Fault(
         "longest answer",
         (answer(HALF, chunk(reason="length"), DONE),),
         "the answer reached its longest: raise max_tokens",
+        0,
+        TEXT,
+    ),
+    Fault(
+        "an unknown reason",
+        (answer(HALF, chunk(reason="moonrise"), DONE),),
+        "the model stopped for a reason that is not known here, moonrise: look into its documentation",
         0,
         TEXT,
     ),

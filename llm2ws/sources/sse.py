@@ -188,7 +188,10 @@ def _is_one_event(data: bytes) -> bool:
 
 
 class Lines:
-    """The same from lines that hold one JSON value each (newline-delimited JSON): an event without a name for each."""
+    """The same from lines that hold one JSON value each (newline-delimited JSON): an event without a name for each.
+
+    Empty lines and lines that begin with a colon only keep the stream open.
+    """
 
     def __init__(self, who: str = "the stream", *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._who = who
@@ -208,7 +211,7 @@ class Lines:
             self._held += len(rest)
         if self._held > self._max_event_bytes:
             raise SourceError(f"{self._who}: sent an event of more than {self._max_event_bytes} bytes")
-        return [Event("", line) for line in map(bytes.strip, lines) if line]
+        return [Event("", line) for line in map(bytes.strip, lines) if line and not line.startswith(b":")]
 
     def finish(self) -> list[Event]:
         """The stream has ended: what is left."""

@@ -200,6 +200,31 @@ async def test_an_odd_field_silences_nothing(start: Start, odd: dict[str, Any]) 
     assert "data: [DONE]" in lines
 
 
+OTHER_FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
+    "over two lines": lambda event: event.replace(b', "choices"', b',\ndata: "choices"'),
+    "without an empty line": lambda event: event.removesuffix(b"\n"),
+    "keep-alives": lambda event: b"data: : keep-alive\n\nevent: ping\ndata: ping\n\n" + event,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FRAMINGS)
+async def test_however_the_llms_server_writes_its_events_the_client_gets_whole_ones(start: Start, name: str) -> None:
+    written = list(map(OTHER_FRAMINGS[name], chunks(TEXT)))
+    assert written != chunks(TEXT)
+    async with start(Reply(written)) as daemon, sdk(daemon) as client:
+        text, transcript, audio, taken = await heard(await client.chat.completions.create(**SPOKEN, stream=True))
+    assert text == transcript.strip() == decode(audio) == TEXT
+    assert taken[-1].usage.total_tokens == 10
+
+
+async def test_an_answer_that_broke_off_by_its_reason_ends_with_an_error(start: Start) -> None:
+    written = [event.replace(b'"stop"', b'"insufficient_system_resource"') for event in chunks(TEXT)]
+    async with start(Reply(written)) as daemon, sdk(daemon) as client:
+        answer = await client.chat.completions.create(**SPOKEN, stream=True)
+        with pytest.raises(openai.APIError):
+            await heard(answer)
+
+
 async def test_what_comes_after_the_end_is_not_waited_for(start: Start) -> None:
     async with start(Reply(chunks(TEXT), 200, SSE, End.HOLD)) as daemon, sdk(daemon) as client:
         _, transcript, _, _ = await heard(await client.chat.completions.create(**SPOKEN, stream=True))

@@ -651,10 +651,11 @@ async def test_a_source_is_closed_even_when_the_turn_is_over_at_once(by: str) ->
         assert closed.is_set()
 
 
-def test_a_source_that_gives_anything_at_all_is_alive() -> None:
+@pytest.mark.parametrize("sign", ["", Aside("tool_call")], ids=["nothing", "an aside"])
+def test_a_source_that_gives_anything_at_all_is_alive(sign: str | Aside) -> None:
     async def thinking() -> AsyncIterator[str | Aside]:
         for _ in range(10):
-            yield Aside("tool_call")
+            yield sign
             await asyncio.sleep(4.0)
         yield "Done. "
 
