@@ -222,7 +222,7 @@ class _Reader:
         may_hold = self._may_hold_text(event)
         if not shape.text_path:
             return self._text_itself(event) if may_hold else ""
-        if not may_hold and event.data[:1] != b"{":
+        if not event.data or not (may_hold or event.data.startswith(b"{")):
             return ""
         body = json_of(event.data, self._endpoint)
         if at(body, shape.error_path):
@@ -248,12 +248,15 @@ class _Reader:
         return may_hold
 
     def _text_itself(self, event: Event) -> str:
-        """What is new in data that is the text. Some servers write tokens as strings of JSON, and errors as objects."""
+        """What is new in data that is the text. A token may be a string of JSON; an object of JSON is an error, or no text."""
         data = event.data.strip()
         if self._shape.framing == "sse" and data[:1] + data[-1:] in (b'""', b"{}"):
             body = json_or_text(data)
             if isinstance(body, dict) and at(body, self._shape.error_path):
                 raise failed(self._endpoint, body)
+            if isinstance(body, dict) and body:
+                self._is_strange = True
+                return ""
             if isinstance(body, str) and body != data.decode(errors="replace"):
                 self._has_text = True
                 return self._deltas.feed(body)

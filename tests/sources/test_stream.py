@@ -280,6 +280,12 @@ RELAYS = {
         b'event: metadata\ndata: {"run_id": "1"}\n\nevent: data\ndata: {"content": "Yes."}\n\nevent: end\n\n',
         "Yes.",
     ),
+    "LangServe without an end that is set": (
+        Shape(text_path="content"),
+        b'event: data\ndata: {"content": "Yes."}\n\nevent: end\n\n',
+        "Yes.",
+    ),
+    "objects beside the text": (Shape(), b'data: {"id": 1}\n\ndata: {}\n\ndata: {\n\ndata: Yes.\n\n', "{}{Yes."),
     "LangServe with a parser": (
         Shape(text_events=["data"], end="end"),
         b'event: metadata\ndata: {"run_id": "1"}\n\nevent: data\ndata: "Yes."\n\nevent: end\n\n',
@@ -326,6 +332,7 @@ async def test_what_a_server_gave_before_it_failed_is_given(name: str) -> None:
 
 STRANGE = {
     "another path": (Shape(text_path="t"), b'data: {"text":"Yes."}\n\ndata: [DONE]\n\n'),
+    "no path": (Shape(), b'data: {"text":"Yes."}\n\ndata: [DONE]\n\n'),
     "another path, in lines": (Shape(framing="ndjson", text_path="t"), b'{"text":"Yes."}\n'),
     "another name": (Shape(text_events=["token"]), b"event: chunk\ndata: Yes.\n\n"),
     "no name": (Shape(text_events=["token"]), b"data: Yes.\n\n"),
