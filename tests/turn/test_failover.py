@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -19,6 +19,9 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.service import Service
 from llm2ws.settings.fields import Llm, Settings
 from llm2ws.settings.llms import choose_llm, llm_client
+from llm2ws.sources.aside import Aside
+from llm2ws.sources.failover import one_answer
+from llm2ws.sources.prompt import Prompt
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_v2 import DeepgramV2
@@ -310,3 +313,40 @@ async def test_leaving_early_closes_the_answer_that_was_begun() -> None:
                 await anext(aiter(turn.audio()))
             assert turn.outcome is Outcome.INTERRUPTED
             await gone.wait()
+
+
+class SlowToOpen:
+    """A client that never finishes to be opened."""
+
+    who = "m"
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def __aenter__(self) -> None:
+        try:
+            await asyncio.sleep(math.inf)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        raise AssertionError("it was never opened")
+
+    async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
+        assert not self.cancelled
+        yield "it was never opened"
+
+    async def models(self) -> None:
+        return None
+
+
+def test_a_client_that_is_being_opened_gives_signs_of_life_and_may_be_left() -> None:
+    async def leave() -> None:
+        client = SlowToOpen()
+        items = one_answer(client, "Why?")
+        assert [await anext(items) for _ in range(3)] == ["", "", ""]
+        await items.aclose()
+        assert client.cancelled
+
+    run(leave())
