@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable
 from typing import Protocol
 
 from ..errors import SourceError
+from .terminal import Terminal
 
 __all__ = ["ByteReader", "echo", "from_iterable", "from_stream", "from_text"]
 
@@ -73,14 +74,16 @@ class ByteReader(Protocol):
 async def from_stream(reader: ByteReader, *, name: str = "standard input") -> AsyncGenerator[str, None]:
     """UTF-8 text as it comes, such as from an `asyncio.StreamReader`. A character may be split over two reads.
 
-    Bytes that are no UTF-8 are read as U+FFFD. Raises SourceError when reading fails; `name` says where.
+    Control sequences of terminals are left out, and words that they erase: a word is given when it is complete. Bytes that are
+    no UTF-8 are read as U+FFFD. Raises SourceError when reading fails; `name` says where.
     """
     decode = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode
+    terminal = Terminal()
     try:
         while data := await reader.read(READ_BYTES):
-            if text := decode(data):
+            if text := terminal.feed(decode(data)):
                 yield text
     except OSError as exc:
         raise SourceError(f"{name}: {exc.strerror or type(exc).__name__}", hint="look at where the text comes from") from exc
-    if text := decode(b"", final=True):
+    if text := terminal.feed(decode(b"", final=True)) + terminal.finish():
         yield text
