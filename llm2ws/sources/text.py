@@ -83,7 +83,11 @@ async def from_stream(reader: ByteReader, *, name: str = "standard input") -> As
         while data := await reader.read(READ_BYTES):
             if text := terminal.feed(decode(data)):
                 yield text
-    except OSError as exc:
+    except Exception as exc:
+        if text := terminal.finish():
+            yield text
+        if not isinstance(exc, OSError):
+            raise
         raise SourceError(f"{name}: {exc.strerror or type(exc).__name__}", hint="look at where the text comes from") from exc
     if text := terminal.feed(decode(b"", final=True)) + terminal.finish():
         yield text

@@ -156,6 +156,19 @@ async def test_bytes_that_are_no_text_do_not_end_it(pieces: list[bytes], text: s
     assert "".join(await taken(from_stream(Reads(*pieces)))) == text
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("a bug")])
+async def test_half_a_word_before_a_failure_is_given(error: Exception) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"half a wor")
+    source = from_stream(reader)
+
+    assert await anext(source) == "half a "
+    reader.set_exception(error)
+    assert await anext(source) == "wor"
+    with pytest.raises((SourceError, RuntimeError)):
+        await anext(source)
+
+
 async def test_a_stream_that_fails_says_where() -> None:
     reader = asyncio.StreamReader()
     reader.feed_data(b"half a ")
