@@ -1,3 +1,7 @@
 """Settings: their fields, how they are loaded, which speech endpoint and which LLM they name."""
 
 from __future__ import annotations
+
+from .fields import Llm, Server, Settings, Speech, Text
+
+__all__ = ["Llm", "Server", "Settings", "Speech", "Text"]
