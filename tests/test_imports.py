@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,32 +16,42 @@ from tests.support import ROOT, child_environment
 
 PACKAGE = ROOT / "llm2ws"
 
-# A module or folder, and what of the package it may import besides itself. The longest name that fits a module counts.
-# "*" is everything.
-_SERVICE = ("errors", "audio", "address", "text", "speech", "sources", "sinks", "settings", "links", "turn", "localspeech")
-ALLOWED: dict[str, tuple[str, ...]] = {
-    "": ("*",),  # llm2ws/__init__.py: the public names
-    "__main__": ("command",),
-    "errors": (),
-    "audio": ("errors",),
-    "address": ("errors",),
-    "text": ("errors",),
-    "speech": ("errors", "audio", "address", "text.fragments"),
-    "sources": ("errors", "audio", "address"),
-    "sinks": ("errors", "audio", "address"),
-    # A turn speaks over any Slot: no connection or pool. Asides come out of it as they went in.
-    "turn": ("errors", "audio", "address", "text", "speech", "links.endpoint", "sources.aside"),
-    "localspeech": ("errors", "audio", "address", "speech"),
-    "localspeech.worker": (),
-    "testing": ("errors", "audio", "address", "speech", "localspeech"),
-    "service": (*_SERVICE, "settings", "watch"),
-    # Faces push text into a turn, and read what comes beside it.
-    "server": ("errors", "audio", "address", "text.fragments", "speech", "turn", "service", "watch", "settings", "sources"),
+# The floors of the package, from the ground up, each with its rooms: a module, or a folder with all that is in it. A room may
+# import what is on the floors below and in itself, and nothing beside or above it.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("audio", "address"),
+    ("text", "sources", "sinks"),
+    ("speech.messages",),
+    ("speech.dialect",),
+    ("speech.slot", "speech.dialects", "speech.session", "speech.utterance"),
+    ("links", "localspeech"),
+    ("turn",),
+    ("watch",),
+    ("settings",),
+    ("service",),
+    ("server",),
+    ("command",),
+    ("", "__main__"),  # "" is llm2ws/__init__.py: the public names
+    ("testing",),  # for tests, users' and ours: imported by none
+)
+
+# What a room may import of the floors below, where that is less than all. The longest name that fits a module counts.
+_SPEECH = ("errors", "audio", "address", "text.fragments", "speech.messages", "speech.dialect", "speech.slot")
+NARROWER: dict[str, tuple[str, ...]] = {
+    "speech": _SPEECH,
+    "sources": ("errors", "address"),
+    "sinks": ("errors", "audio"),
     "links": ("errors", "audio", "address", "speech"),
+    "localspeech": ("errors", "audio", "address", "speech.dialects"),
+    "localspeech.worker": (),  # a program of its own
+    # A turn speaks over any Slot: no connection or pool. Asides come out of it as they went in.
+    "turn": ("errors", "audio", "text", "speech", "links.endpoint", "sources.aside"),
+    "watch": ("errors", "turn"),
     "settings": ("errors", "audio", "address", "speech", "sources"),
-    "watch": ("errors",),
-    "watch.metrics": ("errors",),
-    "command": ("*",),
+    # Faces push text into a turn, and read what comes beside it.
+    "server": ("errors", "audio", "address", "text.fragments", "sources", "speech", "turn", "watch", "settings", "service"),
+    "testing": ("errors", "audio", "speech.dialects"),
 }
 
 # No event loop, clock, socket, environment, randomness or logger: time and chance are arguments.
@@ -137,29 +147,56 @@ def within(module: str, layer: str) -> bool:
     return module == layer or module.startswith(f"{layer}.")
 
 
-def rule_for(name: str) -> str:
-    fitting = [layer for layer in ALLOWED if layer and within(name, layer)]
-    return max(fitting, key=len) if fitting else ""
+def longest(name: str, rooms: Iterable[str]) -> str:
+    """The room that a module is in, "" for none."""
+    return max((room for room in rooms if room and within(name, room)), key=len, default="")
 
 
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = modules()
 every_module = pytest.mark.parametrize("name", MODULES)
 
 
 @every_module
-def test_only_what_its_layer_may_import(name: str) -> None:
-    layer = rule_for(name)
-    assert layer or not name, f"llm2ws.{name} is in no layer: give it one in ALLOWED"
-    allowed = ALLOWED[layer]
-    for module, line, _ in imports(name, MODULES[name]):
-        target = module.removeprefix("llm2ws").removeprefix(".")
-        if (
-            not within(module, "llm2ws")
-            or "*" in allowed
-            or (layer and layer != "localspeech.worker" and within(target, layer))
-        ):
+def test_only_what_is_on_the_floors_below(name: str) -> None:
+    room = longest(name, FLOOR)
+    if name == "speech":  # the folder's own __init__.py
+        assert not list(our_imports(name))
+        return
+    assert room or not name, f"llm2ws.{name} is in no room: give it one in FLOORS"
+    for target, line in our_imports(name):
+        beneath = longest(target, FLOOR)
+        if target == "speech" or beneath == room:
             continue
-        assert any(within(target, other) for other in allowed), f"{MODULES[name]}:{line}: {layer} may not import {module}"
+        assert FLOOR[beneath] < FLOOR[room], (
+            f"{MODULES[name]}:{line}: {room or 'llm2ws'} may not import {target}: it is no floor below"
+        )
+
+
+@every_module
+def test_no_more_than_it_needs_of_the_floors_below(name: str) -> None:
+    layer = longest(name, NARROWER)
+    if not layer:
+        return
+    own = longest(name, FLOOR)
+    for target, line in our_imports(name):
+        if layer != "localspeech.worker" and within(target, own):
+            continue
+        assert any(within(target, other) for other in NARROWER[layer]), (
+            f"{MODULES[name]}:{line}: {layer} may not import {target}"
+        )
+
+
+def our_imports(name: str) -> Iterator[tuple[str, int]]:
+    """What a module imports of the package, and where."""
+    for module, line, _ in imports(name, MODULES[name]):
+        if within(module, "llm2ws"):
+            yield module.removeprefix("llm2ws").removeprefix("."), line
+
+
+def test_every_rule_is_about_something_that_is_there() -> None:
+    for room in {*FLOOR, *NARROWER, *(name for allowed in NARROWER.values() for name in allowed)} - {""}:
+        assert any(within(name, room) for name in MODULES), f"{room} is not there"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if any(within(name, pure) for pure in PURE)])
@@ -177,7 +214,7 @@ def test_pure_modules_touch_nothing_outside(name: str) -> None:
 
 @every_module
 def test_slow_libraries_are_imported_where_they_are_used(name: str) -> None:
-    allowed = SLOW_ALLOWED.get(rule_for(name), set())
+    allowed = SLOW_ALLOWED.get(longest(name, SLOW_ALLOWED), set())
     for module, line, at_start in imports(name, MODULES[name]):
         top = module.partition(".")[0]
         assert not at_start or top not in SLOW or top in allowed, (
