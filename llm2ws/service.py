@@ -11,19 +11,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import asdict, replace
 
-from .address import is_key
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
-from .settings.fields import Llm, Secret, Settings, Speech, Text, is_description
-from .settings.keys import key_of
+from .settings.fields import Llm, Secret, Settings, Speech, Text
 from .settings.llms import KINDS, LlmClient, choose_llm, llm_client, model_settings
-from .settings.loading import check_speech, read_toml, vendor_variables
-from .settings.speech import LOCAL, PLAIN_NAME, audio_format, choose_speech, known_dialect, shown, speech_chain, wanted_speech
+from .settings.loading import check_speech, vendor_variables
+from .settings.speech import (
+    LOCAL,
+    PLAIN_NAME,
+    audio_format,
+    check_shares,
+    choose_speech,
+    known_dialect,
+    shown,
+    speech_chain,
+    speech_dialects,
+    speech_keys,
+    wanted_speech,
+)
+from .settings.text import cleaner, fragmenter
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech.dialect import Dialect, Limits, Setup
@@ -37,11 +47,9 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
 
     from .links.pool import Endpoint, Pool
     from .sources.relay import Relay
-    from .text.cleaner import Cleaner
-    from .text.fragmenter import Fragmenter
     from .turn import Conversation
 
-__all__ = ["Service", "cleaner", "connect", "fragmenter", "local_endpoint", "open_speech"]
+__all__ = ["Service", "connect", "local_endpoint", "open_speech"]
 
 _OPENAI_VOICES = DIALECTS["deepgram"].openai_voices  # the one that has a voice for each of OpenAI's names
 _LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
@@ -104,26 +112,6 @@ async def connect(
         yield conversation
 
 
-def cleaner(text: Text) -> Cleaner:
-    """One for a turn, as the settings want it."""
-    from .text.cleaner import Cleaner, Rules
-
-    return Cleaner(Rules(**dict.fromkeys(text.keep, False)), code_phrase=text.code_phrase, replace=text.replace)
-
-
-def fragmenter(text: Text, policy: Policy) -> Fragmenter:
-    """One for a turn, as the settings want it."""
-    from .text.fragmenter import Fragmenter
-
-    return Fragmenter(
-        policy,
-        language=text.language or None,
-        max_chars=text.max_chars,
-        first_min_chars=text.first_min_chars,
-        first_max_chars=text.first_max_chars,
-    )
-
-
 @asynccontextmanager
 async def open_speech(
     settings: Settings,
@@ -164,8 +152,8 @@ class Service:
         self._default_speech = next(iter(self._entries))
         names = dict.fromkeys([*settings.llm, choose_llm(settings)[0]] if llms is None else llms)
         self._llms = dict(choose_llm(settings, name) for name in names)
-        self._keys: dict[str, str] = {}
-        self._dialects: dict[str, Callable[[Setup], Dialect]] = dict(DIALECTS)
+        self._keys: Mapping[str, str] = {}
+        self._dialects: Mapping[str, Callable[[Setup], Dialect]] = {}
         self._tls: dict[str, ssl.SSLContext] = {}
         self._clients: dict[str, LlmClient] = {}
         self._relays: dict[str, list[Relay]] = {}
@@ -174,33 +162,15 @@ class Service:
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
+        self._keys = speech_keys(self._entries)
+        self._dialects = speech_dialects(self._entries)
+        check_shares(self._entries, self.settings.server.replicas)
         async with AsyncExitStack() as stack:
-            for name, entry in self._entries.items():
-                self._keys[name] = key = key_of(entry).strip()
-                if key and not is_key(key):
-                    raise ConfigError(f"the key for {name} holds a character that no key has", hint="set it again")
-                if is_description(entry.dialect):
-                    self._dialects[entry.dialect] = _described(entry.dialect)
-                elif entry.dialect != LOCAL and not entry.url and not key:
-                    variable = DIALECTS[entry.dialect].key_variable
-                    raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
                 self._local = await stack.enter_async_context(local_endpoint())
-            from .links.pool import Pool  # after the embedded endpoint, which loads them while it starts
-            from .links.websocket import client_tls
-
             cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that
-            # Once: reading the authorities holds up all conversations for 20 ms.
-            authorities = {entry.ca_file for entry in self._entries.values() if entry.ca_file or _is_secure(entry)}
-            self._tls = {path: client_tls(path or None) for path in authorities}
-            connect_s = max(entry.connect_s for entry in self._entries.values())
-            replicas = self.settings.server.replicas
-            self._pool = await stack.enter_async_context(Pool(replicas=replicas, connect_s=connect_s))
+            self._pool = await self._open_pool(stack)
             for name, entry in self._entries.items():  # what cannot be asked for is known now, and not with the first turn
-                for limit, value in (("connections", entry.connections), ("turns", entry.turns)):
-                    if value is not None and value < replicas:
-                        what = f"speech.{name}.{limit}: {value} cannot be shared by {replicas} replicas"
-                        raise ConfigError(what, hint="run fewer, or raise it if the plan has more")
                 self._endpoints(name, audio_format(entry), "", 1.0)
             for name, llm in self._llms.items():
                 client = self._clients[name] = llm_client(self.settings, llm)
@@ -209,6 +179,18 @@ class Service:
                     self._relays[name] = await self._chain_of_relays(stack, llm)
             self._stack = stack.pop_all()
         return self
+
+    async def _open_pool(self, stack: AsyncExitStack) -> Pool:
+        """Return the pool of connections, and read the certificate authorities that its endpoints need."""
+        from .links.pool import Pool  # after the embedded endpoint, which loads them while it starts
+        from .links.websocket import client_tls
+
+        entries = self._entries.values()
+        # Once: reading the authorities holds up all conversations for 20 ms.
+        authorities = {entry.ca_file for entry in entries if entry.ca_file or _is_secure(entry)}
+        self._tls = {path: client_tls(path or None) for path in authorities}
+        connect_s = max(entry.connect_s for entry in entries)
+        return await stack.enter_async_context(Pool(replicas=self.settings.server.replicas, connect_s=connect_s))
 
     async def _chain_of_relays(self, stack: AsyncExitStack, llm: Llm) -> list[Relay]:
         """For an LLM, and for those that answer in its place and speak Chat Completions too."""
@@ -373,12 +355,6 @@ class Service:
 def _is_secure(entry: Speech) -> bool:
     """Whether it is reached over TLS, as far as its settings tell."""
     return entry.dialect != LOCAL and not entry.url.startswith("ws:")
-
-
-def _described(path: str) -> Callable[[Setup], Dialect]:
-    from .speech.dialects.described import described
-
-    return described(read_toml(Path(path), "one that can be read"), path)
 
 
 @asynccontextmanager

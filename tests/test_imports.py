@@ -48,7 +48,7 @@ NARROWER: dict[str, tuple[str, ...]] = {
     # A turn speaks over any Slot: no connection or pool. Asides come out of it as they went in.
     "turn": ("errors", "audio", "text", "speech", "links.endpoint", "sources.aside"),
     "watch": ("errors", "turn"),
-    "settings": ("errors", "audio", "address", "speech", "sources"),
+    "settings": ("errors", "audio", "address", "text", "speech", "sources"),
     # Faces push text into a turn, and read what comes beside it.
     "server": ("errors", "audio", "address", "text.fragments", "sources", "speech", "turn", "watch", "settings", "service"),
     "testing": ("errors", "audio", "speech.dialects"),

@@ -418,8 +418,8 @@ def explain(
     *, text: str | None, file: IO[bytes] | None, language: str, policy: str | None, as_json: bool, config: str | None
 ) -> int:
     """Show where TEXT is cut, and why, and what was waited for; without TEXT or with -, standard input."""
-    from ..service import cleaner, fragmenter
     from ..settings.loading import load
+    from ..settings.text import cleaner, fragmenter
     from ..text.fragments import Policy
 
     flags: dict[tuple[str, ...], object] = {("text", "language"): language} if language else {}

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from msgspec.structs import replace
 
+from ..address import is_key
 from ..audio import AudioFormat, Encoding
 from ..errors import ConfigError
+from ..speech.dialect import Dialect, Setup
 from ..speech.dialects import DIALECTS
 from .fields import Settings, Speech, is_description
+from .keys import key_of
+from .loading import read_toml
 
 __all__ = [
     "LOCAL",
     "PLAIN_NAME",
     "audio_format",
+    "check_shares",
     "choose_speech",
     "known_dialect",
     "shown",
     "speech_chain",
+    "speech_dialects",
+    "speech_keys",
     "wanted_speech",
 ]
 
@@ -78,6 +86,48 @@ def speech_chain(settings: Settings, wanted: Mapping[str, str]) -> dict[str, Spe
             entries[name] = entry
             waiting.extend((other, f"speech.{name}.failover") for other in entry.failover)
     return entries
+
+
+def speech_keys(entries: Mapping[str, Speech]) -> dict[str, str]:
+    """Return the key of each endpoint, by its name; "" for none.
+
+    Raises ConfigError for a key file that cannot be read, for a key that cannot be sent, and for a vendor's own address without
+    a key.
+    """
+    keys = {name: key_of(entry).strip() for name, entry in entries.items()}
+    for name, entry in entries.items():
+        if keys[name] and not is_key(keys[name]):
+            raise ConfigError(f"the key for {name} holds a character that no key has", hint="set it again")
+        if not keys[name] and not entry.url and entry.dialect in DIALECTS:
+            variable = DIALECTS[entry.dialect].key_variable
+            raise ConfigError(f"no key for {name}", hint=f"set {variable}, or use the endpoint {LOCAL!r}")
+    return keys
+
+
+def speech_dialects(entries: Mapping[str, Speech]) -> dict[str, Callable[[Setup], Dialect]]:
+    """Return the dialects that there are, with those that entries describe in a file, by their names.
+
+    Raises ConfigError for a file that does not describe one.
+    """
+    return {
+        **DIALECTS,
+        **{entry.dialect: _described(entry.dialect) for entry in entries.values() if is_description(entry.dialect)},
+    }
+
+
+def _described(path: str) -> Callable[[Setup], Dialect]:
+    from ..speech.dialects.described import described
+
+    return described(read_toml(Path(path), "one that can be read"), path)
+
+
+def check_shares(entries: Mapping[str, Speech], replicas: int) -> None:
+    """Raise ConfigError for an endpoint that allows fewer connections or turns than there are daemons to share them."""
+    for name, entry in entries.items():
+        for limit, value in (("connections", entry.connections), ("turns", entry.turns)):
+            if value is not None and value < replicas:
+                what = f"speech.{name}.{limit}: {value} cannot be shared by {replicas} replicas"
+                raise ConfigError(what, hint="run fewer, or raise it if the plan has more")
 
 
 def known_dialect(dialect: str, of: str = "") -> str:

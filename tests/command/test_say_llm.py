@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from llm2ws.service import cleaner
 from llm2ws.settings.fields import Text
+from llm2ws.settings.text import cleaner
 from llm2ws.speech.dialects.deepgram_server import FlushIn
 from llm2ws.testing import FaultySpeech
 from tests.sources.asking import chunk, delta, event

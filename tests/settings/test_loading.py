@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
-from llm2ws.service import cleaner
 from llm2ws.settings import loading as config
 from llm2ws.settings.fields import ClientLimits, Llm, Markup, Play, Secret, Server, Settings, Speech, SpeechLimits, Text
+from llm2ws.settings.text import cleaner
 from llm2ws.text.rules import Rules
 from tests.support import ROOT, texts_of
 
