@@ -18,8 +18,9 @@ from msgspec.structs import asdict, replace
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .settings.fields import Llm, Secret, Settings, Speech, Text
+from .settings.layers import check_fields
 from .settings.llms import KINDS, LlmClient, choose_llm, llm_client, model_settings
-from .settings.loading import check_speech, vendor_variables
+from .settings.loading import vendor_variables
 from .settings.speech import (
     LOCAL,
     PLAIN_NAME,
@@ -82,7 +83,7 @@ async def connect(
     Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
     """
     texts = {"url": endpoint or "", "dialect": dialect, "voice": voice, "api_key": api_key or "", "ca_file": ca_file or ""}
-    check_speech("connect()", {**texts, "speed": speed, "silence_s": silence_s})
+    check_fields("connect()", ("speech", ""), {**texts, "speed": speed, "silence_s": silence_s})
     wanted: dict[str, tuple[type, object]] = {"format": (AudioFormat, format), "pace": (Pace, pace)}
     wanted |= {"policy": (Policy, policy)} if policy is not None else {}
     wanted |= {"limits": (Limits, limits)} if limits is not None else {}

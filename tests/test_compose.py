@@ -17,6 +17,7 @@ import yaml
 
 from llm2ws.settings import loading as config
 from llm2ws.settings.loading import vendor_variables
+from llm2ws.settings.schema import describe
 from tests.support import ROOT, child_environment
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -149,7 +150,7 @@ def test_what_env_example_shows_reaches_the_daemon(tmp_path: Path) -> None:
     # Any value will do to see that each of them is known; what one sets is tested elsewhere.
     for name in set(passed) - set(vendor_variables()) - {"LLM2WS_CONFIG"}:
         (path,) = [tuple(name.removeprefix("LLM2WS_").lower().split("__"))]
-        assert config.describe(path), name
+        assert describe(path), name
 
 
 @pytest.mark.parametrize(

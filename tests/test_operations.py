@@ -7,8 +7,9 @@ import re
 import aiohttp
 
 from llm2ws.server.run import running
-from llm2ws.settings import loading as config
 from llm2ws.settings.fields import ClientLimits, Server, Settings
+from llm2ws.settings.sample import sample
+from llm2ws.settings.schema import describe
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -34,12 +35,12 @@ def test_every_setting_of_the_daemon_is_on_the_page() -> None:
 
 def test_settings_that_it_names_are_settings() -> None:
     """With those of sections that are not the daemon's."""
-    sample = config.sample()
+    text = sample()
     for table, key in re.findall(r"`(server|text)\.(\w+)`", PAGE):
-        assert config.describe((table, key)), f"{table}.{key}"
+        assert describe((table, key)), f"{table}.{key}"
     for key in ("connections", "turns", "limits", "spill", "ahead_s", "failover", "first_token_s", "api_key_file"):
         assert f"`{key}`" in PAGE
-        assert re.search(rf"^# (?:{key} =|\[\w+\.\w+\.{key}\])", sample, re.MULTILINE), key
+        assert re.search(rf"^# (?:{key} =|\[\w+\.\w+\.{key}\])", text, re.MULTILINE), key
 
 
 def test_files_that_are_named_are_there() -> None:

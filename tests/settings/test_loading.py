@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import re
-import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +14,7 @@ from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
 from llm2ws.settings import loading as config
-from llm2ws.settings.fields import ClientLimits, Llm, Markup, Play, Secret, Server, Settings, Speech, SpeechLimits, Text
-from llm2ws.settings.text import cleaner
-from llm2ws.text.rules import Rules
+from llm2ws.settings.fields import ClientLimits, Llm, Play, Secret, Server, Settings, Speech, SpeechLimits, Text
 from tests.support import ROOT, texts_of
 
 
@@ -264,10 +259,6 @@ def test_an_address_from_dot_env_gets_the_key_beside_it_but_no_file(tmp_path: Pa
     assert not entry.api_key_file
 
 
-def test_markup_is_called_what_the_rules_call_it() -> None:
-    assert list(typing.get_args(Markup)) == [field.name for field in dataclasses.fields(Rules)]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -280,47 +271,6 @@ def test_markup_is_called_what_the_rules_call_it() -> None:
 def test_a_mistake_about_what_is_said(toml: Callable[[str], str], text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(toml(text))
-
-
-def test_words_and_markup_to_be_said_differently(toml: Callable[[str], str]) -> None:
-    settings = load(toml("[text]\nkeep = ['emoji']\n[text.replace]\nnginx = 'engine x'\n'C++' = 'C plus plus'"))
-    assert settings.text.replace == {"nginx": "engine x", "C++": "C plus plus"}
-    clean = cleaner(settings.text)
-    assert "".join(piece.text for piece in clean.feed("*nginx* and C++ \N{PARTY POPPER}") + clean.finish()) == (
-        "engine x and C plus plus \N{PARTY POPPER}"
-    )
-    from_environment = config.load(environ={"LLM2WS_TEXT__KEEP": "emoji, urls", "LLM2WS_TEXT__REPLACE__SQL": "x"}).settings
-    assert from_environment.text.keep == ("emoji", "urls")
-    assert from_environment.text.replace == {"sql": "x"}
-
-
-def test_the_sample_file_is_what_the_code_says() -> None:
-    assert (ROOT / "config" / "llm2ws.toml").read_text() == config.sample(), "write config.sample() into it"
-
-
-def test_the_sample_file_sets_the_defaults(tmp_path: Path) -> None:
-    sample = (ROOT / "config" / "llm2ws.toml").read_text()
-    assert load(str(ROOT / "config" / "llm2ws.toml")) == Settings()
-
-    # With the tables uncommented that have names of one's own, still the defaults; only what is unset stays out.
-    path = tmp_path / "llm2ws.toml"
-    path.write_text(
-        "\n".join(
-            line.removeprefix("# ")
-            for line in sample.splitlines()
-            if "(unset)" not in line and "Read from" not in line and "~/" not in line and "any name" not in line
-        )
-    )
-    assert load(str(path)) == Settings(llm={"echo": Llm()}, speech={"deepgram": Speech()})
-
-
-def test_every_setting_has_a_reason_and_a_default_that_is_no_secret() -> None:
-    lines = [line.removeprefix("# ") for line in config.sample().splitlines() if re.match(r"(# )?[a-z_]+ = ?", line)]
-    assert len(lines) >= 30
-    for line in lines:
-        value, _, why = line.partition(" # ")
-        assert len(why) > 10, line
-        assert value.rstrip().endswith("=") or json.loads(value.partition("=")[2]) is not None
 
 
 def test_dot_env_example_is_empty_and_its_lines_are_settings(tmp_path: Path) -> None:
