@@ -13,16 +13,13 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
-
 from ..errors import LocalProtocolError
 from ..speech.dialect import Dialect, Limits, Traits
 from ..speech.messages import Cancelled, Ended, Event, Failed, Opened, Scope, Warned
 from ..speech.session.session import Session
 from ..speech.slot import Listener
-from .websocket import open_socket
+from .link import Link, LinkClosed
+from .opening import open_link
 
 __all__ = ["Connection", "ConnectionSlot", "LinkEnded"]
 
@@ -126,7 +123,7 @@ class Connection:
 
     def __init__(
         self,
-        socket: ClientConnection,
+        link: Link,
         session: Session,
         *,
         now: Callable[[], float],
@@ -136,7 +133,7 @@ class Connection:
         self.session = session
         self.now = now  # monotonic seconds
         self.ended: LinkEnded | None = None
-        self._socket = socket
+        self._link = link
         self._slots: dict[int, ConnectionSlot] = {}
         self._to_write = asyncio.Event()
         self._writing = False  # the writer has messages in hand that are not sent yet
@@ -168,10 +165,10 @@ class Connection:
         place becomes free.
         Raises ConfigError for a request that cannot be made, ConnectFailed for one that is not granted.
         """
-        socket = await open_socket(dialect, tls=tls, open_s=open_s, close_s=CLOSE_S)
+        link = await open_link(dialect, tls=tls, open_s=open_s, close_s=CLOSE_S)
         now = asyncio.get_running_loop().time
         session = Session(dialect, now=now(), limits=limits, silence_s=silence_s)
-        return cls(socket, session, now=now, life_share=life_share, on_change=on_change)
+        return cls(link, session, now=now, life_share=life_share, on_change=on_change)
 
     def lease(self, listener: Listener) -> ConnectionSlot:
         """A place for a turn. Raises LocalProtocolError when there is none."""
@@ -220,7 +217,7 @@ class Connection:
     @property
     def ping_s(self) -> float:
         """How long the endpoint took to answer the last ping; NaN before the first, `traits.ping_s` after the handshake."""
-        return self._socket.latency or math.nan
+        return self._link.latency_s
 
     async def run(self) -> None:
         """Read, write and keep time until the connection is over."""
@@ -257,8 +254,8 @@ class Connection:
                 # Behind a peer that does not read, even the close frame finds no room.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CLOSE_S):
-                        await self._socket.close()
-                self._socket.transport.abort()
+                        await self._link.close()
+                self._link.abort()
         await self._over.wait()
 
     # The choke points: everything that changes the session ends in `touch`
@@ -314,23 +311,18 @@ class Connection:
         """
         try:
             async with asyncio.timeout(VERIFY_S):
-                await (await self._socket.ping())
+                await self._link.ping()
         except TimeoutError:
             self._give_up(Failed(Scope.LINK, "the connection was dead", "look at the network", retry_s=0.0))
-        except ConnectionClosed:
+        except LinkClosed:
             pass  # the reader finds out why
 
     def _send(self) -> None:
         """At once where there is room: a round of the event loop would be a fifth of what a token takes. Else by the writer."""
-        if self._writing or self._socket.transport.get_write_buffer_size() or self._socket.state is not State.OPEN:
+        if self._writing or not self._link.writable:
             self._to_write.set()
-            return
-        for message in self.session.outgoing():
-            if isinstance(message, str):
-                self._socket.protocol.send_text(message.encode())
-            else:
-                self._socket.protocol.send_binary(message)
-        self._socket.send_data()
+        else:
+            self._link.send_now(self.session.outgoing())
 
     async def _write(self) -> None:
         try:
@@ -339,28 +331,26 @@ class Connection:
                 self._to_write.clear()
                 self._writing = True
                 for message in self.session.outgoing():
-                    await self._socket.send(message)
+                    await self._link.send(message)
                 self._writing = False
-        except ConnectionClosed:
+        except LinkClosed:
             pass  # the reader finds out why
 
     async def _read(self) -> Failed:
         try:
             while True:
-                message = await self._socket.recv()
+                message = await self._link.recv()
                 self._last_heard_at = now = self.now()
                 self.dispatch(self.session.receive(message, now))
-        except ConnectionClosed as exc:
-            if exc.rcvd is not None:
-                return self.session.receive_close(exc.rcvd.code, exc.rcvd.reason)
-            if exc.sent is not None and exc.sent.code == 1011:  # the library's word for a ping without an answer
+        except LinkClosed as exc:
+            if exc.deaf:
                 return Failed(Scope.LINK, "the endpoint does not answer pings", "look at the network", 0.0, code=1011)
-            return self.session.receive_close(1006, "")
+            return self.session.receive_close(exc.code, exc.reason)
 
     def _give_up(self, failed: Failed) -> None:
         """End from this side what cannot be ended in good order."""
         self._end(failed)
-        self._socket.transport.abort()
+        self._link.abort()
 
     def _end(self, why: Failed) -> None:
         self._over.set()

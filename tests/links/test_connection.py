@@ -8,6 +8,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,18 @@ from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError
 from llm2ws.links import connection as module
 from llm2ws.links.connection import Connection
-from llm2ws.speech.dialect import Setup, Traits
+from llm2ws.links.opening import OPENERS
+from llm2ws.speech.dialect import Dialect, Setup, Traits
 from llm2ws.speech.dialects.cartesia import Cartesia
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
+from llm2ws.testing.server import SpeechServer
+from tests.links.memory import MemoryLink
 from tests.vendors.cartesia import CartesiaServer
+
+Wire = Callable[[SpeechServer[Any]], str]
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
@@ -29,6 +35,25 @@ CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead
 
 def dialect(url: str, key: str = "") -> Deepgram:
     return Deepgram(Setup(url, "", FORMAT, key))
+
+
+@pytest.fixture(params=["websocket", "memory"])
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """Have a connection reach an endpoint over one kind of link or the other. Gives what makes a URL of an endpoint."""
+    served = set[asyncio.Task[None]]()
+
+    def url(speech: SpeechServer[Any]) -> str:
+        async def open_memory(dialect: Dialect, **_: object) -> MemoryLink:
+            link = MemoryLink(dialect.request().url)
+            served.add(task := asyncio.create_task(speech._handle(link.peer)))  # type: ignore[arg-type]
+            task.add_done_callback(lambda _: link.abort())
+            return link
+
+        if request.param == "memory":
+            monkeypatch.setitem(OPENERS, "ws", open_memory)
+        return speech.url
+
+    return url
 
 
 @asynccontextmanager
@@ -66,8 +91,8 @@ class Events:
         return decode(b"".join(event.data for event in self.all if isinstance(event, Audio)))
 
 
-async def test_a_turn_from_lease_to_end() -> None:
-    async with FaultySpeech(coding=CODING) as speech, opened(speech.url) as connection:
+async def test_a_turn_from_lease_to_end(wire: Wire) -> None:
+    async with FaultySpeech(coding=CODING) as speech, opened(wire(speech)) as connection:
         events = Events()
         slot = connection.lease(events)
         assert connection.places == 0
@@ -85,10 +110,10 @@ async def test_a_turn_from_lease_to_end() -> None:
         assert speech.count(FlushIn) == 2
 
 
-async def test_a_change_is_told_when_a_place_becomes_free_and_not_with_each_message() -> None:
+async def test_a_change_is_told_when_a_place_becomes_free_and_not_with_each_message(wire: Wire) -> None:
     async with CartesiaServer(coding=CODING) as speech, asyncio.TaskGroup() as tasks:
         events, changes = Events(), list[int]()
-        spoken = Cartesia(Setup(speech.url, "", FORMAT, "key"))
+        spoken = Cartesia(Setup(wire(speech), "", FORMAT, "key"))
         connection = await Connection.open(spoken, on_change=lambda: changes.append(connection.places))
         tasks.create_task(connection.run())
         slot = connection.lease(events)
@@ -102,8 +127,8 @@ async def test_a_change_is_told_when_a_place_becomes_free_and_not_with_each_mess
     assert changes == [10]
 
 
-async def test_after_cancel_nothing_but_cancelled_comes() -> None:
-    async with FaultySpeech(coding=CODING, pace=1.0, max_frame_bytes=50) as speech, opened(speech.url) as connection:
+async def test_after_cancel_nothing_but_cancelled_comes(wire: Wire) -> None:
+    async with FaultySpeech(coding=CODING, pace=1.0, max_frame_bytes=50) as speech, opened(wire(speech)) as connection:
         speech.faults = Faults(audio_after_clear_s=0.02, stale_flushed=True)
         events = Events()
         slot = connection.lease(events)
@@ -140,9 +165,9 @@ async def test_after_cancel_nothing_but_cancelled_comes() -> None:
     ],
 )
 async def test_how_a_connection_ended_is_told_to_its_turn_once(
-    how: How, code: int, reason: str, what: str, retry: bool
+    wire: Wire, how: How, code: int, reason: str, what: str, retry: bool
 ) -> None:
-    async with FaultySpeech(coding=CODING) as speech, opened(speech.url) as connection:
+    async with FaultySpeech(coding=CODING) as speech, opened(wire(speech)) as connection:
         speech.drops.append(Drop(how, code=code, reason=reason, after_chars=1))
         events = Events()
         slot = connection.lease(events)
@@ -171,10 +196,10 @@ async def test_a_network_that_cuts_within_a_frame_is_a_broken_connection() -> No
             assert failed.code == 1006
 
 
-async def test_silence_while_audio_is_owed_ends_the_connection() -> None:
+async def test_silence_while_audio_is_owed_ends_the_connection(wire: Wire) -> None:
     async with FaultySpeech(coding=CODING) as speech:
         speech.faults = Faults(first_byte_s=math.inf)
-        connection = await Connection.open(dialect(speech.url), silence_s=0.02)
+        connection = await Connection.open(dialect(wire(speech)), silence_s=0.02)
         events = Events()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.run())
@@ -203,12 +228,12 @@ async def test_a_peer_that_answers_no_ping_is_gone(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_key_is_in_no_log_even_where_the_library_is_asked_for_everything(
-    canary: Callable[[], str], caplog: pytest.LogCaptureFixture
+    wire: Wire, canary: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     key = canary()
     for name in ("", "websockets", "websockets.client", "asyncio", "llm2ws"):
         caplog.set_level(logging.DEBUG, logger=name)
-    async with FaultySpeech(coding=CODING, key=key) as speech, opened(speech.url, key) as connection:
+    async with FaultySpeech(coding=CODING, key=key) as speech, opened(wire(speech), key) as connection:
         events = Events()
         slot = connection.lease(events)
         slot.speak("A secret of the model. ")
@@ -223,9 +248,9 @@ async def test_a_key_is_in_no_log_even_where_the_library_is_asked_for_everything
 # --- closing
 
 
-async def test_closing_is_said_and_waited_for() -> None:
+async def test_closing_is_said_and_waited_for(wire: Wire) -> None:
     async with FaultySpeech(coding=CODING) as speech:
-        async with opened(speech.url) as connection:
+        async with opened(wire(speech)) as connection:
             await connection.aclose()
             assert connection.ended is not None
             assert connection.ended.ours
@@ -234,12 +259,12 @@ async def test_closing_is_said_and_waited_for() -> None:
         assert [how.code for how in speech.closed_with] == [1000]
 
 
-async def test_an_endpoint_that_does_not_close_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endpoint_that_does_not_close_is_not_waited_for_long(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DRAIN_S", 0.02)
     monkeypatch.setattr(module, "CLOSE_S", 0.05)
     async with FaultySpeech(coding=CODING) as speech:
         speech.faults = Faults(flushed_s=math.inf)
-        async with opened(speech.url) as connection:
+        async with opened(wire(speech)) as connection:
             slot = connection.lease(Events())
             slot.speak("Hello ")
             slot.flush()
@@ -276,13 +301,13 @@ async def test_a_network_that_swallows_everything_does_not_hold_up_the_end(
             held.set()
 
 
-async def test_a_listener_that_raises_ends_the_connection_and_is_heard_of() -> None:
+async def test_a_listener_that_raises_ends_the_connection_and_is_heard_of(wire: Wire) -> None:
     def listener(event: Event) -> None:
         if isinstance(event, Audio):
             raise KeyError("a bug")
 
     async with FaultySpeech(coding=CODING) as speech:
-        connection = await Connection.open(dialect(speech.url))
+        connection = await Connection.open(dialect(wire(speech)))
         slot = connection.lease(listener)
         slot.speak("Hello. ")
         slot.end()
@@ -293,9 +318,9 @@ async def test_a_listener_that_raises_ends_the_connection_and_is_heard_of() -> N
         await speech.until(lambda s: s.open == 0)
 
 
-async def test_a_connection_that_is_given_up_ends_at_once() -> None:
+async def test_a_connection_that_is_given_up_ends_at_once(wire: Wire) -> None:
     async with FaultySpeech() as speech:
-        connection = await Connection.open(dialect(speech.url))
+        connection = await Connection.open(dialect(wire(speech)))
         events = Events()
         connection.lease(events)
         task = asyncio.create_task(connection.run())

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from websockets.asyncio.client import ClientConnection
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed
-from llm2ws.links.websocket import client_tls, open_socket
+from llm2ws.links.websocket import WebSocketLink, client_tls, open_websocket
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.deepgram import Deepgram
@@ -27,8 +26,8 @@ from llm2ws.testing import Faults, FaultySpeech
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 
 
-async def opened(url: str, key: str = "", *, tls: ssl.SSLContext | None = None, open_s: float = 5.0) -> ClientConnection:
-    return await open_socket(Deepgram(Setup(url, "", FORMAT, key)), tls=tls, open_s=open_s, close_s=1.0)
+async def opened(url: str, key: str = "", *, tls: ssl.SSLContext | None = None, open_s: float = 5.0) -> WebSocketLink:
+    return await open_websocket(Deepgram(Setup(url, "", FORMAT, key)), tls=tls, open_s=open_s, close_s=1.0)
 
 
 async def refusal(url: str, key: str = "", *, tls: ssl.SSLContext | None = None, open_s: float = 5.0) -> ConnectFailed:
@@ -79,7 +78,7 @@ async def test_a_redirect_is_not_followed_so_that_the_key_stays_here(name: str, 
     async with answering(redirect) as (address, asked):
         setup = Setup(f"ws://{address}", "", FORMAT, canary())
         with pytest.raises(ConnectFailed, match="HTTP 307") as caught:
-            await open_socket(DIALECTS[name](setup), tls=None, open_s=5.0, close_s=1.0)
+            await open_websocket(DIALECTS[name](setup), tls=None, open_s=5.0, close_s=1.0)
     assert "redirects are not followed" in caught.value.hint
     assert (caught.value.retry_s, len(asked)) == (None, 1)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConnectFailed
-from llm2ws.links.websocket import open_socket
+from llm2ws.links.websocket import open_websocket
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from tests.support import MS
@@ -66,9 +66,9 @@ def ended(
 
     async def attempt() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
-        link = await open_socket(Deepgram(Setup(url, "", FORMAT, key)), tls=tls, open_s=open_s, close_s=SILENT_S)
-        link.transport.abort()
-        await link.wait_closed()
+        link = await open_websocket(Deepgram(Setup(url, "", FORMAT, key)), tls=tls, open_s=open_s, close_s=SILENT_S)
+        link.abort()
+        await link.close()
 
     unforeseen = list[dict[str, object]]()
     with asyncio.Runner(loop_factory=LOOPS[loop], debug=True) as runner:
