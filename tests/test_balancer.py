@@ -21,7 +21,7 @@ from websockets.http11 import Request
 
 from llm2ws.speech.dialects.deepgram_server import Limits
 from llm2ws.testing import FaultySpeech
-from llm2ws.testing.server import Answer
+from llm2ws.testing.endpoint import Answer
 from tests.replicas import assert_a_burst_is_served, assert_a_drained_one_loses_no_call, assert_idle_clients_come_back
 from tests.server.conftest import CODING
 from tests.support import MS, ROOT, child_environment

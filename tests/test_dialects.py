@@ -23,7 +23,7 @@ from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, Drop, decode, script, tokens
-from llm2ws.testing.server import SpeechServer
+from llm2ws.testing.endpoint import FaultyEndpoint
 from llm2ws.turn import Conversation, Notice, NoticeKind, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
@@ -37,7 +37,7 @@ STORY = "The sky is blue, my friend. Light from the sun is scattered by air. Red
 every_dialect = pytest.mark.parametrize("row", ROWS, ids=[row.dialect for row in ROWS])
 
 
-def environment(row: Row, server: SpeechServer[Any], key: str) -> dict[str, str]:
+def environment(row: Row, server: FaultyEndpoint[Any], key: str) -> dict[str, str]:
     name = f"LLM2WS_SPEECH__{row.dialect.upper().replace('-', '_')}"
     return {f"{name}__URL": server.url, f"{name}__API_KEY": key, f"{name}__SAMPLE_RATE_HZ": "8000"}
 
@@ -189,6 +189,6 @@ def test_in_mid_turn_another_dialect_goes_on(one: Row, other: Row) -> None:
     assert went_on > 5
 
 
-async def refuse_from_then_on(server: SpeechServer[Any]) -> None:
+async def refuse_from_then_on(server: FaultyEndpoint[Any]) -> None:
     await server.until(lambda s: not s.drops)
     server.refusals.extend([503] * 1_000)

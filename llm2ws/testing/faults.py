@@ -1,4 +1,4 @@
-"""What may go wrong at a speech endpoint, on command."""
+"""The faults that a speech endpoint has on command."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """One dropped connection: before its frame of audio number `at_frame` (from 0), before its message number `at_message`
-    of any kind (from 0), once it has been sent `after_chars` characters, or, when all are None, right after the handshake."""
+    """One dropped connection, and when it is dropped: with all of these None, right after the handshake.
+
+    `at_frame`: before this frame of audio (from 0). `at_message`: before this message of any kind (from 0). `after_chars`: once
+    the client has sent so many characters.
+    """
 
     how: How = How.RESET
     code: int = 1011
@@ -33,13 +36,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What else goes wrong. Times are in seconds; `math.inf`: never. It may be exchanged while connections are open."""
+    """All other faults. Times are in seconds; `math.inf`: never. They may be exchanged while connections are open."""
 
     handshake_s: float = 0.0  # before a handshake is answered
     first_byte_s: float = 0.0  # from Flush to its first audio
     flushed_s: float = 0.0  # from the last audio to Flushed
     cleared_s: float = 0.0  # from Clear to Cleared
-    audio_after_clear_s: float = 0.0  # for how long audio goes on after Clear
-    stale_flushed: bool = False  # after Cleared, each Flush that it made void is answered
-    warning: str = wire.EXCESSIVE_FLUSH  # how a Flush is refused
+    audio_after_clear_s: float = 0.0  # how long audio is sent after a Clear
+    stale_flushed: bool = False  # whether each Flush that a Clear made void is answered after Cleared
+    warning: str = wire.EXCESSIVE_FLUSH  # the message that refuses a Flush
     noise: tuple[str | bytes, ...] = ()  # messages without meaning, before each Flushed and Cleared

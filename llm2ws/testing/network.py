@@ -15,47 +15,50 @@ __all__ = ["FaultyNetwork", "reset"]
 class FaultyNetwork:
     """A TCP proxy at `port` in front of a port of this machine, until the `async with` block is left.
 
-    `delay_s` holds back what is under way, `rate` is in bytes a second (None: any). `cut_after`: so many more bytes go to the
-    client, then every connection ends; None: never. They may be changed at any time and hold for all connections, `rate` and
-    `cut_after` for what goes to the client.
+    `delay_s`: how late all bytes arrive, both ways. `rate`: bytes a second to each client, None for no bound. `cut_after`:
+    after how many more bytes to clients every connection ends, None for never. All may be changed at any time and hold for
+    all connections.
     """
 
     def __init__(self, port: int, *, delay_s: float = 0.0, rate: float | None = None) -> None:
         self.delay_s = delay_s
         self.rate = rate
         self.cut_after: int | None = None
-        self.connections = 0  # ever
-        self._to = port
+        self.connections = 0  # accepted since the start
+        self.port = 0  # until it listens
+        self._target_port = port
+        self._stack = contextlib.AsyncExitStack()
+        self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._swallowed: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._group = await asyncio.TaskGroup().__aenter__()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._stack.enter_async_context(self._group)
+        self._stack.callback(self._end_connections)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._stack.callback(server.close)
+        self.port = int(server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
-        self.reset()
-        for task in self._tasks:
-            task.cancel()
-        await self._group.__aexit__(None, None, None)
-
-    @property
-    def port(self) -> int:
-        return int(self._server.sockets[0].getsockname()[1])
+        await self._stack.aclose()
 
     def swallow(self) -> None:
-        """A black hole: the connections stay open and nothing arrives any more. Later ones are not affected."""
+        """Keep all connections open, but carry nothing on them any more. Later connections are not affected."""
         self._swallowed |= self._writers
 
     def reset(self) -> None:
         """Break all connections with a TCP reset."""
         for writer in self._writers:
             reset(writer.transport)
+
+    def _end_connections(self) -> None:
+        self.reset()
+        for task in self._tasks:
+            task.cancel()
 
     def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._group.create_task(self._join(reader, writer))
@@ -67,12 +70,12 @@ class FaultyNetwork:
         ends = [writer]
         self._writers.add(writer)
         try:
-            there, to = await asyncio.open_connection("127.0.0.1", self._to)
-            ends.append(to)
-            self._writers.add(to)
+            reader_there, writer_there = await asyncio.open_connection("127.0.0.1", self._target_port)
+            ends.append(writer_there)
+            self._writers.add(writer_there)
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, to, down=False))
-                pumps.create_task(self._pump(there, writer, down=True))
+                pumps.create_task(self._pump(reader, writer_there, down=False))
+                pumps.create_task(self._pump(reader_there, writer, down=True))
         except OSError:
             pass  # nobody listens there
         finally:
@@ -81,7 +84,7 @@ class FaultyNetwork:
                 self._writers.discard(end)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, down: bool) -> None:
-        """Carry bytes one way until their sender is gone; then the other way ends too."""
+        """Carry bytes one way until their sender is gone, then end the other way too."""
         now = asyncio.get_running_loop().time
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
         async with asyncio.TaskGroup() as group:
@@ -109,7 +112,7 @@ class FaultyNetwork:
                 writer.write(data)
                 await writer.drain()
             except OSError:
-                broken = True  # its other way notices too, and ends both
+                broken = True  # the other way fails as well, and ends both
             if down and self.cut_after == 0:
                 self.cut_after = None
                 for each in self._writers:

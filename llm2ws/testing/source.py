@@ -1,4 +1,4 @@
-"""A scripted LLM: a source that does what it is told."""
+"""A scripted LLM: an async generator that yields, waits and fails as its steps say."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _Item = TypeVar("_Item")
 
 
 def tokens(text: str) -> list[str]:
-    """Text in pieces of the size of a model's tokens, which fall within words and carry the space before them."""
+    """Return a text in pieces of the size of a model's tokens, which may end within words and carry the space before them."""
     return re.findall(r"\s*\S{1,4}|\s+", text)
 
 
 async def script(
     *steps: _Item | float | BaseException, on_close: Callable[[], object] | None = None
 ) -> AsyncGenerator[_Item, None]:
-    """A source that does what it is told, step by step.
+    """Yield, wait or fail, step by step.
 
-    A number is a pause in seconds (`math.inf`: for ever), an exception is raised, everything else is given as it is.
-    `on_close` is called when the source is over, however it came to that.
+    A number is a pause in seconds (`math.inf`: for ever), an exception is raised, everything else is yielded as it is.
+    `on_close` is called when the generator ends, for whatever reason.
     """
     try:
         for step in steps:

@@ -1,4 +1,4 @@
-"""Deepgram Speak v1 that misbehaves on command."""
+"""A speech endpoint with Deepgram's protocol, Speak v1, that misbehaves on command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from websockets.http11 import Request
 from ..audio import AudioFormat, Encoding
 from ..speech.dialects import deepgram_server as wire
 from ..speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, Limits, Meter, Refusal, SpeakIn, Violation
-from .server import Answer, Link, SpeechServer, Voice
+from .connection import EndpointConnection, SpeechQueue
+from .endpoint import Answer, FaultyEndpoint
 from .voice import Coding
 
 __all__ = ["FaultySpeech"]
@@ -22,11 +23,12 @@ __all__ = ["FaultySpeech"]
 _In = SpeakIn | FlushIn | ClearIn | CloseIn | Violation
 
 
-class FaultySpeech(SpeechServer[_In]):
+class FaultySpeech(FaultyEndpoint[_In]):
     """A speech endpoint at `url`, until the `async with` block is left: Deepgram Speak v1, linear16, audio only on Flush.
 
-    `limits` are enforced as Deepgram does it. `pace`: how many times faster than real time audio comes, None: at once.
-    `key`: what clients must present, None for nothing. Frames of audio have random sizes up to `max_frame_bytes`, odd ones too.
+    `limits` are enforced as Deepgram does it. `pace`: how many times faster than real time audio is sent, None: at once.
+    `key`: what clients must present, None for nothing. Frames of audio have random sizes up to `max_frame_bytes`, also odd
+    ones.
 
     What goes wrong: `faults`; `drops`, the dropped connections in the order in which they happen; `refusals`, the HTTP statuses
     with which the next handshakes are answered; `refuse_flushes`, how many of the next Flushes are refused.
@@ -49,14 +51,14 @@ class FaultySpeech(SpeechServer[_In]):
         super().__init__(coding=coding, pace=pace, key=key, tls=tls, max_frame_bytes=max_frame_bytes, seed=seed)
         self.refuse_flushes = 0
         self.limits = limits
-        self.life_s = limits.session_s
+        self.max_age_s = limits.session_s
 
     def count(self, kind: type[SpeakIn | FlushIn | ClearIn | CloseIn]) -> int:
-        """How many messages of this kind came."""
+        """Return how many messages of this kind were received."""
         return sum(isinstance(entry.message, kind) for entry in self.log)
 
     def admit(self, request: Request) -> Answer | None:
-        """None to grant a handshake."""
+        """Return None to grant a handshake, else the refusal in Deepgram's words."""
         parts = urlsplit(request.path)
         if parts.path != wire.PATH:
             return _answer(Refusal(404, "NOT_FOUND", f"There is only {wire.PATH} here."))
@@ -70,15 +72,15 @@ class FaultySpeech(SpeechServer[_In]):
         return None
 
     def refusal(self, status: HTTPStatus) -> Answer:
-        """A refusal with this status."""
+        """Return a refusal with this status."""
         return _answer(Refusal(status, status.name, status.phrase))
 
-    def link(self, ws: ServerConnection, index: int) -> Link[_In]:
-        """What serves a connection."""
+    async def serve_client(self, ws: ServerConnection, index: int) -> None:
+        """Serve a connection whose handshake was granted until it is closed."""
         assert ws.request is not None
         wanted = wire.parse_query(urlsplit(ws.request.path).query)
         assert not isinstance(wanted, Refusal)
-        return _Link(self, ws, index, wanted.format)
+        await _Connection(self, ws, index, wanted.format).run()
 
 
 def _answer(refusal: Refusal) -> Answer:
@@ -86,30 +88,31 @@ def _answer(refusal: Refusal) -> Answer:
     return Answer(refusal.status, refusal.body(request_id), refusal.headers(request_id))
 
 
-class _Link(Link[_In]):
-    """One connection: text is gathered until its Flush."""
+class _Connection(EndpointConnection[_In]):
+    """One connection, whose texts are collected until they are flushed."""
 
     def __init__(self, server: FaultySpeech, ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
         super().__init__(server, ws, index, fmt)
         self._server = server
         self._meter = Meter(server.limits)
-        self._text = ""  # not flushed
-        self._voidable = self._sequence = 0  # groups without an answer, answers
+        self._speech = SpeechQueue(self)
+        self._text = ""  # not flushed yet
+        self._n_unanswered = 0  # Flushes without an answer, which a Clear makes void
+        self._n_answers = 0  # Flushed and Cleared that were sent
 
-    def read(self, message: str | bytes) -> _In:
+    def parse(self, message: str | bytes) -> _In:
         return wire.decode(message)
 
-    async def greet(self) -> None:
-        self._voice = Voice(self)
+    async def on_open(self) -> None:
         await self.send(wire.metadata(request_id=str(self.ws.id), model="test", version="1", model_uuid=str(self.ws.id)))
 
-    async def too_old(self) -> None:
+    async def on_max_age(self) -> None:
         await self.close(*wire.SESSION_TOO_LONG)
 
     async def receive(self, message: _In) -> None:
         match message:
             case SpeakIn(text=text):
-                self.took(text)
+                self.record_text(text)
                 self._text += text
                 if not self._meter.speak(len(text), now=self.now()):
                     await self.close(*wire.TOO_MANY_CHARS)
@@ -120,7 +123,7 @@ class _Link(Link[_In]):
             case CloseIn():
                 if self._text:
                     await self._flush()
-                self._voice.then(partial(self.close, 1000))
+                self._speech.then(partial(self.close, 1000))
             case Violation():
                 await self.close(*message)
             case _:
@@ -131,25 +134,25 @@ class _Link(Link[_In]):
             self._server.refuse_flushes = max(0, self._server.refuse_flushes - 1)
             await self.send(self._server.faults.warning)
             return
-        self._voidable += 1
-        self._voice.say(self._text)
-        self._voice.then(self._flushed)
+        self._n_unanswered += 1
+        self._speech.say(self._text)
+        self._speech.then(self._flushed)
         self._text = ""
 
     async def _flushed(self) -> None:
-        self._voidable -= 1
-        await self.tell(wire.flushed(self._next()))
+        self._n_unanswered -= 1
+        await self.send_reply(wire.flushed(self._next_sequence_id()))
 
     async def _clear(self) -> None:
         faults = self._server.faults
         await self._server.pause(faults.audio_after_clear_s)
-        self._voice.stop()
-        void, self._voidable, self._text = self._voidable, 0, ""
+        self._speech.stop()
+        n_void, self._n_unanswered, self._text = self._n_unanswered, 0, ""
         await self._server.pause(faults.cleared_s)
-        await self.tell(wire.cleared(self._next()))
-        for _ in range(void if faults.stale_flushed else 0):
-            await self.send(wire.flushed(self._next()))
+        await self.send_reply(wire.cleared(self._next_sequence_id()))
+        for _ in range(n_void if faults.stale_flushed else 0):
+            await self.send(wire.flushed(self._next_sequence_id()))
 
-    def _next(self) -> int:
-        self._sequence += 1
-        return self._sequence - 1
+    def _next_sequence_id(self) -> int:
+        self._n_answers += 1
+        return self._n_answers - 1

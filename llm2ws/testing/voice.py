@@ -1,4 +1,4 @@
-"""Audio that tells its text: what an endpoint says can be read back, word by word."""
+"""Audio that can be decoded into the text that was spoken, word by word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Char", "Coding", "Renderer", "decode"]
 
 
 class Char(NamedTuple):
-    """A character and when it is said, in seconds."""
+    """A character, and when its audio begins and ends, in seconds."""
 
     text: str
     start_s: float
@@ -40,7 +40,7 @@ class Coding:
 
 
 class Renderer:
-    """Says what one connection is given. `random` is where its variations come from."""
+    """Turns the texts of one connection into audio. `random` decides its variations."""
 
     def __init__(self, coding: Coding, sample_rate_hz: int, random: Random) -> None:
         self._coding = coding
@@ -50,11 +50,11 @@ class Renderer:
         self._last = " "
 
     def say(self, text: str) -> bytes:
-        """The audio of the text under one Flush. It goes on where the one before ended, even within a word."""
+        """Return the audio of the text under one Flush, which may go on within a word of the text before."""
         return self.timed(text)[0]
 
     def timed(self, text: str) -> tuple[bytes, list[Char]]:
-        """The same, with the times of its characters."""
+        """Return the audio of `say`, and the times of its characters."""
         coding, pcm, chars = self._coding, bytearray(), list[Char]()
         if self._last.isspace():
             pcm += self._zeros(self._random.uniform(0, coding.lead_in_s))
@@ -79,7 +79,7 @@ class Renderer:
 
 
 def decode(pcm: bytes) -> str:
-    """The text that `Coding` put into audio, each white space one space. Raises ValueError for half a sample."""
+    """Return the text that a `Renderer` put into audio, each white space one space. Raises ValueError for half a sample."""
     if len(pcm) % 2:
         raise ValueError("half a sample at the end")
     runs = itertools.groupby(struct.unpack(f"<{len(pcm) // 2}h", pcm))

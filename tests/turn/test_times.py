@@ -17,7 +17,7 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.testing import Coding, Drop, How, decode, script, tokens
-from llm2ws.testing.server import SpeechServer
+from llm2ws.testing.endpoint import FaultyEndpoint
 from llm2ws.turn import Audio, Conversation, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
@@ -30,11 +30,11 @@ MARKED = "## A title\n\nThe *sky* is [blue](https://example.com/a/long/way/to/th
 VENDORS = pytest.mark.parametrize(
     ("name", "vendor"), [("elevenlabs", ElevenLabsServer), ("cartesia", CartesiaServer)], ids=["elevenlabs", "cartesia"]
 )
-Vendor = Callable[..., SpeechServer[Any]]
+Vendor = Callable[..., FaultyEndpoint[Any]]
 
 
 @asynccontextmanager
-async def talk(name: str, server: SpeechServer[Any]) -> AsyncIterator[Conversation]:
+async def talk(name: str, server: FaultyEndpoint[Any]) -> AsyncIterator[Conversation]:
     async with server, Pool() as pool:
         yield Conversation(pool, [Endpoint(DIALECTS[name](Setup(server.url, "", FORMAT)), name)])
 

@@ -17,7 +17,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.server import Answer, Chunk, Link, SpeechServer, Voice
+from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 from llm2ws.testing.voice import Char, Coding
 
 __all__ = ["CartesiaServer"]
@@ -30,7 +31,7 @@ CHANGING = ("transcript", "continue", "flush", "duration", "cancel")  # all else
 _Message = dict[str, Any]
 
 
-class CartesiaServer(SpeechServer[_Message]):
+class CartesiaServer(FaultyEndpoint[_Message]):
     """The endpoint at `url`. `concurrency`: how many contexts may be active at once, None for any number."""
 
     path = "/tts/websocket"
@@ -59,9 +60,9 @@ class CartesiaServer(SpeechServer[_Message]):
         """A refusal with this status."""
         return _answer(status, status.name.lower(), status.phrase)
 
-    def link(self, ws: ServerConnection, index: int) -> Link[_Message]:
-        """What serves a connection."""
-        return _Link(self, ws, index, AudioFormat())
+    async def serve_client(self, ws: ServerConnection, index: int) -> None:
+        """Serve a connection until it is closed."""
+        await _Connection(self, ws, index, AudioFormat()).run()
 
 
 def _answer(status: HTTPStatus, code: str, message: str) -> Answer:
@@ -71,7 +72,7 @@ def _answer(status: HTTPStatus, code: str, message: str) -> Answer:
 @dataclass
 class _Context:
     name: str
-    voice: Voice
+    voice: SpeechQueue
     same: _Message  # what each of its messages has to say again
     buffer: str = ""
     buffering: int = 0  # the newest of the delays that may run out
@@ -82,20 +83,20 @@ class _Context:
     letters: list[Char] = field(default_factory=list)  # of a word that is being said
 
 
-class _Link(Link[_Message]):
+class _Connection(EndpointConnection[_Message]):
     def __init__(self, server: CartesiaServer, ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
         super().__init__(server, ws, index, fmt)
         self._server = server
         self._contexts: dict[str, _Context] = {}
         self._closed: set[str] = set()
 
-    def read(self, message: str | bytes) -> _Message:
+    def parse(self, message: str | bytes) -> _Message:
         """A client's message."""
         data = json.loads(message)
         assert isinstance(data, dict)
         return data
 
-    async def idle(self) -> None:
+    async def on_idle(self) -> None:
         """No message for five minutes."""
         await self.close(1000, "connection idle timeout")
 
@@ -124,7 +125,7 @@ class _Link(Link[_Message]):
 
     def _open(self, name: str, message: _Message) -> _Context:
         self.format = AudioFormat(sample_rate_hz=message["output_format"]["sample_rate"])
-        context = _Context(name, Voice(self, lambda chunk: self._wrap(context, chunk)), _same(message))
+        context = _Context(name, SpeechQueue(self, lambda chunk: self._wrap(context, chunk)), _same(message))
         self._contexts[name] = context
         self._server.active += 1
         self._server.contexts += 1
@@ -138,7 +139,7 @@ class _Link(Link[_Message]):
             await self._fail(context.name, 500, "Internal server error", "Please try again.")
             return
         if text:
-            self.took(text)
+            self.record_text(text)
             context.buffer += text
         delay_ms = message.get("max_buffer_delay_ms", 3_000)
         ending = not message.get("continue", False)
@@ -181,7 +182,7 @@ class _Link(Link[_Message]):
 
     async def _done(self, context: _Context) -> None:
         self._end(context)
-        await self.tell(self._event(context, "done", done=True))
+        await self.send_reply(self._event(context, "done", done=True))
 
     async def _cancel(self, context: _Context) -> None:
         """What is being generated goes on for a while, and nobody says when it is over."""
@@ -193,9 +194,9 @@ class _Link(Link[_Message]):
         if self._contexts.pop(context.name, None):
             self._closed.add(context.name)
             self._server.active -= 1
-            self._server.noticed()
+            self._server.notify()
 
-    def _wrap(self, context: _Context, chunk: Chunk) -> list[str | bytes]:
+    def _wrap(self, context: _Context, chunk: AudioChunk) -> list[str | bytes]:
         chunk_message = self._event(context, "chunk", data=base64.b64encode(chunk.data).decode(), step_time=1.0)
         context.letters += chunk.chars
         last = max((n for n, char in enumerate(context.letters) if char.text.isspace()), default=-1)

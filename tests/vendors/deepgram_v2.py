@@ -15,7 +15,8 @@ from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.speech.dialects import deepgram_server as v1
-from llm2ws.testing.server import Answer, Link, SpeechServer, Voice
+from llm2ws.testing.connection import EndpointConnection, SpeechQueue
+from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 __all__ = ["DeepgramV2Server"]
 
@@ -37,16 +38,16 @@ _ERRORS = {  # what closes a connection: its error code is sent before, and is t
 Message = dict[str, Any]
 
 
-class DeepgramV2Server(SpeechServer[Message]):
+class DeepgramV2Server(FaultyEndpoint[Message]):
     """One active turn, and any number behind it; linear16."""
 
     path = "/v2/speak"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.life_s = 3_600.0
+        self.max_age_s = 3_600.0
         self.idle_s = 60.0
-        self.ping_is_life = True
+        self.pings_count = True
 
     def admit(self, request: Request) -> Answer | None:
         parts = urlsplit(request.path)
@@ -59,10 +60,10 @@ class DeepgramV2Server(SpeechServer[Message]):
     def refusal(self, status: HTTPStatus) -> Answer:
         return _answer(v1.Refusal(status, status.name, status.phrase))
 
-    def link(self, ws: ServerConnection, index: int) -> Link[Message]:
+    async def serve_client(self, ws: ServerConnection, index: int) -> None:
         assert ws.request is not None
         rate = dict(parse_qsl(urlsplit(ws.request.path).query)).get("sample_rate", "24000")
-        return _Link(self, ws, index, AudioFormat(Encoding.LINEAR16, int(rate)))
+        await _Connection(self, ws, index, AudioFormat(Encoding.LINEAR16, int(rate))).run()
 
 
 def _answer(refusal: v1.Refusal) -> Answer:
@@ -104,7 +105,7 @@ class _Position:
     ever: bool = field(default=False)
 
 
-class _Link(Link[Message]):
+class _Connection(EndpointConnection[Message]):
     def __init__(self, server: DeepgramV2Server, ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
         super().__init__(server, ws, index, fmt)
         self._server = server
@@ -114,7 +115,7 @@ class _Link(Link[Message]):
         self._chars_in = 0
         self._interrupting = False
 
-    def read(self, message: str | bytes) -> Message:
+    def parse(self, message: str | bytes) -> Message:
         if isinstance(message, bytes):
             return {"type": b""}
         try:
@@ -123,15 +124,15 @@ class _Link(Link[Message]):
             return {}
         return data if isinstance(data, dict) else {}
 
-    async def greet(self) -> None:
-        self._voice = Voice(self)
+    async def on_open(self) -> None:
+        self._voice = SpeechQueue(self)
         model = {"model_name": "flux-test-en", "model_version": "1", "model_uuids": ["u"]}
         await self.send(json.dumps({"type": "Connected", "request_id": str(self.ws.id), **model}))
 
-    async def too_old(self) -> None:
+    async def on_max_age(self) -> None:
         await self._fail("NET-0003")
 
-    async def idle(self) -> None:
+    async def on_idle(self) -> None:
         await self._fail("NET-0004")
 
     async def receive(self, message: Message) -> None:
@@ -164,7 +165,7 @@ class _Link(Link[Message]):
         await self.send(json.dumps({"type": "Warning", "code": code, "description": "As the documents say."}))
 
     async def _speak(self, text: str) -> None:
-        self.took(text)
+        self.record_text(text)
         self._chars_in += len(text)
         if not self._turns or self._turns[-1].flushed:
             self._numbers += 1
@@ -208,7 +209,7 @@ class _Link(Link[Message]):
             await self._warn("NO_SYNTHESIZABLE_TEXT")
         self._turns.popleft()
         self._position.at += turn.audio_ms
-        await self.tell(json.dumps({"type": "SpeechMetadata", **self._billing(turn)}))
+        await self.send_reply(json.dumps({"type": "SpeechMetadata", **self._billing(turn)}))
         for message in after:
             await self.send(message)
 
@@ -253,7 +254,7 @@ class _Link(Link[Message]):
         self._position.at = self._position.interrupted = generated if ms is None else ms
         played = {"audio_played_ms": round(self._position.at)}
         await self._server.pause(faults.cleared_s)
-        await self.tell(json.dumps({"type": "SpeechInterrupted", **played, **told, "metadata": self._billing(turn)}))
+        await self.send_reply(json.dumps({"type": "SpeechInterrupted", **played, **told, "metadata": self._billing(turn)}))
 
     async def _goodbye(self) -> None:
         counts = dict.fromkeys(("total_input_character_count", "total_billable_character_count"), self._chars_in)

@@ -19,7 +19,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.server import Answer, Chunk, Link, SpeechServer, Voice
+from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 __all__ = ["CONTEXTS", "ElevenLabsServer"]
 
@@ -32,7 +33,7 @@ _PCM = re.compile(r"pcm_(8000|16000|22050|24000|44100|48000)")
 _Message = dict[str, Any]
 
 
-class ElevenLabsServer(SpeechServer[_Message]):
+class ElevenLabsServer(FaultyEndpoint[_Message]):
     """The endpoint at `url`, which a client completes by a path that names the voice."""
 
     path = ""
@@ -54,12 +55,12 @@ class ElevenLabsServer(SpeechServer[_Message]):
         """A refusal with this status."""
         return _answer(status, status.name.lower(), status.phrase)
 
-    def link(self, ws: ServerConnection, index: int) -> Link[_Message]:
-        """What serves a connection."""
+    async def serve_client(self, ws: ServerConnection, index: int) -> None:
+        """Serve a connection until it is closed."""
         assert ws.request is not None
         parts = urlsplit(ws.request.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        return _Link(self, ws, index, query, multi=parts.path.endswith("/multi-stream-input"))
+        await _Connection(self, ws, index, query, multi=parts.path.endswith("/multi-stream-input")).run()
 
 
 def _answer(status: int, slug: str, message: str) -> Answer:
@@ -69,7 +70,7 @@ def _answer(status: int, slug: str, message: str) -> Answer:
 @dataclass
 class _Context:
     name: str
-    voice: Voice
+    voice: SpeechQueue
     heard_at: float
     buffer: str = ""  # without auto_mode: text that waits to be more
     generations: int = 0
@@ -78,7 +79,7 @@ class _Context:
     spellings: tuple[str, str, str] = field(default=("contextId", "isFinal", "charDurationsMs"))
 
 
-class _Link(Link[_Message]):
+class _Connection(EndpointConnection[_Message]):
     def __init__(
         self, server: ElevenLabsServer, ws: ServerConnection, index: int, query: Mapping[str, str], *, multi: bool
     ) -> None:
@@ -92,13 +93,13 @@ class _Link(Link[_Message]):
         self._contexts: dict[str, _Context] = {}
         self._kept_at = self.now()  # when a message without a context came last
 
-    def read(self, message: str | bytes) -> _Message:
+    def parse(self, message: str | bytes) -> _Message:
         """A client's message."""
         data = json.loads(message)
         assert isinstance(data, dict)
         return data
 
-    async def greet(self) -> None:
+    async def on_open(self) -> None:
         """Nothing is said; the clock for silent clients begins."""
         self.start(self._watch_contexts())
 
@@ -135,7 +136,7 @@ class _Link(Link[_Message]):
             self.random.choice(("isFinal", "is_final")),
             self.random.choice(("charDurationsMs", "charsDurationsMs")),
         )
-        context = _Context(name, Voice(self, lambda chunk: [self._wrap(context, chunk)]), self.now(), spellings=spellings)
+        context = _Context(name, SpeechQueue(self, lambda chunk: [self._wrap(context, chunk)]), self.now(), spellings=spellings)
         self._contexts[name] = context
         self._server.contexts_most = max(self._server.contexts_most, len(self._contexts))
         return context
@@ -147,7 +148,7 @@ class _Link(Link[_Message]):
                 self._server.failures -= 1
                 await self._fail("system_busy", "The system is busy, please try again.")
                 return
-            self.took(text)
+            self.record_text(text)
             context.flushed = False
             context.buffer += text
             due = 1 if self._auto else SCHEDULE[min(context.generations, len(SCHEDULE) - 1)]
@@ -191,10 +192,10 @@ class _Link(Link[_Message]):
     async def _final(self, context: _Context) -> None:
         del self._contexts[context.name]
         named, final, _ = context.spellings
-        await self.tell(json.dumps({"audio": None, final: True, named: context.name}))
-        self._server.noticed()
+        await self.send_reply(json.dumps({"audio": None, final: True, named: context.name}))
+        self._server.notify()
 
-    def _wrap(self, context: _Context, chunk: Chunk) -> str:
+    def _wrap(self, context: _Context, chunk: AudioChunk) -> str:
         named, final, durations = context.spellings
         message: _Message = {"audio": base64.b64encode(chunk.data).decode(), final: None, named: context.name}
         if self._aligned:
@@ -218,7 +219,7 @@ class _Link(Link[_Message]):
         """A context that nothing comes for, or a connection without any, ends it all."""
         while True:
             waiting = [context.heard_at for context in self._contexts.values() if not context.closing]
-            since = min(waiting) if waiting else max(self._kept_at, self._heard_at)
+            since = min(waiting) if waiting else max(self._kept_at, self._received_at)
             left_s = since + self._patience_s - self.now()
             if left_s <= 0:
                 break

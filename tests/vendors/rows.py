@@ -11,7 +11,7 @@ from llm2ws.speech.dialect import Dialect, Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.speech.dialects.described import described
 from llm2ws.testing import FaultySpeech
-from llm2ws.testing.server import SpeechServer
+from llm2ws.testing.endpoint import FaultyEndpoint
 from tests.support import ROOT
 from tests.vendors.cartesia import CartesiaServer
 from tests.vendors.deepgram_v2 import DeepgramV2Server
@@ -28,7 +28,7 @@ class Row(NamedTuple):
     """
 
     dialect: str
-    server: Callable[..., SpeechServer[Any]]
+    server: Callable[..., FaultyEndpoint[Any]]
     exceptions: Mapping[str, str] = {}
     file: Path | None = None  # which describes it, where it has no code
 

@@ -13,7 +13,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.server import Answer, Chunk, Link, SpeechServer, Voice
+from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 __all__ = ["SimpleServer"]
 
@@ -24,7 +25,7 @@ RATES_HZ = ("8000", "24000")
 _Message = dict[str, Any]
 
 
-class SimpleServer(SpeechServer[_Message]):
+class SimpleServer(FaultyEndpoint[_Message]):
     """The endpoint at `url`."""
 
     path = "/v1/tts"
@@ -32,7 +33,7 @@ class SimpleServer(SpeechServer[_Message]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.idle_s = IDLE_S
-        self.life_s = 1_800.0
+        self.max_age_s = 1_800.0
 
     def admit(self, request: Request) -> Answer | None:
         """None to grant a handshake."""
@@ -49,40 +50,40 @@ class SimpleServer(SpeechServer[_Message]):
         """A refusal with this status."""
         return Answer(status, json.dumps({"error": {"message": status.phrase}}))
 
-    def link(self, ws: ServerConnection, index: int) -> Link[_Message]:
-        """What serves a connection."""
+    async def serve_client(self, ws: ServerConnection, index: int) -> None:
+        """Serve a connection until it is closed."""
         assert ws.request is not None
         rate = parse_qs(urlsplit(ws.request.path).query)["sample_rate"][0]
-        return _Link(self, ws, index, AudioFormat(sample_rate_hz=int(rate)))
+        await _Connection(self, ws, index, AudioFormat(sample_rate_hz=int(rate))).run()
 
 
-class _Link(Link[_Message]):
+class _Connection(EndpointConnection[_Message]):
     def __init__(self, server: SimpleServer, ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
         super().__init__(server, ws, index, fmt)
         self._server = server
 
-    def read(self, message: str | bytes) -> _Message:
+    def parse(self, message: str | bytes) -> _Message:
         """A client's message."""
         data = json.loads(message)
         assert isinstance(data, dict)
         return data
 
-    async def greet(self) -> None:
+    async def on_open(self) -> None:
         """It says that it is there."""
-        self._voice = Voice(self, _wrap)
+        self._voice = SpeechQueue(self, _wrap)
         await self.send(json.dumps({"type": "session.created"}))
 
     async def receive(self, message: _Message) -> None:
         """A client's message came."""
         match message:
             case {"type": "text.delta", "delta": str(text)} if len(text) <= CHARS:
-                self.took(text)
+                self.record_text(text)
                 if self._server.failures > 0:
                     self._server.failures -= 1
                     await self._fail("busy")
                 self._voice.say(text)
             case {"type": "text.done"}:
-                self._voice.then(partial(self.tell, json.dumps({"type": "audio.done"})))
+                self._voice.then(partial(self.send_reply, json.dumps({"type": "audio.done"})))
             case {"type": "text.clear"}:
                 self.start(self._clear())
             case {"type": "ping"}:
@@ -96,11 +97,11 @@ class _Link(Link[_Message]):
         await self._server.pause(self._server.faults.audio_after_clear_s)
         self._voice.stop()
         await self._server.pause(self._server.faults.cleared_s)
-        await self.tell(json.dumps({"type": "audio.clear"}))
+        await self.send_reply(json.dumps({"type": "audio.clear"}))
 
     async def _fail(self, why: str) -> None:
         await self.send(json.dumps({"type": "error", "error": {"message": why}}))
 
 
-def _wrap(chunk: Chunk) -> list[str | bytes]:
+def _wrap(chunk: AudioChunk) -> list[str | bytes]:
     return [json.dumps({"type": "audio.delta", "delta": {"audio": base64.b64encode(chunk.data).decode()}})]

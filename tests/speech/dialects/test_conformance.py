@@ -19,7 +19,7 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import DIALECTS
 from llm2ws.testing import Coding, Drop, Faults, How, decode, script, tokens
-from llm2ws.testing.server import SpeechServer
+from llm2ws.testing.endpoint import FaultyEndpoint
 from llm2ws.turn import Audio, Conversation, Outcome
 from scripts.bench_seam import compare
 from scripts.virtual_clock import run
@@ -34,7 +34,7 @@ NOISE = ('{"type": "Later", "x": 1}', "no JSON", "[]", '{"type": ["x"], "context
 class Stage(NamedTuple):
     """An endpoint, and what speaks over it."""
 
-    server: SpeechServer[Any]
+    server: FaultyEndpoint[Any]
     pool: Pool
     endpoint: Endpoint
 
@@ -52,7 +52,7 @@ async def stage(row: Row, key: str, *, pace: float | None = None, wrong: str = "
         yield Stage(server, pool, Endpoint(dialect, row.dialect, silence_s=20.0))
 
 
-def went_well(server: SpeechServer[Any]) -> bool:
+def went_well(server: FaultyEndpoint[Any]) -> bool:
     """The endpoint had no reason to close a connection."""
     return not [how for how in server.closed_with if how.code != 1000]
 

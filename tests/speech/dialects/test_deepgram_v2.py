@@ -200,7 +200,7 @@ def test_a_turn_left_before_its_first_audio_keeps_the_connection() -> None:
 def test_where_pings_are_no_sign_of_life_nothing_is_lost_either() -> None:
     async def speak() -> None:
         async with talking(pace=4.0) as (server, conversation):
-            server.ping_is_life = False
+            server.pings_count = False
             turn = conversation.turn(script("Before it pauses, this is said. ", 100.0, "And this afterwards."))
             assert await heard(turn) == "Before it pauses, this is said. And this afterwards."
             await asyncio.sleep(200.0)
