@@ -27,7 +27,7 @@ EARLY_S = 0.001  # a timer may fire so many seconds too early
 
 
 class EndpointConnection(ABC, Generic[_M]):
-    """One connection to an endpoint. `send`, `send_reply` and `send_audio` send all that is sent, and drop the connection when due."""
+    """One connection to an endpoint. `send`, `send_reply` and `send_audio` are where it is dropped, if that is due."""
 
     def __init__(self, endpoint: FaultyEndpoint[_M], ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
         self.endpoint = endpoint
