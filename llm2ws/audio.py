@@ -1,4 +1,4 @@
-"""Audio as the rest of the package needs it: a format, bytes <-> seconds, WAV headers, G.711. Mono throughout."""
+"""Audio formats, their conversion between bytes and seconds, WAV headers and G.711. All audio is mono."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AudioFormat", "Encoding", "alaw", "decode_alaw", "decode_mulaw", "mu
 
 
 class Encoding(StrEnum):
-    """How one sample is written."""
+    """The encoding of one sample."""
 
     LINEAR16 = "linear16"  # signed 16 bit, little endian
     MULAW = "mulaw"  # G.711 mu-law, 8 bit
@@ -35,18 +35,20 @@ class AudioFormat:
 
     @property
     def sample_bytes(self) -> int:
+        """The size of one sample."""
         return 2 if self.encoding is Encoding.LINEAR16 else 1
 
     @property
     def bytes_per_second(self) -> int:
+        """The size of one second of audio."""
         return self.sample_bytes * self.sample_rate_hz
 
     def seconds(self, n_bytes: int) -> float:
-        """How long so many bytes last, in seconds."""
+        """Return the duration of so many bytes, in seconds."""
         return n_bytes / self.bytes_per_second
 
     def bytes_for(self, seconds: float) -> int:
-        """The whole samples that last so many seconds, in bytes, rounded to the nearest sample."""
+        """Return the size in bytes of so many seconds, rounded to the nearest whole sample."""
         return round(seconds * self.sample_rate_hz) * self.sample_bytes
 
     @property
@@ -58,16 +60,16 @@ class AudioFormat:
         return f"{self.encoding} {self.sample_rate_hz} Hz"
 
 
-# The size of a WAV whose length is not known yet. Read without complaint by ffmpeg, sox, libsndfile and Python's wave;
-# 0 breaks three of them, 0xFFFFFFFF makes sox warn.
+# The size in the header of a WAV file whose length is not known yet. ffmpeg, sox, libsndfile and Python's wave accept it
+# without complaint; 0 breaks three of them, and 0xFFFFFFFF makes sox warn.
 _UNKNOWN_BYTES = 0x7FFF_F000
 _WAV_TAGS = {Encoding.LINEAR16: 1, Encoding.ALAW: 6, Encoding.MULAW: 7}
 
 
 def wav_header(fmt: AudioFormat, n_bytes: int | None = None) -> bytes:
-    """The header of a WAV file: 44 bytes for linear16, 58 for G.711 (which needs a `fact` chunk).
+    """Return the header of a WAV file: 44 bytes for linear16, 58 for G.711, which needs a `fact` chunk.
 
-    `n_bytes` is the size of the audio that follows; None when it is not known yet (a pipe).
+    `n_bytes`: the size of the audio that follows, None when it is not known yet, as in a pipe.
     """
     size = _UNKNOWN_BYTES if n_bytes is None else n_bytes
     tag, width, rate = _WAV_TAGS[fmt.encoding], fmt.sample_bytes, fmt.sample_rate_hz
@@ -121,15 +123,15 @@ def _alaw_sample(byte: int) -> int:
 
 @cache
 def _encode_table(encoding: Encoding) -> bytes:
-    """All 65,536 samples encoded, in the order of their unsigned 16-bit form."""
-    one = _mulaw_byte if encoding is Encoding.MULAW else _alaw_byte
-    return bytes(one(u - 65_536 if u >= 32_768 else u) for u in range(65_536))
+    """Return all 65,536 samples encoded, in the order of their unsigned 16-bit form."""
+    encode = _mulaw_byte if encoding is Encoding.MULAW else _alaw_byte
+    return bytes(encode(u - 65_536 if u >= 32_768 else u) for u in range(65_536))
 
 
 @cache
 def _decode_table(encoding: Encoding) -> tuple[int, ...]:
-    one = _mulaw_sample if encoding is Encoding.MULAW else _alaw_sample
-    return tuple(one(byte) for byte in range(256))
+    decode = _mulaw_sample if encoding is Encoding.MULAW else _alaw_sample
+    return tuple(decode(byte) for byte in range(256))
 
 
 def _encode(pcm: bytes, encoding: Encoding) -> bytes:
@@ -143,20 +145,20 @@ def _decode(data: bytes, encoding: Encoding) -> bytes:
 
 
 def mulaw(pcm: bytes) -> bytes:
-    """linear16 to G.711 mu-law. `pcm` holds whole samples."""
+    """Return linear16 as G.711 mu-law. `pcm` holds whole samples."""
     return _encode(pcm, Encoding.MULAW)
 
 
 def alaw(pcm: bytes) -> bytes:
-    """linear16 to G.711 A-law. `pcm` holds whole samples."""
+    """Return linear16 as G.711 A-law. `pcm` holds whole samples."""
     return _encode(pcm, Encoding.ALAW)
 
 
 def decode_mulaw(data: bytes) -> bytes:
-    """G.711 mu-law to linear16."""
+    """Return G.711 mu-law as linear16."""
     return _decode(data, Encoding.MULAW)
 
 
 def decode_alaw(data: bytes) -> bytes:
-    """G.711 A-law to linear16."""
+    """Return G.711 A-law as linear16."""
     return _decode(data, Encoding.ALAW)

@@ -1,4 +1,4 @@
-"""Every error a caller can meet.
+"""Every error that a caller can meet.
 
     Llm2wsError
     ├── ConfigError              a setting, flag or argument is wrong
@@ -7,8 +7,8 @@
     ├── SpeechError              the speech endpoint failed
     │   ├── ConnectFailed        no connection could be opened
     │   └── TurnLost             a turn could not be spoken to its end
-    ├── LocalProtocolError       you called something in an order that makes no sense
-    ├── SlowConsumerError        you took no audio for too long
+    ├── LocalProtocolError       a method was called in a state that does not allow it
+    ├── SlowConsumerError        the caller took no audio for too long
     └── SinkError                where the audio goes failed: a file, a device
 
 `str(error)` is one line: what was wrong and where, then what to do. No secret and no text of a user or a model is in it.
@@ -33,7 +33,7 @@ __all__ = [
 class Llm2wsError(Exception):
     """Base of all errors of this package.
 
-    `what` says what was wrong and where; `hint` what to do about it, "" when there is nothing to say.
+    `what` says what was wrong and where; `hint` says what to do about it, "" when there is no advice.
     """
 
     def __init__(self, what: str, *, hint: str = "") -> None:
@@ -50,13 +50,13 @@ class ConfigError(Llm2wsError):
 
 
 class UnknownName(ConfigError):
-    """Something was asked for by a name that is not configured."""
+    """A model, an endpoint or a voice was asked for by a name that is not configured."""
 
 
 class SourceError(Llm2wsError):
-    """The source of the text failed. What it gave before has been spoken.
+    """The source of the text failed. The text that it gave before has been spoken.
 
-    `status` is the HTTP status, None where there was none. `retry` tells whether the same request may succeed later.
+    `status` is the HTTP status, None when there was none. `retry` tells whether the same request may succeed later.
     """
 
     def __init__(self, what: str, *, hint: str = "", status: int | None = None, retry: bool = False) -> None:
@@ -95,7 +95,7 @@ class LocalProtocolError(Llm2wsError):
 
 
 class SlowConsumerError(Llm2wsError):
-    """The turn ended because nobody took its audio. `waited_s`: how long it had waited, in seconds."""
+    """The turn ended because nobody took its audio. `waited_s`: how long the audio had waited, in seconds."""
 
     def __init__(self, what: str, *, hint: str = "", waited_s: float) -> None:
         super().__init__(what, hint=hint)
@@ -103,4 +103,4 @@ class SlowConsumerError(Llm2wsError):
 
 
 class SinkError(Llm2wsError):
-    """The place where the audio goes failed: a full disk, a missing device, a reader that left."""
+    """The place where the audio goes failed: a full disk, a missing device, a pipe whose reader is gone."""

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llm2ws.audio import AudioFormat
 from llm2ws.links.pool import Endpoint, Pool
-from llm2ws.localspeech.engine import Engine, Word
+from llm2ws.localspeech.engine import Engine, SpokenWord
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
@@ -136,7 +136,7 @@ class Spoken(NamedTuple):
     """One speaking of a text, and when its words begin (seconds)."""
 
     audio: bytes
-    words: list[Word]
+    words: list[SpokenWord]
 
 
 class Again(NamedTuple):

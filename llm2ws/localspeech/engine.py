@@ -1,4 +1,4 @@
-"""The embedded speech engine: espeak-ng in a child process, seen as a function from text to audio."""
+"""The embedded speech engine: espeak-ng in a child process, which turns texts into audio."""
 
 from __future__ import annotations
 
@@ -20,47 +20,48 @@ from typing import NamedTuple, Self
 
 from ..audio import AudioFormat, Encoding, alaw, mulaw
 from ..errors import ConfigError, LocalProtocolError, SpeechError
-from .voices import Voice, choose_voice
+from .voices import EspeakVoice, choose_voice
 
-__all__ = ["Engine", "Utterance", "Word"]
+__all__ = ["AudioStream", "Engine", "SpokenWord"]
 
 _log = logging.getLogger(__name__)
 
-# The frames are described in worker.py, which this module must not import: see there.
+# The frames are described in worker.py. This module must not import it, because espeak-ng's licence is another: see there.
 _WORKER = Path(__file__).with_name("worker.py")
 _HEADER = struct.Struct("<BII")
 _WORD = struct.Struct("<III")
 
-_AHEAD_S = 2.0  # the next slice is asked for when less than this waits to be taken
+_AHEAD_S = 2.0  # the next slice is asked for when less audio than this waits to be taken
 _WORDS_A_MINUTE, _SLOWEST, _FASTEST = 175, 80, 450  # espeak-ng's own default and bounds
 _START_S, _STOP_S = 10.0, 1.0
 _INSTALL = "pip install 'llm2ws[local]', or your system's espeak-ng"
 _G711 = {Encoding.MULAW: mulaw, Encoding.ALAW: alaw}
 
 
-class Word(NamedTuple):
-    """Where a word is in the text (characters) and when it begins in the audio (seconds)."""
+class SpokenWord(NamedTuple):
+    """Where a word is in the text (in characters), and when it begins in the audio (in seconds)."""
 
     start: int
     length: int
     at_s: float
 
 
-class _Channel:
-    """What the engine's process says about one text, between the task that reads it and the one that takes it."""
+class _Buffer:
+    """The audio and the words of one text, between the task that reads them from the process and the task that takes them."""
 
     def __init__(self, fmt: AudioFormat, send: Callable[[str], None]) -> None:
-        self.words: list[Word] = []
-        self.over = False
-        self.error: SpeechError | None = None
+        self.words: list[SpokenWord] = []
+        self.over = False  # whether nothing more comes
+        self.error: SpeechError | None = None  # why the text ended early
         self._linear = AudioFormat(Encoding.LINEAR16, fmt.sample_rate_hz)
-        self._send = send  # a frame of this kind to the process
+        self._send = send  # sends the process a frame of this kind
         self._chunks: deque[bytes] = deque()
         self._waiting_s = 0.0
         self._paused = False
         self._changed = asyncio.Event()
 
     def receive(self, kind: str, payload: bytes) -> None:
+        """Take a frame of the process."""
         match kind:
             case "a":
                 self._chunks.append(payload)
@@ -68,7 +69,7 @@ class _Channel:
                 self._changed.set()
             case "w":
                 start, length, at_ms = _WORD.unpack(payload)
-                self.words.append(Word(start, length, at_ms / 1000))
+                self.words.append(SpokenWord(start, length, at_ms / 1000))
             case "s":
                 self._paused = True
                 self._ask()
@@ -76,15 +77,17 @@ class _Channel:
                 self.finish()
 
     def finish(self, error: SpeechError | None = None) -> None:
+        """End the text, after the audio that came, with an error or without."""
         self.over, self._paused, self.error = True, False, error
         self._changed.set()
 
     def drop(self) -> None:
+        """End the text at once, without the audio that was not taken."""
         self._chunks.clear()
         self.finish()
 
     async def take(self) -> bytes | None:
-        """The next audio, linear16; None after the last. Raises the error that ended the text."""
+        """Return the next audio, linear16, or None after the last. Raises the error that ended the text."""
         while not self._chunks:
             if self.error:
                 raise self.error
@@ -103,23 +106,23 @@ class _Channel:
             self._send("g")
 
 
-class Utterance:
-    """One text being spoken: iterate over its audio, in whole samples of its format.
+class AudioStream:
+    """The audio of one text, an asynchronous iterator of bytes that hold whole samples of `format`.
 
-    Leave the `with` block, or call `cancel()`, to stop in mid-word: nothing comes after that. Iterating raises
+    Leaving the `with` block, or calling `cancel()`, stops the speech within a word: no audio follows. Iterating raises
     SpeechError when the engine's process died with this text in it. Audio is rendered as it is taken, at most a few
     seconds ahead.
     """
 
-    def __init__(self, channel: _Channel, fmt: AudioFormat, forget: Callable[[], None]) -> None:
+    def __init__(self, buffer: _Buffer, fmt: AudioFormat, forget: Callable[[], None]) -> None:
         self.format = fmt
-        self._channel = channel
+        self._buffer = buffer
         self._forget = forget
 
     @property
-    def words(self) -> Sequence[Word]:
+    def words(self) -> Sequence[SpokenWord]:
         """The words of the audio rendered so far."""
-        return self._channel.words
+        return self._buffer.words
 
     def __enter__(self) -> Self:
         return self
@@ -131,22 +134,22 @@ class Utterance:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await self._channel.take()
+        chunk = await self._buffer.take()
         if chunk is None:
             raise StopAsyncIteration
         encode = _G711.get(self.format.encoding)
         return encode(chunk) if encode else chunk
 
     def cancel(self) -> None:
-        """Stop, and drop what has not been taken. May be called at any time, and again."""
+        """Stop, and drop the audio that was not taken. May be called at any time, and again."""
         self._forget()
-        self._channel.drop()
+        self._buffer.drop()
 
 
 class Engine:
     """Speaks texts, many at a time, in a child process that is replaced when it dies.
 
-    A text that was in the process when it died fails with SpeechError. `crashes` deaths within `crash_window_s` are a
+    A text that was in the process when it died fails with SpeechError. `crashes` deaths within `crash_window_s` seconds are a
     crash loop: no other process is started, and `say` raises SpeechError, until the first of them is that long ago.
     """
 
@@ -157,9 +160,9 @@ class Engine:
         self._crash_window_s = crash_window_s
         self._deaths: deque[float] = deque(maxlen=crashes)
         self._down_until: float | None = None
-        self._process: asyncio.subprocess.Process | None = None  # None while there is none that takes texts
-        self._channels: dict[int, _Channel] = {}  # of the texts that are not over
-        self._unsent: list[tuple[int, bytes]] = []  # texts that came while there was no process
+        self._process: asyncio.subprocess.Process | None = None  # None while no process takes texts
+        self._buffers: dict[int, _Buffer] = {}  # one for each text that is not over, by its number
+        self._unsent: list[tuple[int, bytes]] = []  # texts that were given while there was no process
         self._count = 0
         self._running = False
         self._stack = contextlib.AsyncExitStack()
@@ -172,7 +175,7 @@ class Engine:
         async with contextlib.AsyncExitStack() as stack:
             self._process = await self._start()
             self._running = True
-            stack.callback(self._shut)
+            stack.callback(self._close)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(group.create_task(self._supervise(self._process)).cancel)
             self._stack = stack.pop_all()
@@ -185,20 +188,20 @@ class Engine:
 
     @property
     def pid(self) -> int | None:
-        """The child process, None while there is none."""
+        """The process id of the child, None while there is none."""
         return self._process.pid if self._process else None
 
     @property
     def down_s(self) -> float | None:
-        """Seconds until the next start after a crash loop; None: the engine is up, or about to be."""
+        """Seconds until the next start after a crash loop, None while the engine runs or is being started."""
         return None if self._down_until is None else max(0.0, self._down_until - asyncio.get_running_loop().time())
 
-    def voice(self, model: str) -> Voice | None:
-        """The voice for a Deepgram model, a language code or the name of an espeak-ng voice; None when there is none."""
+    def voice(self, model: str) -> EspeakVoice | None:
+        """Return the voice for a Deepgram model, a language code or the name of an espeak-ng voice, None when there is none."""
         return choose_voice(model, self._voices, self._variants)
 
-    def say(self, text: str, *, voice: Voice, fmt: AudioFormat, speed: float = 1.0) -> Utterance:
-        """Speak `text`. A text without a word, such as only blanks and full stops, has no audio.
+    def say(self, text: str, *, voice: EspeakVoice, fmt: AudioFormat, speed: float = 1.0) -> AudioStream:
+        """Speak a text and return its audio. A text without a word, such as only blanks and full stops, has no audio.
 
         `speed` is a multiple of the voice's usual rate. Raises SpeechError when the engine is in a crash loop.
         """
@@ -211,7 +214,7 @@ class Engine:
             )
         self._count = (self._count + 1) & 0xFFFF_FFFF
         number = self._count
-        channel = self._channels[number] = _Channel(fmt, partial(self._send, number))
+        buffer = self._buffers[number] = _Buffer(fmt, partial(self._send, number))
         wpm = min(max(round(_WORDS_A_MINUTE * speed), _SLOWEST), _FASTEST)
         request = {"text": text, "voice": voice.name, "wpm": wpm, "pitch": voice.pitch, "rate_hz": fmt.sample_rate_hz}
         payload = json.dumps(request).encode()
@@ -219,66 +222,66 @@ class Engine:
             self._send(number, "t", payload)
         else:
             self._unsent.append((number, payload))
-        return Utterance(channel, fmt, partial(self._forget, number))
+        return AudioStream(buffer, fmt, partial(self._forget, number))
 
     def _send(self, number: int, kind: str, payload: bytes = b"") -> None:
         if self._process and self._process.stdin:
             self._process.stdin.write(_HEADER.pack(ord(kind), number, len(payload)) + payload)
 
     def _forget(self, number: int) -> None:
-        if self._channels.pop(number, None):
+        if self._buffers.pop(number, None):
             self._send(number, "c")
 
     def _fail(self, numbers: Sequence[int], why: str) -> None:
         for number in numbers:
-            if channel := self._channels.pop(number, None):
-                channel.finish(SpeechError(why, hint="say the text again"))
+            if buffer := self._buffers.pop(number, None):
+                buffer.finish(SpeechError(why, hint="say the text again"))
 
-    def _shut(self) -> None:
+    def _close(self) -> None:
         self._running = False
-        self._fail(list(self._channels), "the speech engine was stopped")
+        self._fail(list(self._buffers), "the speech engine was stopped")
 
     async def _supervise(self, process: asyncio.subprocess.Process | None) -> None:
-        """Read from the process until it dies, then start another; for ever."""
+        """Read from the process until it dies, then start another, for ever."""
         while True:
             if process:
                 try:
                     await self._read(process)
                 finally:
                     self._process = None
-                    lost = list(self._channels)  # what is said from now on goes to the next process
+                    lost = list(self._buffers)  # texts that are given from now on go to the next process
                     await _stop(process)
-                self._fail(lost, f"the speech engine's process ended ({_manner(process.returncode)})")
-                _log.warning("the speech engine's process ended (%s); starting another", _manner(process.returncode))
+                self._fail(lost, f"the speech engine's process ended ({_exit_reason(process.returncode)})")
+                _log.warning("the speech engine's process ended (%s); starting another", _exit_reason(process.returncode))
             await self._sit_out_crash_loop()
             try:
                 process = await self._start()
             except (ConfigError, SpeechError) as error:
                 process = None
-                self._fail(list(self._channels), str(error))
+                self._fail(list(self._buffers), str(error))
                 _log.error("%s", error)
                 continue
             self._process = process
             unsent, self._unsent = self._unsent, []
             for number, payload in unsent:
-                if number in self._channels:
+                if number in self._buffers:
                     self._send(number, "t", payload)
 
     async def _sit_out_crash_loop(self) -> None:
-        """Count a death, and wait if there have been too many."""
+        """Count a death of the process, and wait if there were too many within the window."""
         now = asyncio.get_running_loop().time()
         self._deaths.append(now)
         ends = self._deaths[0] + self._crash_window_s
         if len(self._deaths) == self._deaths.maxlen and now < ends:
             self._down_until = ends
             what = f"the speech engine crashed {len(self._deaths)} times in {self._crash_window_s:g} s"
-            self._fail(list(self._channels), what)
+            self._fail(list(self._buffers), what)
             _log.error("%s; it is started again in %.0f s", what, ends - now)
             await asyncio.sleep(ends - now)
             self._down_until = None
 
     async def _start(self) -> asyncio.subprocess.Process:
-        """A process that takes texts. Raises ConfigError when it has no library, SpeechError when it does not come up."""
+        """Start a process that takes texts. Raises ConfigError when it has no library, SpeechError when it does not start."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *_command(),
@@ -298,7 +301,7 @@ class Engine:
                 raise ConfigError(f"espeak-ng could not be loaded ({hello['error'] or 'not found'})", hint=_INSTALL)
         except (TimeoutError, asyncio.IncompleteReadError) as error:
             await _stop(process)
-            raise SpeechError(f"the speech engine did not start ({_manner(process.returncode)})") from error
+            raise SpeechError(f"the speech engine did not start ({_exit_reason(process.returncode)})") from error
         except BaseException:
             await _stop(process)
             raise
@@ -306,17 +309,17 @@ class Engine:
         return process
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):  # it has died
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the process has died
             while True:
                 kind, number, payload = await _read_frame(process)
-                if channel := self._channels.get(number):  # else it was cancelled
-                    channel.receive(kind, payload)
-                    if channel.over:
-                        del self._channels[number]
+                if buffer := self._buffers.get(number):  # else the text was cancelled
+                    buffer.receive(kind, payload)
+                    if buffer.over:
+                        del self._buffers[number]
 
 
 def _command() -> list[str]:
-    """The worker's command line: without the user's site, so that what it imports is what is named here."""
+    """Return the worker's command line. It is without the user's site, so that only what is named here is imported."""
     wheel = importlib.util.find_spec("espeakng_loader")
     wheel_folder = str(Path(wheel.origin).parent) if wheel and wheel.origin else ""
     parts = (importlib.util.find_spec(name) for name in ("numpy", "soxr"))
@@ -325,14 +328,14 @@ def _command() -> list[str]:
 
 
 async def _read_frame(process: asyncio.subprocess.Process) -> tuple[str, int, bytes]:
-    """(kind, id, payload). Raises IncompleteReadError when the process has closed its output."""
+    """Return the next frame's (kind, id, payload). Raises IncompleteReadError when the process has closed its output."""
     assert process.stdout is not None
     kind, number, length = _HEADER.unpack(await process.stdout.readexactly(_HEADER.size))
     return chr(kind), number, await process.stdout.readexactly(length)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End the process, by the end of its input, else by force."""
+    """End the process by the end of its input, and if it does not end, kill it."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -350,7 +353,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _manner(returncode: int | None) -> str:
+def _exit_reason(returncode: int | None) -> str:
     if returncode is None:
         return "no answer"
     return signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"

@@ -1,4 +1,4 @@
-"""The embedded speech endpoint: a WebSocket server that speaks Deepgram Speak, version 1, with the embedded engine."""
+"""The embedded speech endpoint: a WebSocket server with the protocol of Deepgram Speak, version 1, over the embedded engine."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from ..errors import ConfigError, SpeechError
 from ..speech.dialects import deepgram_server as deepgram
 from ..speech.dialects.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
 from .engine import Engine
-from .voices import Voice
+from .voices import EspeakVoice
 
 __all__ = ["SpeechServer"]
 
 # At DEBUG the library logs headers and messages: keys and text, which belong in no log. At INFO, that a connection opens and
-# closes: within a daemon that is a line for nobody.
+# closes: within a daemon nobody needs that line.
 _log = logging.getLogger(f"{__name__}.websocket")
 _log.setLevel(logging.WARNING)
 
-_MAX_PENDING_CHARS = 200_000  # flushed and not yet spoken, a connection: hours of speech, so nobody's honest use
+_MAX_PENDING_CHARS = 200_000  # flushed and not yet spoken on one connection: hours of speech, so no honest use
 _CLOSE_S = 1.0  # how long a peer may take to answer a close frame
 _FOREIGN_ORIGIN = Refusal(403, "INSUFFICIENT_PERMISSIONS", "Pages of other sites may not use an endpoint without a key.")
 
 
 class SpeechServer:
-    """Serves `engine` at `url`, as Deepgram would, until the `async with` block is left.
+    """A server of `engine` at `url`, with Deepgram's protocol, until the `async with` block is left.
 
-    `key`: what clients must present; None admits every program of this machine, and only those: another `host` without a
-    key raises ConfigError unless `insecure`. `port` 0 takes a free one. `limits` are off by default.
-    The rest makes the endpoint behave like a slower one: `first_byte_s` from Flush to first audio, `pace` as a multiple
-    of real time (None: as fast as it can), `frame_ms` of audio in a message. A client that takes nothing for `stall_s`
-    is disconnected; `max_connections` answers further ones with 429. Raises ConfigError when it cannot listen.
+    `key`: what clients must present; None admits every program of this machine, and no other: another `host` without a
+    key raises ConfigError unless `insecure`. `port` 0 takes a free port. `limits` are off by default.
+    `first_byte_s` (from a Flush to its first audio), `pace` (a multiple of real time, None: as fast as possible) and `frame_ms`
+    (of audio in a message, 20 to 100) make the endpoint behave like a slower one. A client that takes nothing for `stall_s`
+    seconds is disconnected. Connections beyond `max_connections` are refused with 429. Raises ConfigError when the server
+    cannot listen.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class SpeechServer:
         self._host, self._port = host, port
         self._key = key
         self._max_connections = max_connections
-        self._connections: WeakSet[ServerConnection] = WeakSet()  # with those still in their handshake
+        self._connections: WeakSet[ServerConnection] = WeakSet()  # also those still in their handshake
         self._sessions: set[_Session] = set()
         self._server: Server | None = None
 
@@ -120,25 +121,26 @@ class SpeechServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
+        """The host and the port that the server listens on."""
         assert self._server is not None, "not started"
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
         return str(host), int(port)
 
     @property
     def url(self) -> str:
+        """The URL that a client connects to."""
         host, port = self.address
         return f"ws://[{host}]:{port}{deepgram.PATH}" if ":" in host else f"ws://{host}:{port}{deepgram.PATH}"
 
     async def stop(self, *, grace_s: float = 0.0) -> None:
-        """Take no more connections, finish what has been flushed within `grace_s` seconds, close the rest with 1001."""
+        """Take no more connections, speak what was flushed within `grace_s` seconds, then close all connections with 1001."""
         if self._server is None:
             return
         self._server.close(close_connections=False)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s), asyncio.TaskGroup() as group:
                 for session in self._sessions:
-                    group.create_task(session.spoken())
+                    group.create_task(session.finish())
         async with asyncio.TaskGroup() as group:
             for ws in list(self._connections):
                 if ws.state is State.OPEN:
@@ -152,8 +154,8 @@ class SpeechServer:
         self._connections.add(ws)
         return ws
 
-    def _admit(self, request: Request) -> tuple[SpeakRequest, Voice] | Refusal:
-        """What the client wants spoken, and by whom, or why it gets nothing."""
+    def _admit(self, request: Request) -> tuple[SpeakRequest, EspeakVoice] | Refusal:
+        """Return the client's request and the voice that speaks it, or the refusal of the handshake."""
         subprotocols = _subprotocols(request)
         if self._key is not None:
             given = deepgram.credential(_header(request, "Authorization"), subprotocols)
@@ -197,12 +199,12 @@ class SpeechServer:
             self._sessions.discard(session)
 
 
-class _Ended(Exception):
-    """A connection is to be closed, and how."""
+class _CloseConnection(Exception):
+    """Raised to close a connection with a code and a reason."""
 
-    def __init__(self, how: Violation) -> None:
-        super().__init__(how)
-        self.how = how
+    def __init__(self, close: Violation) -> None:
+        super().__init__(close)
+        self.close = close
 
 
 _NORMAL = Violation(1000, "")
@@ -210,24 +212,25 @@ _GOING_AWAY = Violation(1001, "")
 
 
 class _Session:
-    """One connection: a reader, and a speaker that says the flushed groups one after another."""
+    """One connection: a task that reads messages, and one that speaks the flushed groups one after the other."""
 
-    def __init__(self, server: SpeechServer, ws: ServerConnection, request: SpeakRequest, voice: Voice) -> None:
+    def __init__(self, server: SpeechServer, ws: ServerConnection, request: SpeakRequest, voice: EspeakVoice) -> None:
         self._server = server
         self._ws = ws
         self._request = request
         self._voice = voice
         self._meter = Meter(server.limits)
         self._now = asyncio.get_running_loop().time
-        self._text: list[str] = []  # not flushed yet
-        self._groups: asyncio.Queue[tuple[str, float] | None] = asyncio.Queue()  # flushed, and when; None: close then
+        self._text: list[str] = []  # texts that were not flushed yet
+        self._groups: asyncio.Queue[tuple[str, float] | None] = asyncio.Queue()  # flushed texts, and when; None: close
         self._pending_chars = 0
         self._n_flushed = self._n_cleared = 0
-        self._due = 0.0  # when the next frame may go
+        self._due = 0.0  # when the next frame may be sent
+        self._speaker: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # the task that speaks, once it runs
 
     async def run(self) -> Violation:
-        """Serve the connection. Gives how it is to be closed, which may have happened already."""
-        how = _NORMAL
+        """Serve the connection. Return how to close it, which the client may have done already."""
+        close = _NORMAL
         try:
             async with asyncio.TaskGroup() as group, _time_limit(self._server.limits.session_s):
                 await self._send(self._metadata())
@@ -238,25 +241,25 @@ class _Session:
         except* ConnectionClosed:
             pass
         except* SpeechError:
-            how = deepgram.INTERNAL_ERROR
-        except* _Ended as ended:
-            how = next(error.how for error in ended.exceptions if isinstance(error, _Ended))
+            close = deepgram.INTERNAL_ERROR
+        except* _CloseConnection as group_of_errors:
+            close = next(error.close for error in group_of_errors.exceptions if isinstance(error, _CloseConnection))
         finally:
             self._drop_groups()
-        return how
+        return close
 
-    async def spoken(self) -> None:
-        """Wait until all that has been flushed has been spoken."""
+    async def finish(self) -> None:
+        """Wait until all that was flushed has been spoken."""
         await self._groups.join()
 
     async def _read(self, group: asyncio.TaskGroup) -> bool:
-        """Carry out what the client sends. True: it asked to be closed; False: it has gone."""
+        """Handle the client's messages. Return whether the client asked to be closed; else its connection ended."""
         async for message in self._ws:
             match deepgram.decode(message):
                 case deepgram.SpeakIn(text=text):
                     self._pending_chars += len(text)
                     if not self._meter.speak(len(text), now=self._now()) or self._pending_chars > _MAX_PENDING_CHARS:
-                        raise _Ended(deepgram.TOO_MANY_CHARS)
+                        raise _CloseConnection(deepgram.TOO_MANY_CHARS)
                     self._text.append(text)
                 case deepgram.FlushIn():
                     if self._meter.flush(now=self._now()):
@@ -273,18 +276,18 @@ class _Session:
                     self._groups.put_nowait(None)
                     return True
                 case Violation() as violation:
-                    raise _Ended(violation)
+                    raise _CloseConnection(violation)
                 case other:
                     assert_never(other)
         return False
 
     def _flush(self) -> None:
-        self._pending_chars += 1  # or flushes of nothing would queue without bound
+        self._pending_chars += 1  # else Flushes of nothing would queue without bound
         self._groups.put_nowait(("".join(self._text), self._now()))
         self._text.clear()
 
     def _clear(self, group: asyncio.TaskGroup) -> None:
-        """Forget all text. The speaker sends nothing more: a cancelled task does not run on to its next frame."""
+        """Drop all text. No frame follows: a cancelled task does not run on to its next one."""
         self._speaker.cancel()
         self._drop_groups()
         self._text.clear()
@@ -335,7 +338,7 @@ class _Session:
             async with asyncio.timeout(self._server.stall_s):
                 await self._ws.send(message)
         except TimeoutError:
-            raise _Ended(deepgram.SEND_FAILED) from None
+            raise _CloseConnection(deepgram.SEND_FAILED) from None
 
     def _metadata(self) -> str:
         model = self._request.model
@@ -353,11 +356,11 @@ async def _time_limit(seconds: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise _Ended(deepgram.SESSION_TOO_LONG) from None
+        raise _CloseConnection(deepgram.SESSION_TOO_LONG) from None
 
 
 async def _close(ws: ServerConnection, how: Violation) -> None:
-    """Close, in bounded time: behind a peer that does not read, the close frame waits for ever."""
+    """Close in bounded time: to a client that does not read, the close frame would wait for ever."""
     try:
         async with asyncio.timeout(_CLOSE_S):
             await ws.close(how.code, how.reason)
@@ -373,7 +376,7 @@ def _is_local_page(origin: str) -> bool:
 
 
 def _header(request: Request, name: str) -> str:
-    """The header's value; of one that is sent twice, which the library does not read, both: they are no key and no origin."""
+    """Return a header's value, "" when there is none. A header that is sent twice gives both, which match no key or origin."""
     return ", ".join(request.headers.get_all(name))
 
 

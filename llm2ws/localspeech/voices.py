@@ -1,4 +1,4 @@
-"""Which espeak-ng voice speaks for a model's name."""
+"""The choice of an espeak-ng voice for the name of a model, a language or a voice."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["Voice", "choose_voice"]
+__all__ = ["EspeakVoice", "choose_voice"]
 
 
-class Voice(NamedTuple):
+class EspeakVoice(NamedTuple):
     """A voice of espeak-ng: its file, with a variant after a plus sign, and the base pitch (0 to 99)."""
 
     name: str
@@ -37,11 +37,12 @@ _MASCULINE = frozenset(
 )
 
 
-def choose_voice(model: str, voices: Mapping[str, str], variants: Collection[str]) -> Voice | None:
-    """The voice for `aura-2-thalia-en`, `aura-asteria-en`, `de`, `en-gb`, `en-us+f3`, `English (Scotland)`; None: no such.
+def choose_voice(model: str, voices: Mapping[str, str], variants: Collection[str]) -> EspeakVoice | None:
+    """Return the voice for a name such as `aura-2-thalia-en`, `de`, `en-us+f3` or `English (Scotland)`, None for others.
 
-    `voices` maps language codes and names, in lower case, to espeak-ng's files. A Deepgram name gives the same voice
-    every time, and different names give voices that differ in variant or pitch.
+    `voices` maps language codes and names, in lower case, to espeak-ng's files; `variants` are the sounds that can be added
+    after a plus sign. A Deepgram name gives the same voice every time, and different names give voices that differ in
+    variant or pitch.
     """
     if aura := _AURA.fullmatch(model.lower()):
         speaker, language = aura["speaker"], aura["language"]
@@ -56,4 +57,4 @@ def choose_voice(model: str, voices: Mapping[str, str], variants: Collection[str
             return None
     if file is None:
         return None
-    return Voice(f"{file}+{variant}" if variant else file, pitch)
+    return EspeakVoice(f"{file}+{variant}" if variant else file, pitch)

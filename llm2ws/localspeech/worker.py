@@ -10,21 +10,21 @@ library takes nothing else with it, and that its callbacks do not wait for a bus
 A frame is `kind, id, length` (one byte, two unsigned 32-bit little-endian numbers), then `length` bytes.
 
     in   t  a new text, as JSON: text, voice, wpm, pitch, rate_hz. Its first slice is rendered
-         g  the next slice of text `id`
-         c  text `id` is no longer wanted. Not answered; frames of it that are on their way are to be dropped
+         g  render the next slice of text `id`
+         c  cancel text `id`. There is no answer; frames of it that are on their way are to be dropped
     out  h  ready, as JSON: version, voices, variants; or the reason why not: error
-         w  a word begins: its place in the text, its length (both in characters), its place in the audio in ms
+         w  a word begins: its position in the text, its length (both in characters), its position in the audio in ms
          a  audio: linear16 at rate_hz, little endian
-         s  the slice is out, there is more to come
-         e  the text is out
-    End of input ends the process, so none is left behind when the parent is killed.
+         s  the slice ends, and the text does not
+         e  the text ends
+    The end of the input ends the process, so that none is left behind when the parent is killed.
 
-A slice ends at the first end of a clause after SLICE_S seconds. Texts are served slice by slice in the order in which
-they are asked for, so a long one holds up no other, and one that nobody asks for costs nothing. espeak-ng is stopped at
-that clause and begins again there with the rest of the text: the audio is the same as in one piece, to a few samples.
+A slice ends at the first end of a clause after SLICE_S seconds. Slices are rendered in the order in which they are asked for,
+so that a long text holds up no other, and a text that nobody takes costs nothing. espeak-ng is stopped at the end of the slice,
+and starts there with the rest of the text: the audio is the same as in one piece, to a few samples.
 
-A pause of 0.3 s, at the usual speed, follows each sentence, and also the last one of a text: texts that are spoken one after
-the other then have the rhythm of one text. No pause follows a text that ends within a sentence.
+A pause of 0.3 s, at the usual speed, follows each sentence, also the last one of a text: texts that are spoken one after the
+other then have the rhythm of one text. No pause follows a text that ends within a sentence.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     import soxr
 
 SLICE_S = 2.0
-BUFFER_MS = 200  # one callback each; 60 is espeak-ng's least
-MEMORY_BYTES = 512 << 20  # about 100 MiB are in use with numpy loaded
-SLICE_CPU_S = 10  # a slice takes milliseconds
+BUFFER_MS = 200  # of audio in one callback; espeak-ng's least is 60
+MEMORY_BYTES = 512 << 20  # the process's limit; about 100 MiB are in use with numpy loaded
+SLICE_CPU_S = 10  # the limit for one slice, which takes milliseconds
 HEADER = struct.Struct("<BII")
 WORD = struct.Struct("<III")
 
-# Where else the library may be, after the wheel: a system package.
+# The names of the library in a system package, and in the wheel, which is tried first.
 SYSTEM_LIBRARIES = ("libespeak-ng.so.1", "libespeak-ng.1.dylib", "libespeak-ng.dylib", "libespeak-ng.dll")
 WHEEL_LIBRARIES = ("libespeak-ng.so", "libespeak-ng.dylib", "espeak-ng.dll")
 
@@ -65,18 +65,20 @@ CHARS_UTF8, ENDPAUSE, POSITION_CHARACTER = 1, 0x1000, 1
 RATE, PITCH = 1, 3
 EVENTS_END, EVENT_WORD, EVENT_CLAUSE_END = 0, 1, 5
 
-# Marks that end a sentence, and those that close behind them. A semicolon is the Greek question mark.
+# Marks that end a sentence, and marks that may close behind them. A semicolon is the Greek question mark.
 STOPS = ".!?…‽‼⁇⁈⁉。！？｡．؟۔।॥።፧։။៕།\u037e"
 CLOSERS = r"\"'’”»›)\]}」』）】》〉"
 SENTENCE_END = re.compile(rf"(?:[{STOPS}]|(?<=[\u0370-\u03ff\u1f00-\u1fff]);)\Z")
 AFTER_STOP = re.compile(rf"(?<=[{STOPS}])[\s{CLOSERS}]+(?=\s|\Z)")
 
 
-class EventId(ctypes.Union):
+class EspeakEventId(ctypes.Union):
     _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
-class Event(ctypes.Structure):
+class EspeakEvent(ctypes.Structure):
+    """`espeak_EVENT`: a word, a clause or the end of the list, with its positions."""
+
     _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
@@ -85,11 +87,13 @@ class Event(ctypes.Structure):
         ("audio_position", ctypes.c_int),  # in ms
         ("sample", ctypes.c_int),
         ("user_data", ctypes.c_void_p),
-        ("id", EventId),
+        ("id", EspeakEventId),
     ]
 
 
 class VoiceInfo(ctypes.Structure):
+    """`espeak_VOICE`: what the library says about a voice."""
+
     _fields_ = [
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_void_p),  # (one byte of priority, code, NUL)..., NUL
@@ -103,11 +107,11 @@ class VoiceInfo(ctypes.Structure):
     ]
 
 
-Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Event))
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(EspeakEvent))
 
 
-class Utterance:
-    """One text and how far it has come."""
+class Job:
+    """One text, and how far it has been rendered. `wpm`: the speed in words a minute; `pitch`: 0 to 99."""
 
     def __init__(self, number: int, text: str, *, voice: str, wpm: int, pitch: int, rate_hz: int) -> None:
         self.number = number
@@ -115,103 +119,108 @@ class Utterance:
         self.flags = CHARS_UTF8 | (ENDPAUSE if SENTENCE_END.search(self.text) else 0)
         self.sound = (voice, wpm, pitch)
         self.rate_hz = rate_hz
-        self.position = 0  # characters rendered
-        self.samples = 0  # rendered, at the rate of the library
+        self.position = 0  # characters that have been rendered
+        self.samples = 0  # that have been rendered, at the library's rate
+        self.slice_start = 0  # `samples` at the start of the slice
+        self.stopped_at = 0  # where the slice was stopped, in characters from its start; 0: nowhere
         self.resampler: soxr.ResampleStream | None = None
         self.has_words = False
-        self.held: list[bytes] = []  # silence before the first word: a text without any word has no audio
+        self.held: list[bytes] = []  # silence before the first word, since a text without a word has no audio
 
 
-class Speaker:
-    """The library, with one text at a time in it."""
+class Synthesizer:
+    """The library, which renders one slice of one text at a time. `live`: the texts that are neither over nor cancelled."""
 
-    def __init__(self, library: ctypes.CDLL, rate_hz: int, live: dict[int, Utterance], out: BinaryIO) -> None:
+    def __init__(self, library: ctypes.CDLL, rate_hz: int, live: dict[int, Job], out: BinaryIO) -> None:
         self.library = library
         self.rate_hz = rate_hz
         self.live = live
         self.out = out
-        self.sound: tuple[str, int, int] | None = None
+        self.job: Job | None = None  # whose slice is being rendered
+        self.sound: tuple[str, int, int] | None = None  # the voice, speed and pitch that are set
         self.callback = Callback(self.take)  # the library keeps no reference of its own
         library.espeak_SetSynthCallback(self.callback)
 
-    def render(self, utterance: Utterance) -> None:
+    def render(self, job: Job) -> None:
         """Render one slice of the text and send it."""
-        self.prepare(utterance)
-        self.utterance, self.first_sample, self.stopped_at = utterance, utterance.samples, 0
-        text = utterance.text[utterance.position :].encode()
-        self.library.espeak_Synth(text, len(text) + 1, 0, POSITION_CHARACTER, 0, utterance.flags, None, None)
-        if utterance.number not in self.live:
+        self.prepare(job)
+        self.job, job.slice_start, job.stopped_at = job, job.samples, 0
+        text = job.text[job.position :].encode()
+        self.library.espeak_Synth(text, len(text) + 1, 0, POSITION_CHARACTER, 0, job.flags, None, None)
+        if job.number not in self.live:
             return
-        utterance.position += self.stopped_at
-        if self.stopped_at > 0 and utterance.position < len(utterance.text):
-            send(self.out, "s", utterance.number)
+        job.position += job.stopped_at
+        if job.stopped_at > 0 and job.position < len(job.text):
+            send(self.out, "s", job.number)
             return
-        if utterance.has_words:
-            self.send_audio(b"", last=True)
-        self.live.pop(utterance.number, None)  # the reader may have just dropped it
-        send(self.out, "e", utterance.number)
+        if job.has_words:
+            self.send_audio(job, b"", last=True)
+        self.live.pop(job.number, None)  # the reader may have just removed it
+        send(self.out, "e", job.number)
 
-    def prepare(self, utterance: Utterance) -> None:
-        if utterance.resampler is None:
+    def prepare(self, job: Job) -> None:
+        """Set the voice, the speed and the pitch, and make the resampler for the first slice."""
+        if job.resampler is None:
             import soxr
 
-            utterance.resampler = soxr.ResampleStream(self.rate_hz, utterance.rate_hz, 1, dtype="int16", quality="HQ")
-        if utterance.sound != self.sound:
-            voice, wpm, pitch = utterance.sound
+            job.resampler = soxr.ResampleStream(self.rate_hz, job.rate_hz, 1, dtype="int16", quality="HQ")
+        if job.sound != self.sound:
+            voice, wpm, pitch = job.sound
             self.library.espeak_SetVoiceByName(voice.encode())
             self.library.espeak_SetParameter(RATE, wpm, 0)
             self.library.espeak_SetParameter(PITCH, pitch, 0)
-            self.sound = utterance.sound
+            self.sound = job.sound
 
-    def take(self, wave: int | None, n_samples: int, events: ctypes._Pointer[Event]) -> int:
-        """The library's callback: 0 to go on, 1 to stop, which is the only way to stop it."""
+    def take(self, wave: int | None, n_samples: int, events: ctypes._Pointer[EspeakEvent]) -> int:
+        """Take a buffer of audio, as the library's callback. Return 0 to go on, 1 to stop, which is the only way to stop it."""
         try:
             return self.take_buffer(wave, n_samples, events)
         except BaseException:  # noqa: BLE001  # ctypes would print it and go on
             os._exit(1)
 
-    def take_buffer(self, wave: int | None, n_samples: int, events: ctypes._Pointer[Event]) -> int:
-        utterance = self.utterance
-        if utterance.number not in self.live:
+    def take_buffer(self, wave: int | None, n_samples: int, events: ctypes._Pointer[EspeakEvent]) -> int:
+        """Send what a buffer holds. `wave` is None for the last call of a slice. Return 0 to go on, 1 to stop."""
+        job = self.job
+        if job is None or job.number not in self.live:
             return 1
         clause_end = 0
         for event in until_end(events):
             if event.type == EVENT_WORD:
-                utterance.has_words = True
-                at_ms = (self.first_sample + event.sample) * 1000 // self.rate_hz
-                place = utterance.position + event.text_position - 1
-                send(self.out, "w", utterance.number, WORD.pack(max(place, 0), event.length, at_ms))
+                job.has_words = True
+                at_ms = (job.slice_start + event.sample) * 1000 // self.rate_hz
+                place = job.position + event.text_position - 1
+                send(self.out, "w", job.number, WORD.pack(max(place, 0), event.length, at_ms))
             elif event.type == EVENT_CLAUSE_END:
                 clause_end = event.text_position
         if wave and n_samples:
-            utterance.samples += n_samples
-            utterance.held.append(ctypes.string_at(wave, 2 * n_samples))  # the library uses the buffer again
-        if utterance.has_words and utterance.held:
-            self.send_audio(b"".join(utterance.held))
-            utterance.held.clear()
+            job.samples += n_samples
+            job.held.append(ctypes.string_at(wave, 2 * n_samples))  # the library uses the buffer again
+        if job.has_words and job.held:
+            self.send_audio(job, b"".join(job.held))
+            job.held.clear()
         # A buffer never reaches over the end of a clause: what has been taken ends there too.
-        if clause_end and utterance.samples - self.first_sample >= SLICE_S * self.rate_hz:
-            self.stopped_at = clause_end
+        if clause_end and job.samples - job.slice_start >= SLICE_S * self.rate_hz:
+            job.stopped_at = clause_end
             return 1
         return 0
 
-    def send_audio(self, pcm: bytes, *, last: bool = False) -> None:
+    def send_audio(self, job: Job, pcm: bytes, *, last: bool = False) -> None:
+        """Send audio at the rate of the text. `last`: the text ends, and so do the samples that the resampler kept."""
         import numpy as np
 
-        resampler = self.utterance.resampler
-        assert resampler is not None  # made by prepare()
-        audio = resampler.resample_chunk(np.frombuffer(pcm, dtype=np.int16), last=last)
+        assert job.resampler is not None  # made by prepare()
+        audio = job.resampler.resample_chunk(np.frombuffer(pcm, dtype=np.int16), last=last)
         if len(audio):
-            send(self.out, "a", self.utterance.number, audio.tobytes())
+            send(self.out, "a", job.number, audio.tobytes())
 
 
 def speakable(text: str) -> str:
-    """The text without what the library cannot take; what is replaced keeps its length, so that all positions stay right.
+    """Return a text without what the library cannot take. Replacements keep their length, so that all positions stay right.
 
     A NUL ends a C string, and a lone surrogate has no UTF-8. The library (1.52) makes one word of `U.S.A.`, in a buffer of
     160 bytes whose end it does not watch: every twentieth such dot without a space becomes one. Marks alone, which it would
-    call by their names ("exclamation"), say nothing. A closing mark or a blank line behind a full stop makes a clause without
-    a word, whose pause of up to 0.5 s would come on top of that of the sentence; one character of white space makes none.
+    call by their names ("exclamation"), are not spoken. A closing mark or a blank line behind a full stop makes a clause
+    without a word, whose pause of up to 0.5 s would be added to that of the sentence; one character of white space makes none.
     """
     if not re.search(r"[^\s.,;:!?…]", text):
         return ""
@@ -220,7 +229,8 @@ def speakable(text: str) -> str:
     return re.sub(r"(?:[^\s.]{0,3}\.){20}", lambda run: run[0][:-1] + " ", text)
 
 
-def until_end(events: ctypes._Pointer[Event]) -> Iterator[Event]:
+def until_end(events: ctypes._Pointer[EspeakEvent]) -> Iterator[EspeakEvent]:
+    """Yield the events of a callback, without the one that ends their list."""
     i = 0
     while events[i].type != EVENTS_END:
         yield events[i]
@@ -228,12 +238,16 @@ def until_end(events: ctypes._Pointer[Event]) -> Iterator[Event]:
 
 
 def send(out: BinaryIO, kind: str, number: int, payload: bytes = b"") -> None:
+    """Write a frame."""
     out.write(HEADER.pack(ord(kind), number, len(payload)) + payload)
     out.flush()
 
 
 def load(wheel: str) -> tuple[ctypes.CDLL, int]:
-    """The library, initialised, and its sample rate. Raises OSError when there is none that works."""
+    """Load and initialise the library. Return it with its sample rate in Hz. Raises OSError when none works.
+
+    `wheel`: the folder of the wheel that holds it, "" for none.
+    """
     tried: list[str] = []
     of_wheel = [(str(file), wheel) for name in WHEEL_LIBRARIES if (file := Path(wheel, name)).exists()] if wheel else []
     for path, folder in [*of_wheel, *((name, "") for name in SYSTEM_LIBRARIES)]:
@@ -255,6 +269,7 @@ def load(wheel: str) -> tuple[ctypes.CDLL, int]:
 
 
 def declare(library: ctypes.CDLL) -> None:
+    """Declare the types of the library's functions, after espeak-ng/speak_lib.h."""
     library.espeak_Synth.argtypes = [
         ctypes.c_char_p,
         ctypes.c_size_t,
@@ -275,7 +290,7 @@ def declare(library: ctypes.CDLL) -> None:
 
 
 def list_voices(library: ctypes.CDLL, like: VoiceInfo | None = None) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
-    """(identifier, name, [(priority, language)...]) of every voice; `like` chooses by language."""
+    """Yield (identifier, name, [(priority, language)...]) of every voice; `like` chooses by language."""
     found = library.espeak_ListVoices(like and ctypes.byref(like))
     i = 0
     while found[i]:
@@ -290,7 +305,7 @@ def list_voices(library: ctypes.CDLL, like: VoiceInfo | None = None) -> Iterator
 
 
 def describe(library: ctypes.CDLL) -> dict[str, object]:
-    """The `h` frame. A language code stands for the voice that names it with the lowest priority number."""
+    """Return what the `h` frame says. A language code stands for the voice that has it with the lowest priority number."""
     by_language: dict[str, tuple[int, str]] = {}
     by_name: dict[str, str] = {}
     for identifier, name, languages in list_voices(library):
@@ -309,7 +324,7 @@ def describe(library: ctypes.CDLL) -> dict[str, object]:
 
 
 def set_limits() -> None:
-    """Bound what a text that breaks the library can take, and leave no core file: the text would be in it."""
+    """Limit the memory and the files of the process, and leave no core file, because the text would be in it."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # not everywhere
         import resource
 
@@ -319,7 +334,7 @@ def set_limits() -> None:
 
 
 def allow_cpu(seconds: int) -> None:
-    """Let this process be killed once it has used so many more seconds of CPU: a total would end a daemon's engine."""
+    """Have this process killed once it has used so many more seconds of CPU. A total would end a daemon's engine one day."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -327,15 +342,15 @@ def allow_cpu(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, hard))
 
 
-def read_frames(live: dict[int, Utterance], slices: queue.SimpleQueue[int]) -> None:
-    """A thread: takes what the parent sends, also in the middle of a text. Ends the process with its input."""
+def read_frames(live: dict[int, Job], slices: queue.SimpleQueue[int]) -> None:
+    """Read the parent's frames, in a thread, also while a text is rendered. End the process at the end of its input."""
     try:
         while header := sys.stdin.buffer.read(HEADER.size):
             kind, number, length = HEADER.unpack(header)
             payload = sys.stdin.buffer.read(length)
             match chr(kind):
                 case "t":
-                    live[number] = Utterance(number, **json.loads(payload))
+                    live[number] = Job(number, **json.loads(payload))
                     slices.put(number)
                 case "g":
                     slices.put(number)
@@ -346,6 +361,7 @@ def read_frames(live: dict[int, Utterance], slices: queue.SimpleQueue[int]) -> N
 
 
 def main() -> None:
+    """Load the library, then render one slice after the other."""
     wheel, *folders = sys.argv[1:]
     # Where memory may not be both written and executed (systemd's MemoryDenyWriteExecute), libffi writes its first callback
     # into a file in memory: before files are forbidden. Later ones find room beside it.
@@ -360,20 +376,20 @@ def main() -> None:
         return
     send(out, "h", 0, json.dumps(describe(library)).encode())
 
-    live: dict[int, Utterance] = {}
+    live: dict[int, Job] = {}
     slices: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=read_frames, args=(live, slices), daemon=True).start()
-    # numpy takes a tenth of a second to load: after `h`, so that nobody waits for it who has no text yet.
+    # numpy takes a tenth of a second to load: after `h`, so that a parent that has no text yet does not wait for it.
     sys.path += folders
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # or it starts a thread for every core
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # else it starts a thread for every core
     import soxr  # noqa: F401
 
-    speaker = Speaker(library, rate_hz, live, out)
+    synthesizer = Synthesizer(library, rate_hz, live, out)
     del first
     while True:
-        if utterance := live.get(slices.get()):
+        if job := live.get(slices.get()):
             allow_cpu(SLICE_CPU_S)
-            speaker.render(utterance)
+            synthesizer.render(job)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,4 @@
-"""Where audio goes. A sink is an asynchronous context manager with `await write(data)`; it raises SinkError."""
+"""Sinks for audio: files, pipes and the loudspeaker.
+
+A sink is an asynchronous context manager with `await write(data)`. It raises SinkError.
+"""

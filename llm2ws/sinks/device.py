@@ -1,4 +1,4 @@
-"""The loudspeaker: miniaudio, else a player on PATH, else a file."""
+"""A sink for the loudspeaker: miniaudio, else a program on PATH that plays audio, else a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .wav import WavFile
 
 __all__ = ["DEVICES", "Player", "preload"]
 
-# Programs that play linear16 from their standard input, and how they are asked to.
+# Programs that play linear16 from their standard input, and their arguments.
 _PROGRAMS = {
     "pacat": "--playback --raw --format=s16le --channels=1 --rate={rate} --latency-msec=100 --client-name=llm2ws",
     "aplay": "-q -t raw -f S16_LE -c 1 -r {rate} -",
@@ -32,11 +32,11 @@ _PROGRAMS = {
 }
 DEVICES = ("miniaudio", *_PROGRAMS, "null")
 
-_PERIOD_MS = 40  # miniaudio asks for this much at a time, and keeps three of them
-_PERIODS = 3
-_PROGRAM_DELAY_S = 0.2  # between what a program has read and what is heard, roughly
-_FIRST_S = 3.0  # a program that ends sooner never played: no sound card, no server
-_CLOSE_S = 2.0  # for a program to end after its last sound
+_PERIOD_MS = 40  # miniaudio asks for so much audio at a time,
+_PERIODS = 3  # and keeps so many of these
+_PROGRAM_DELAY_S = 0.2  # roughly, from what a program reads to what is heard
+_FIRST_S = 3.0  # a program that ends sooner never played: no sound card, no sound server
+_CLOSE_S = 2.0  # that a program may take to end after its last sound
 
 _DECODE: dict[Encoding, Callable[[bytes], bytes]] = {
     Encoding.LINEAR16: bytes,
@@ -46,13 +46,13 @@ _DECODE: dict[Encoding, Callable[[bytes], bytes]] = {
 
 
 def preload() -> None:
-    """Load what playing needs. It takes a tenth of a second: do it in a thread, while something else is waited for."""
+    """Load what playing needs. That takes a tenth of a second: call it in a thread, while something else is awaited."""
     with contextlib.suppress(ImportError):
         importlib.import_module("miniaudio")
 
 
-class _Output(Protocol):
-    """One way to be heard. `queued_s`: audio that was written and not heard yet."""
+class _Playback(Protocol):
+    """One way to play audio. `queued_s`: seconds of audio that were written and not heard yet."""
 
     name: str
 
@@ -60,21 +60,21 @@ class _Output(Protocol):
     def queued_s(self) -> float: ...
 
     async def write(self, pcm: bytes, ahead_s: float) -> None:
-        """Takes linear16; waits while more than `ahead_s` is queued."""
+        """Write linear16, and wait while more than `ahead_s` is queued."""
 
     async def drain(self) -> None:
-        """Wait until all is heard."""
+        """Wait until all that was written has been heard."""
 
     async def close(self) -> None:
         """Stop at once."""
 
 
 class Player:
-    """Plays audio as it comes. `write` waits while more than `ahead_s` is queued.
+    """Plays audio as it is written. `write` waits while more than `ahead_s` seconds are queued.
 
     `device`: one of DEVICES, "" for the first that works. Where none does, the audio goes to a file in the current folder,
-    which `saved_to` names. Left in good order, it plays to the end; left by an error, it stops at once. `on_played` is called
-    with the position whenever the sound device reports one: programs and files report none.
+    which `saved_to` names. Leaving the `async with` block plays to the end; leaving it by an error stops at once. `on_played`
+    is called with `played_s` whenever the sound device reports its position, which programs and files do not.
     """
 
     def __init__(
@@ -93,92 +93,92 @@ class Player:
         self._on_played = on_played
         self._wanted = device
         self._untried = [device] if device else [name for name in DEVICES if name != "null"]
-        self._written: deque[bytes] = deque()  # the first seconds, for the next way when one turns out not to work
+        self._written: deque[bytes] = deque()  # the first seconds, for the next device when one turns out not to work
         self._written_s = 0.0
-        self._output: _Output | None = None
+        self._playback: _Playback | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError when the device that was named cannot be had, SinkError when not even a file can."""
-        self._output = await self._next()
+        """Open the device. Raises ConfigError when a device that was named does not work."""
+        self._playback = await self._next()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._output is not None
+        assert self._playback is not None
         try:
             if kind is None:
                 await self.drain()
         finally:
-            await self._output.close()
+            await self._playback.close()
 
     @property
-    def _opened(self) -> _Output:
-        if self._output is None:
+    def _started(self) -> _Playback:
+        if self._playback is None:
             raise LocalProtocolError("this player was not started", hint="use it with `async with`")
-        return self._output
+        return self._playback
 
     async def drain(self) -> None:
         """Wait until all that was written has been heard."""
-        await self._opened.drain()
+        await self._started.drain()
 
     @property
     def name(self) -> str:
-        """What plays: a device, a program, a file."""
-        return self._opened.name
+        """The name of the device, the program or the file that takes the audio."""
+        return self._started.name
 
     @property
     def audible(self) -> bool:
-        """Whether it is played; else it goes to a file."""
-        return not isinstance(self._output, _Saved)
+        """Whether the audio is played; else it goes to a file."""
+        return not isinstance(self._playback, _Saved)
 
     @property
     def saved_to(self) -> str | None:
-        """The file that the audio went to; None: it was played, or there was none."""
-        return self._output.name or None if isinstance(self._output, _Saved) else None
+        """The file that the audio went to, None when it was played or there was none."""
+        return self._playback.name or None if isinstance(self._playback, _Saved) else None
 
     @property
     def queued_s(self) -> float:
         """Seconds of audio that were written and not heard yet."""
-        return 0.0 if self._output is None else self._output.queued_s
+        return 0.0 if self._playback is None else self._playback.queued_s
 
     @property
     def played_s(self) -> float:
-        """Seconds of audio that have been heard. Exact for a sound device, reckoned for a program."""
+        """Seconds of audio that have been heard: exact for a sound device, estimated for a program."""
         return max(0.0, self._written_s - self.queued_s)
 
     async def write(self, data: bytes) -> None:
-        """Queue whole samples. Raises SinkError when the sound stops for good."""
-        output = self._opened
+        """Queue whole samples. Raises SinkError when nothing plays them any more."""
+        playback = self._started
         pcm = _DECODE[self._format.encoding](data)
         seconds = self._linear.seconds(len(pcm))
         if self._written_s < _FIRST_S:
             self._written.append(pcm)
         self._written_s += seconds
         try:
-            await output.write(pcm, self._ahead_s)
-        except _Silent as exc:
+            await playback.write(pcm, self._ahead_s)
+        except _ProgramEnded as exc:
             await self._start_again(exc)
 
-    async def _start_again(self, why: _Silent) -> None:
-        assert self._output is not None
-        await self._output.close()
+    async def _start_again(self, why: _ProgramEnded) -> None:
+        assert self._playback is not None
+        await self._playback.close()
         while True:
             if self._written_s > _FIRST_S:
                 raise SinkError(f"{self.name} ended", hint="look at the sound device") from why
-            self._output = await self._next()
+            self._playback = await self._next()
             try:
                 for pcm in self._written:
-                    await self._output.write(pcm, self._ahead_s)
+                    await self._playback.write(pcm, self._ahead_s)
                 return
-            except _Silent as exc:
-                await self._output.close()
+            except _ProgramEnded as exc:
+                await self._playback.close()
                 why = exc
 
-    async def _next(self) -> _Output:
+    async def _next(self) -> _Playback:
         while self._untried:
             name = self._untried.pop(0)
             if name in _PROGRAMS:
                 if program := shutil.which(name):
-                    with contextlib.suppress(OSError):  # it cannot be run here
+                    with contextlib.suppress(OSError):  # a program that cannot be run here
                         return await _Program.start(name, program, self._linear)
             elif device := _device(name, self._linear, self._report):
                 return device
@@ -192,24 +192,24 @@ class Player:
             self._on_played(self.played_s)
 
 
-class _Silent(Exception):
-    """A program ended by itself."""
+class _ProgramEnded(Exception):
+    """Raised when a program ended by itself."""
 
 
 class _Device:
-    """A sound device, which takes what it needs in a thread of its own."""
+    """A sound device, which takes audio in a thread of its own."""
 
     def __init__(self, name: str, fmt: AudioFormat, report: Callable[[], None]) -> None:
-        """Raises ImportError without miniaudio, its own error without a sound device."""
+        """Open the device. Raises ImportError without miniaudio, and miniaudio's error without a sound device."""
         import miniaudio  # type: ignore[import-untyped]
 
         self.name = name
         self._fmt = fmt
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()  # around the next two
+        self._lock = threading.Lock()  # held while `_queue` and `_in_device` are used
         self._queue = bytearray()
-        self._in_device = deque([0] * _PERIODS, maxlen=_PERIODS)  # bytes of ours in each period that it holds
+        self._in_device = deque([0] * _PERIODS, maxlen=_PERIODS)  # bytes of audio in each period that the device holds
         self._moved = asyncio.Event()
         self._device = miniaudio.PlaybackDevice(
             output_format=miniaudio.SampleFormat.SIGNED16,
@@ -225,7 +225,7 @@ class _Device:
         self._device.start(pull)
 
     def _pull(self) -> Generator[bytes, int, None]:
-        """Runs in the device's thread."""
+        """Yield so many frames as the device asks for. This runs in the device's thread."""
         n_frames = yield b""
         while True:
             wanted = n_frames * 2
@@ -265,14 +265,17 @@ class _Device:
 
 
 def _backends() -> list[str]:
-    """Those that may be there, the best first. ALSA fills the terminal with complaints where there is no sound card."""
+    """Return miniaudio's backends for this system, the best first.
+
+    ALSA is left out where there is no sound card, because it then fills the terminal with complaints.
+    """
     if sys.platform != "linux":
         return ["WASAPI", "DSOUND", "WINMM", "COREAUDIO", "SNDIO", "AUDIO4", "OSS"]
     return ["PULSEAUDIO", "ALSA"] if Path("/dev/snd").is_dir() else ["PULSEAUDIO"]
 
 
 def _device(name: str, fmt: AudioFormat, report: Callable[[], None]) -> _Device | None:
-    """None: miniaudio is not installed, or there is no sound device."""
+    """Open a device of miniaudio. Return None when miniaudio is not installed, or there is no sound device."""
     try:
         return _Device(name, fmt, report)
     except Exception as exc:
@@ -282,13 +285,13 @@ def _device(name: str, fmt: AudioFormat, report: Callable[[], None]) -> _Device 
 
 
 class _Program:
-    """A player that reads its standard input. What it has heard is reckoned from the clock."""
+    """A program that plays its standard input. What has been heard is estimated from the clock."""
 
     def __init__(self, name: str, process: Process, fmt: AudioFormat) -> None:
         self.name = name
         self._process = process
         self._fmt = fmt
-        self._ends_at = 0.0  # when all that was written will have been heard
+        self._ends_at = 0.0  # when all that was written will have been heard, in seconds of the monotonic clock
 
     @classmethod
     async def start(cls, name: str, program: str, fmt: AudioFormat) -> _Program:
@@ -305,13 +308,13 @@ class _Program:
     async def write(self, pcm: bytes, ahead_s: float) -> None:
         assert self._process.stdin is not None
         if self._process.returncode is not None:
-            raise _Silent
+            raise _ProgramEnded
         self._ends_at = max(self._ends_at, time.monotonic() + _PROGRAM_DELAY_S) + self._fmt.seconds(len(pcm))
         try:
             self._process.stdin.write(pcm)
             await self._process.stdin.drain()
         except ConnectionError:
-            raise _Silent from None
+            raise _ProgramEnded from None
         await self._sleep(self.queued_s - ahead_s)
 
     async def drain(self) -> None:
@@ -328,7 +331,7 @@ class _Program:
         await self._process.wait()
 
     async def _sleep(self, seconds: float) -> None:
-        """So long, or until the program ends."""
+        """Wait so long, or until the program ends."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -336,12 +339,12 @@ class _Program:
 
 
 class _Saved:
-    """A file of this moment's name, made with the first audio: for a machine on which nothing can be heard."""
+    """A WAV file named after the time of its first audio, for a machine that can play nothing."""
 
     queued_s = 0.0
 
     def __init__(self, fmt: AudioFormat) -> None:
-        self.name = ""  # known once there is audio
+        self.name = ""  # until there is audio
         self._fmt = fmt
         self._file: WavFile | None = None
         self._stack = AsyncExitStack()

@@ -1,4 +1,4 @@
-"""Audio as it is, without a header: into a file, a pipe or a device file."""
+"""A sink for audio without a header: a file, a pipe or a device file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ..errors import SinkError
 
 __all__ = ["RawFile"]
 
-# What goes to a file is collected, so that a thread is worth its while; what goes to a pipe is wanted at once.
+# Audio for a file is collected, because each write takes a thread. Audio for a pipe is written at once.
 _BLOCK_BYTES = 64 * 1024
-_PIPE_BYTES = 4096  # what a pipe that is ready to be written takes without blocking, on every system
+_PIPE_BYTES = 4096  # that a pipe which is ready to be written takes without blocking, on every system
 
+# What to do about an error of the operating system.
 _HINTS = {
     errno.ENOENT: "make its folder first",
     errno.ENOTDIR: "a part of its path is a file: name another",
@@ -39,48 +40,49 @@ Result = TypeVar("Result")
 class RawFile:
     """Writes audio to a path, or to an open file descriptor, which stays open.
 
-    What a file held before is lost with the first write, or with a close in good order: an error before that keeps it.
-    `new`: the file must not exist yet. No call blocks the event loop: files are written by a thread, pipes when they are ready.
+    The first write, or a close without an error, removes what a file held before: an error before that keeps it. `name`: what
+    messages call the target, "" for the target itself. `new`: the file must not exist yet. No call blocks the event loop:
+    files are written by a thread, pipes when they are ready.
     """
 
     def __init__(self, target: str | os.PathLike[str] | int, *, name: str = "", new: bool = False) -> None:
         self.name = name or str(target)
-        self.seekable = False  # known once it is open
-        self.holds = False  # what was there before
+        self.seekable = False  # until it is open, and unless it is a file
+        self.has_old_contents = False  # which the first write removes
         self._target = target
         self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else 0)
         self._fd = -1
-        self._waits = False  # for its reader: a pipe, a socket, a terminal
+        self._is_pipe = False  # or a socket or a terminal: writing waits for a reader
         self._block = bytearray()
 
     async def __aenter__(self) -> Self:
-        """Raises SinkError when it cannot be opened."""
+        """Open the target. Raises SinkError when that fails."""
         if isinstance(self._target, int):
             self._fd = self._target
         else:
             path = Path(self._target)
-            self._fd = await self._try(lambda: os.open(path, self._flags, 0o666))  # in a thread: a pipe waits for its reader
+            self._fd = await self._try(lambda: os.open(path, self._flags, 0o666))  # a pipe waits for its reader
         found = await self._try(lambda: os.fstat(self._fd))
         mode = found.st_mode
         self.seekable = stat.S_ISREG(mode)
-        self.holds = self.seekable and found.st_size > 0 and not isinstance(self._target, int)
-        self._waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
+        self.has_old_contents = self.seekable and found.st_size > 0 and not isinstance(self._target, int)
+        self._is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         try:
             await self.flush()
             if kind is None:
-                await self._empty()
+                await self._truncate()
         finally:
-            fd, self._fd = self._fd, -1  # a later write fails, and reaches no file that has the same number by then
-            self.seekable = self._waits = False
+            fd, self._fd = self._fd, -1  # so that a later write fails, and reaches no file that has the same number by then
+            self.seekable = self._is_pipe = False
             if not isinstance(self._target, int):
                 os.close(fd)
 
     async def write(self, data: bytes) -> None:
-        """Write audio. Raises SinkError for a full disk, a reader that has gone."""
-        if self._waits:
+        """Write audio. Raises SinkError for a full disk, or a pipe whose reader is gone."""
+        if self._is_pipe:
             await self._write_when_ready(data)
             return
         self._block += data
@@ -88,19 +90,19 @@ class RawFile:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand what was collected to the system."""
+        """Write what was collected. Raises SinkError as `write` does."""
         if self._block:
-            await self._empty()
+            await self._truncate()
             block, self._block = bytes(self._block), bytearray()
             await self._try(lambda: _write_all(self._fd, block))
 
-    async def _empty(self) -> None:
-        if self.holds:
-            self.holds = False
+    async def _truncate(self) -> None:
+        if self.has_old_contents:
+            self.has_old_contents = False
             await self._try(lambda: os.ftruncate(self._fd, 0))
 
     async def patch(self, data: bytes, at: int) -> None:
-        """Overwrite what is at this place in a file that is seekable."""
+        """Overwrite the bytes from the offset `at` of a file that is seekable."""
         await self.flush()
         await self._try(lambda: os.pwrite(self._fd, data, at))
 

@@ -1,4 +1,4 @@
-"""A WAV file, whole also when it is a pipe."""
+"""A sink for a WAV file, or a pipe that is read as one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["WavFile"]
 class WavFile:
     """Writes a WAV file to a path, or to an open file descriptor, which stays open.
 
-    Its header says how long it is once it is closed; in a pipe it says from the start that nobody knows. `new`: the file must
-    not exist yet. A file that was left by an error is whole as well: with an error before the first audio, as it was before.
+    The header has the length once the file is closed; in a pipe it says from the start that the length is unknown. `name` and
+    `new` are as for RawFile. After an error the file is a whole WAV file of what was written, or, before any audio, as it was.
     """
 
     def __init__(
@@ -28,32 +28,32 @@ class WavFile:
         name: str = "",
         new: bool = False,
     ) -> None:
-        self.n_bytes = 0  # of audio
+        self.n_bytes = 0  # of audio that was written
         self._format = format
-        self._begun = False
+        self._has_header = False
         self._file = RawFile(target, name=name, new=new)
         self._stack = AsyncExitStack()
 
     @property
     def name(self) -> str:
-        """The path, or what the file descriptor is called in messages."""
+        """The path, or what messages call the file descriptor."""
         return self._file.name
 
     async def __aenter__(self) -> Self:
-        """Raises SinkError when it cannot be opened."""
-        self.n_bytes, self._begun = 0, False
+        """Open the target. Raises SinkError when that fails."""
+        self.n_bytes, self._has_header = 0, False
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._file)
-            if not self._file.holds:
-                await self._begin()  # a disk that is full is known before anything is said
+            if not self._file.has_old_contents:
+                await self._write_header()  # so that a full disk is noticed before anything is spoken
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None and not self._begun:
-                await self._begin()
-            if self._begun and self._file.seekable:
+            if kind is None and not self._has_header:
+                await self._write_header()
+            if self._has_header and self._file.seekable:
                 if self.n_bytes % 2:
                     await self._file.write(b"\0")  # chunks have an even size
                 await self._file.patch(wav_header(self._format, self.n_bytes), 0)
@@ -61,13 +61,13 @@ class WavFile:
             await self._stack.__aexit__(kind, exc, trace)
 
     async def write(self, data: bytes) -> None:
-        """Write audio in the file's format. Raises SinkError for a full disk, a reader that has gone."""
-        if not self._begun:
-            await self._begin()
+        """Write audio in the file's format. Raises SinkError for a full disk, or a pipe whose reader is gone."""
+        if not self._has_header:
+            await self._write_header()
         self.n_bytes += len(data)
         await self._file.write(data)
 
-    async def _begin(self) -> None:
-        self._begun = True
+    async def _write_header(self) -> None:
+        self._has_header = True
         await self._file.write(wav_header(self._format))
         await self._file.flush()

@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from llm2ws.audio import AudioFormat, decode_mulaw
-from llm2ws.localspeech.engine import Engine, Utterance
+from llm2ws.localspeech.engine import AudioStream, Engine
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.localspeech.voices import Voice
+from llm2ws.localspeech.voices import EspeakVoice
 from llm2ws.speech.dialects.deepgram_server import ClearIn
 from llm2ws.testing import FaultySpeech
 from tests.support import MS, child_environment, run, start
@@ -49,7 +49,7 @@ class Recording(Engine):
         super().__init__()
         self.groups: list[str] = []
 
-    def say(self, text: str, *, voice: Voice, fmt: AudioFormat, speed: float = 1.0) -> Utterance:
+    def say(self, text: str, *, voice: EspeakVoice, fmt: AudioFormat, speed: float = 1.0) -> AudioStream:
         self.groups.append(text)
         return super().say(text, voice=voice, fmt=fmt, speed=speed)
 

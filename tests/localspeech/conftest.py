@@ -7,6 +7,11 @@ import pytest_asyncio
 from llm2ws.localspeech.engine import Engine
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def loop() -> None:
+    """Make the module's event loop before its first test, whichever that is: its sockets are none that a test leaves behind."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[Engine]:
     """One for all tests of a module that do not break it; they run in the module's event loop."""

@@ -19,14 +19,14 @@ import pytest
 from llm2ws.audio import AudioFormat, Encoding, alaw, mulaw
 from llm2ws.errors import ConfigError, LocalProtocolError, SpeechError
 from llm2ws.localspeech import engine as engine_module
-from llm2ws.localspeech.engine import Engine, Utterance
-from llm2ws.localspeech.voices import Voice
+from llm2ws.localspeech.engine import AudioStream, Engine
+from llm2ws.localspeech.voices import EspeakVoice
 from tests.support import ROOT, child_environment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PLAIN = AudioFormat(Encoding.LINEAR16, 24000)
-ENGLISH = Voice("gmw/en-US")
+ENGLISH = EspeakVoice("gmw/en-US")
 STORY = (
     "The quick brown fox, which was rather tired, jumped over Dr. Smith's lazy dog. It cost $3.50! Did it? Yes; of course:"
     " see https://a.example/b?c=d.\n\nA new paragraph has three words, or more, and 1,234 numbers. "
@@ -53,7 +53,7 @@ print(heard)
 """
 
 
-async def heard(utterance: Utterance) -> bytes:
+async def heard(utterance: AudioStream) -> bytes:
     with utterance:
         return b"".join([chunk async for chunk in utterance])
 
@@ -402,10 +402,10 @@ spec = importlib.util.spec_from_file_location("worker", sys.argv.pop(1))
 worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 worker.SLICE_CPU_S = 1
-def render(self, utterance):
+def render(self, job):
     while True:
         pass
-worker.Speaker.render = render
+worker.Synthesizer.render = render
 worker.main()
 """
 

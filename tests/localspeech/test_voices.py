@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm2ws.localspeech.voices import Voice, choose_voice
+from llm2ws.localspeech.voices import EspeakVoice, choose_voice
 
 VOICES = {"en-us": "gmw/en-US", "en": "gmw/en", "en-gb": "gmw/en", "de": "gmw/de", "pt-br": "roa/pt-BR", "ja": "jpx/ja"} | {
     "english (scotland)": "gmw/en-GB-scotland"
@@ -13,21 +13,21 @@ VARIANTS = [*(f"f{n}" for n in range(1, 6)), *(f"m{n}" for n in range(1, 9)), "A
 @pytest.mark.parametrize(
     ("model", "voice"),
     [
-        ("de", Voice("gmw/de")),
-        ("pt-BR", Voice("roa/pt-BR")),
-        ("en-us+f3", Voice("gmw/en-US+f3")),
-        ("English (Scotland)", Voice("gmw/en-GB-scotland")),
+        ("de", EspeakVoice("gmw/de")),
+        ("pt-BR", EspeakVoice("roa/pt-BR")),
+        ("en-us+f3", EspeakVoice("gmw/en-US+f3")),
+        ("English (Scotland)", EspeakVoice("gmw/en-GB-scotland")),
         ("aura-2-thalia-xx", None),
         ("aura-2-thalia", None),
         ("aura-2-thalia-en+f3", None),
         ("en-us+nobody", None),
-        ("en-us+", Voice("gmw/en-US")),
+        ("en-us+", EspeakVoice("gmw/en-US")),
         ("", None),
         ("../../etc/passwd", None),
         ("gpt-5", None),
     ],
 )
-def test_names(model: str, voice: Voice | None) -> None:
+def test_names(model: str, voice: EspeakVoice | None) -> None:
     assert choose_voice(model, VOICES, VARIANTS) == voice
 
 
