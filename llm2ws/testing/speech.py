@@ -80,7 +80,7 @@ class FaultySpeech(FaultyEndpoint[_In]):
         assert ws.request is not None
         wanted = wire.parse_query(urlsplit(ws.request.path).query)
         assert not isinstance(wanted, Refusal)
-        await _Connection(self, ws, index, wanted.format).run()
+        await _DeepgramConnection(self, ws, index, wanted.format).run()
 
 
 def _answer(refusal: Refusal) -> Answer:
@@ -88,7 +88,7 @@ def _answer(refusal: Refusal) -> Answer:
     return Answer(refusal.status, refusal.body(request_id), refusal.headers(request_id))
 
 
-class _Connection(EndpointConnection[_In]):
+class _DeepgramConnection(EndpointConnection[_In]):
     """One connection, whose texts are collected until they are flushed."""
 
     def __init__(self, server: FaultySpeech, ws: ServerConnection, index: int, fmt: AudioFormat) -> None:
