@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Final
 
-__all__ = ["AFTER_TIMES", "BEFORE_REFERENCES", "Words", "words_of"]
+__all__ = ["AFTER_TIMES", "BEFORE_REFERENCES", "Words", "common_words", "words_of"]
 
 
 class Words:
@@ -17,6 +17,7 @@ class Words:
 
     def __init__(self, language: str | None) -> None:
         self._language = language
+        self.known = language is not None
 
     @cached_property
     def abbreviations(self) -> frozenset[str]:
@@ -77,7 +78,7 @@ class Words:
 
 _NEVER = {
     "en": (
-        "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas sec supt capt cpt cmdr cdr col "
+        "p.s p.p.s mr mrs ms messrs mmes dr prof mx rev hon pres gov sen rep amb treas supt capt cpt cmdr cdr col "
         "gen lt sgt cpl pvt maj adm brig comdr ens det insp fr bro e.g i.e eg ie viz vs cf ca approx apt appt dept "
         "misc esp resp seq op.cit fwd attn asst assoc assn tech univ mfg natl intl bldg rm ste tel ext w.r.t a.k.a "
         "aka n.b nb q.v c.f r.i.p atty attys govs sens messr mlle mme repr ret eds trans rec incl excl"
@@ -194,7 +195,7 @@ _MAY_END = {
         "b.sc m.sc ll.b j.d d.d.s ed.d m.b.a u.s u.k u.n e.u u.s.a u.s.s.r d.c n.y l.a p.o a.d b.c b.c.e c.e ibid op "
         "cit et.al al jan feb apr jun jul aug sept oct nov dec mon tue tues wed thu thur thurs fri hr max ft cal "
         "calif conn fla ga ind ky md mich minn mont nev okla tenn tex va vt wis wyo ariz colo govt mgr pkg yr yrs st "
-        "mt hrs lbs oz tsp tbsp tbs sq cu mph deg v feat"
+        "mt sec hrs lbs oz tsp tbsp tbs sq cu mph deg v feat"
     ),
     "de": (
         "gmbh ag co kg e.v e.k gebr str bhf std sek min kap abb aufl n.n d.ä d.j sen jun bd hrsg jg zit ebd st jh jhd "
@@ -253,7 +254,7 @@ _STARTERS = {
         "doesn't isn't wasn't can't won't unlike despite instead according first second finally next last later "
         "meanwhile moreover furthermore therefore thus nevertheless nonetheless otherwise overall sometimes usually "
         "often never always nobody everyone everybody someone something nothing everything people any none several "
-        "about over under between analysts officials experts researchers scientists critics see note ask try use make "
+        "about sure okay thanks sorry well hello over under between analysts officials experts researchers scientists critics see note ask try use make "
         "take go come get add"
     ),
     "de": (
@@ -453,7 +454,7 @@ BEFORE_REFERENCES: Final = frozenset(
 )
 # Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(
-    "age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
+    "ok mind doc mm mill mons bes lit lat tab gen rec age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
     "por sa sen sens so ten о".split()
 )
 
@@ -476,6 +477,13 @@ def _words(table: dict[str, str], *languages: str | None) -> frozenset[str]:
 
 for _table in (_NEVER, _BEFORE_NUMBER, _MAY_END, _ENDS):
     _split(_table["en"])  # they count in every language: no turn waits for them
+
+
+def common_words() -> dict[str, frozenset[str]]:
+    """Return for each language the words that begin sentences, join clauses or belong to what follows them."""
+    tables = (_STARTERS, _CONJUNCTIONS, _COORDINATORS, _FUNCTION_WORDS)
+    languages = sorted(set().union(*tables))
+    return {language: frozenset().union(*(_words(table, language) for table in tables)) for language in languages}
 
 
 @cache

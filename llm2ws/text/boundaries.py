@@ -115,6 +115,7 @@ class View(NamedTuple):
     end: int
     origin: int  # where the sentence or the line begins; -1 if that has been sent
     words: Words
+    recent: str = ""  # the end of what has been cut off, if the language is to be guessed
 
 
 class Verdict(NamedTuple):

@@ -56,7 +56,7 @@ _PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{PROTECTED_CHARS}}}(?:>|\Z)|\
 
 def judge_clause(view: View, at: int, floor: int) -> Verdict:
     """Judge clause punctuation or white space at `at`, for the first fragment of a turn."""
-    text, start, end, _, _ = view
+    text, start, end, _, _, _ = view
     char, tail = text[at], at + 1
     if char.isspace():
         return _judge_breath(view, at, floor)
@@ -79,7 +79,7 @@ def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
 
     None: it is to be judged as in any other fragment.
     """
-    text, start, end, _, _ = view
+    text, start, end, _, _, _ = view
     if text[at] == "." and text[at - 1] != ".":
         return None
     tail = match_end(TAIL, text, at + 1, end)
@@ -92,7 +92,7 @@ def judge_mark(view: View, at: int, floor: int) -> Verdict | None:
 
 def _judge_breath(view: View, at: int, floor: int) -> Verdict:
     """Judge white space: after a dash; after a date and time; and where no punctuation came in time, before a conjunction."""
-    text, start, _, _, _ = view
+    text, start, _, _, _, _ = view
     before = text[at - 1]
     if 2 * (at - start) < floor * _CONJUNCTION and before not in _BREATH_MARKS:
         return go_on(at + 1)  # too early for a conjunction, even if all characters are wide
@@ -111,7 +111,7 @@ def _judge_breath(view: View, at: int, floor: int) -> Verdict:
 
 def _before_conjunction(view: View, at: int, *, joins: bool) -> Verdict:
     """Judge white space by the word behind it; `joins`: before an "and" will do, too."""
-    text, start, end, _, words = view
+    text, start, end, _, words, _ = view
     word = _whole_word(text, at + 1, end)
     if word == "":
         return wait(at)

@@ -28,6 +28,7 @@ from .boundaries import (
 )
 from .clauses import best_place, columns_end, judge_clause, judge_mark, last_clause_end
 from .fragments import Boundary, Fragment, Held, Hold, Piece, Policy
+from .languages import RECENT_CHARS
 from .lines import Line, judge_line, line_kind
 from .stops import held_stop, hold_of, judge
 
@@ -99,6 +100,7 @@ class Fragmenter:
     def _reset(self) -> None:
         self._text = ""  # what has not been sent
         self._sent = 0  # characters before it
+        self._recent = ""  # the end of what has been sent, if the language is to be guessed
         self._runs: list[_Run] = []
         self._source = -1  # the model's text continues here if the last run goes on; -1 if it cannot
         self._idle = self._policy is Policy.SENTENCE  # no candidate stands open, and none but those of `_pattern` count
@@ -254,7 +256,7 @@ class Fragmenter:
 
     def _view(self, start: int, end: int) -> View:
         origin = self._line if self._line >= start else start if self._fresh else -1
-        return _new(View, (self._text, start, end, origin, self._words))
+        return _new(View, (self._text, start, end, origin, self._words, self._recent))
 
     def _judge(self, text: str, start: int, at: int, end: int) -> Verdict:
         view, char = self._view(start, end), text[at]
@@ -308,6 +310,8 @@ class Fragmenter:
             fragments.append(_new(Fragment, (self._index, text[begin:place], start, end, boundary, why)))
             self._index += 1
             begin = place
+        if not self._words.known:
+            self._recent = (self._recent + text[max(0, begin - RECENT_CHARS) : begin])[-RECENT_CHARS:]
         self._text = text[begin:]
         self._sent += begin
         self._scan -= begin

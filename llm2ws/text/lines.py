@@ -47,7 +47,7 @@ def line_kind(text: str, start: int, end: int) -> Line:
 
 def judge_line(view: View, at: int, columns: int, line: Line) -> Verdict:
     """Judge the line feed at `at`, after a line of so many columns."""
-    text, start, _, _, _ = view
+    text, start, _, _, _, _ = view
     place = start + len(text[start:at].rstrip())
     word = place > start and text[place - 1].isalnum()  # ends the line
     if not word and SPEAKABLE.search(text, start, place) is None:

@@ -18,6 +18,8 @@ _SPACED = re.compile(r"(?:^|[\s(])((?:[^\W\d_]{1,2}\.\s){1,3})\Z")  # "z. " befo
 LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\Z")
 _AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
 _WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
+_UNITS: Final = ("ms",)  # milliseconds, not a title
+_NAMES: Final = ("al", "art", "ed", "max", "pat")
 _SPOONS: Final = ("oz", "tbs", "tbsp", "tsp")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
 VOWEL = re.compile("[aeiouyäëïöüáéíóúàèìòùâêîôûãõåæøœıаеёиоуыэюяіїєαεηιουωάέήίόύώ]")
@@ -43,7 +45,7 @@ Kind = Literal[
 
 def kind_of_word(view: View, at: int) -> Kind:
     """Return what the word before the full stop at `at` says."""
-    text, start, _, origin, _ = view
+    text, start, _, origin, _, _ = view
     found = _BEFORE.match(text[max(start, at - 40) : at][::-1])
     if found is None:
         return "ellipsis" if text[at - 2 : at] == ". " else "sure"
@@ -69,15 +71,17 @@ def kind_of_word(view: View, at: int) -> Kind:
 
 def _kind_of_abbreviation(view: View, begin: int, written: str, word: str) -> Kind:
     """Return the kind of the abbreviation or initial that begins at `begin`; `word` is how the tables write it."""
-    text, start, _, origin, words = view
+    text, start, _, origin, words, _ = view
     before = text[max(start, begin - 9) : begin]
     after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
+    if word in _NAMES and written[0].isupper() and begin > start + 1:
+        return "sure"  # the dog is called Max
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
         # "etc."; "5 min.", "350 F."; but hardly "At 5 p.m.", or "1 tbsp." before what is measured
         hardly = word in _SPOONS or (origin >= 0 and _WHEN.fullmatch(text, origin, begin))
         return "doubt" if hardly else "ends"
     if word in words.never:
-        return "never"
+        return "ends" if after_number and word in _UNITS else "never"
     if word in words.before_number and word not in words.may_end and not (len(word) == 1 and written.isupper()):
         return "number-follows"  # unlike the initial of a name
     if word in words.may_end or _looks_short(written, word):

@@ -27,6 +27,7 @@ from .boundaries import (
     wait,
 )
 from .fragments import Held, Hold
+from .languages import guess
 from .stop_kinds import LIST_NUMBER, VOWEL, Kind, kind_of_word
 
 __all__ = ["held_stop", "hold_of", "judge"]
@@ -66,7 +67,7 @@ class _Stop(NamedTuple):
 
 def judge(view: View, at: int) -> Verdict:
     """Judge a stop at `at`; or what begins a tag, ends a number of a list, or comes before white space that may be a stop."""
-    text, start, end, _, words = view
+    text, start, end, _, words, _ = view
     char = text[at]
     word = at + 2 < end and text[at + 1] == " " and text[at + 2].isalnum()  # follows: the usual case
     if word and text[at + 2].isupper() and (char in "!?" or (char == "." and _is_ordinary_word(text, start, at, words))):
@@ -92,7 +93,7 @@ def _without_stop(view: View, at: int) -> Verdict:
 
 def _by_what_follows(view: View, at: int, tail: int) -> Verdict:
     """Judge a stop at `at`, what belongs to which ends at `tail`."""
-    text, _, end, _, _ = view
+    text, _, end, _, _, _ = view
     char = text[at]
     if tail >= end:
         return held_stop(char, tail)
@@ -135,6 +136,8 @@ def held_stop(char: str, place: int) -> Verdict:
 def hold_of(view: View, at: int, verdict: Verdict) -> Held:
     """Tell what a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
     text = view.text
+    if verdict.hold is Hold.CAPITAL and not view.words.known:
+        view = _guessed(view, at)
     alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
     if (
         verdict.hold is Hold.CAPITAL
@@ -170,6 +173,12 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     text, end = view.text, view.end
     at, _, gap, place = stop
     kind = _kind_of_stop(view, stop)
+    if kind not in _CLEAR and not view.words.known:
+        following = WORD.search(text, gap, end)
+        if following is None or following.end() >= end:
+            return wait(place, Hold.DOUBT)
+        view = _guessed(view, at, following[0])
+        kind = _kind_of_stop(view, stop)
     if kind == "never":
         return go_on(gap)
     if kind == "sure" and text[gap] in "(¿¡“„«":
@@ -185,6 +194,13 @@ def _after_space(view: View, stop: _Stop) -> Verdict:
     if first.isdigit():
         return cut(place, "a full stop before a number") if kind in ("sure", "mark") else go_on(gap)
     return _before_capital(view, stop, kind, lead) if first.isalpha() else _before_symbol(view, stop, kind, lead)
+
+
+def _guessed(view: View, at: int, following: str = "") -> View:
+    """Return the view with the words of the language that the sentence seems to be in, if none is set."""
+    recent = view.recent + view.text[: view.start]
+    words = guess(recent, view.text[view.start : at], following)
+    return view if words is None else view._replace(words=words)
 
 
 def _before_symbol(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
@@ -243,6 +259,8 @@ def _by_next_word(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
             ends = found[0] != "I"
         case "number-follows":  # "vol. IV", but "the number. I know"
             ends = found[0] == "I" or _ROMAN.fullmatch(found[0]) is None
+        case "ordinal" if not view.words.known:
+            ends = word not in view.words.ordinal_nouns
         case _:
             initial = len(word) == 1 and text[found.end()] == "."
             ends = not initial and word in view.words.starters
@@ -251,7 +269,7 @@ def _by_next_word(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
 
 def _before_lower(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
     """Judge a stop before a small letter, for scripts and writers without capitals."""
-    text, start, end, origin, words = view
+    text, start, end, origin, words, _ = view
     at, tail, gap, place = stop
     if kind == "sure" and _CASELESS.match(text, at - 1):
         return cut(place, "a full stop of a script without capitals")
@@ -318,7 +336,7 @@ def _protected(view: View, at: int) -> Verdict:
 
 def _after_emoji(view: View, at: int) -> Verdict:
     """Cut behind an emoji where the next word begins sentences: there it often stands for the full stop."""
-    text, _, end, _, words = view
+    text, _, end, _, words, _ = view
     word = WORD.match(text, at + 1, end)
     if at + 1 >= end or (word is not None and word.end() >= end):
         return wait(at)
@@ -329,7 +347,7 @@ def _after_emoji(view: View, at: int) -> Verdict:
 
 def _after_thai(view: View, at: int) -> Verdict:
     """Judge white space of Thai and Lao, which have no full stop: it ends phrases, but also sets off numbers and marks."""
-    text, start, end, _, _ = view
+    text, start, end, _, _, _ = view
     if at + 1 >= end:
         return wait(at, Hold.CAPITAL, "a new phrase may follow")
     if not "\u0e01" <= text[at + 1] <= "\u0ec4" or text[at + 1] in "ๆฯ":
