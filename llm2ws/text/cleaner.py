@@ -27,7 +27,7 @@ from .constructs import ACTS
 from .enclosed import NEAR
 from .fragments import Held, Hold, Piece
 from .machinery import OPENING
-from .markup import BLOCKS, EMOJI, IN_CODE, IN_MATH, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
+from .markup import BLOCKS, EMOJI, IN_CODE, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
 
@@ -39,7 +39,7 @@ _BEHIND: Final = 24  # characters that stay in the buffer for looking back
 
 
 class _Mode(NamedTuple):
-    """What is markup in prose, or in a code span, or in a formula."""
+    """What is markup in prose, or in a code span."""
 
     spots: re.Pattern[str]  # where a trigger may begin: one class of characters, so that words are a plain scan
     trigger: re.Pattern[str]  # what is not plain text
@@ -61,7 +61,6 @@ class _Plan(NamedTuple):
     opening: Mapping[str, list[Construct]]  # for the first line of the answer, besides
     prose: _Mode
     code: _Mode
-    math: _Mode
     keys: re.Pattern[str]
 
 
@@ -140,7 +139,7 @@ class Cleaner:
         state.at = at - keep
         self._plain = (
             state.at == len(state.buf) > 0
-            and not (state.line_start or state.ticks or state.math or state.said.dropped or state.said.waits)
+            and not (state.line_start or state.ticks or state.said.dropped or state.said.waits)
             and state.literal is None
         )
         return state.said.take()
@@ -149,13 +148,13 @@ class Cleaner:
         """Take what begins at the place; return the place after it, or -1 if more must come first."""
         if state.literal is not None:
             return _literal(state, at, state.literal)
-        if state.line_start and not state.math:
+        if state.line_start:
             after = self._start_line(state, at)
             if after != at:
                 return after
             state.line_start = False
         plan = self._plan
-        mode = plan.code if state.ticks else plan.math if state.math else plan.prose
+        mode = plan.code if state.ticks else plan.prose
         found = mode.search(state.buf, at)
         if found is None or found.start() > at:
             return state.say(at, found.start() if found else len(state.buf))
@@ -259,8 +258,6 @@ def _newline(state: State, at: int) -> int:
     state.paragraph = state.heading = state.row = state.quoted = False
     state.line_start = True
     state.ticks = 0
-    if blank or state.math in ("$", "\\)"):
-        state.math = ""
     return at + 1
 
 
@@ -274,7 +271,6 @@ def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
         _by_first(OPENING, rules),
         _mode(INLINE, rules, keys, lines=bool(blocks)),
         _mode(IN_CODE, literal, keys, lines=bool(blocks)),
-        _mode(IN_MATH, literal, (), lines=bool(blocks)),
         re.compile(whole_pattern(keys)),
     )
 

@@ -61,10 +61,6 @@ class State:
         self.nested = 0  # thoughts that are open within the thought
         self.ticks = 0  # how many backticks will close the code span; 0 outside
         self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
-        self.math = ""  # what will close the formula, "" outside
-        self.braces: list[str] = []  # in the formula: what is said at the end of each open pair if another pair follows
-        self.joiner = ""  # that of the next pair
-        self.limits = ""  # which of _ and ^ are limits of a sum or an integral
         self.cited = -1  # in the model's text: where the mark of a source ended
         self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
 

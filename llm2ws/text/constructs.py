@@ -19,13 +19,14 @@ from .enclosed import (
     header,
     mark,
     marked_tag,
+    near_end,
     removed,
     spaced,
     system,
     thought,
     token,
 )
-from .latex import JOINERS, LIMITS, SILENT, WORDS
+from .latex import SYMBOLS, spoken
 from .machinery import CALLS, RAW_TAGS, THINKS
 from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, STARRED, UNSEEN
 
@@ -249,73 +250,57 @@ def pipe(state: State, found: re.Match[str]) -> int:
     return removed(state, found)
 
 
-_MATH_ENDS: Final = {"$$": "$$", "\\(": "\\)", "\\[": "\\]"}
-
-
 def formula(state: State, found: re.Match[str]) -> int:
-    """Take only what opens the formula; one in single dollars has been seen to its end."""
-    state.math = _MATH_ENDS.get(found.group()[:2], "$")
-    state.braces, state.joiner, state.limits = [], "", ""
-    state.said.drop()
-    return found.start() + (1 if state.math == "$" else 2)
+    """Say a formula in single dollars, which has been seen to its end."""
+    return _say_formula(state, found["formula"], *found.span())
 
 
-def formula_end(state: State, found: re.Match[str]) -> int:
-    if found.group() != state.math:
+def bare_formula(state: State, found: re.Match[str]) -> int:
+    """Say a command of LaTeX that stands in the text, with its arguments."""
+    if found["symbol"] and found["symbol"] not in SYMBOLS:
         return found.start()
-    state.math = ""
-    state.line_start = False
-    return removed(state, found)
+    return _say_formula(state, found.group(), *found.span())
 
 
-def _word(state: State, word: str, at: int, end: int) -> int:
-    """Say a word with a space before it, and one behind it if a letter or a digit follows."""
-    if state.said.last not in ("", " ", "\n", "(") and not state.said.waits:
-        word = " " + word
-    state.put(word, at, end)
+_DISPLAY_ENDS: Final = {"$$": "$$", "\\(": "\\)", "\\[": "\\]"}
+_FORMULA_SIGNS: Final = re.compile(r"[\\^_=<>]|\A\s*[\w(+-][\w\s+*/(),.-]{0,12}\Z")
+
+
+def display(state: State, found: re.Match[str]) -> int:
+    """Say a formula on a line of its own, or in brackets, if it ends within the paragraph."""
+    close = _DISPLAY_ENDS[found.group()]
+    return _say_enclosed(state, found, re.escape(close))
+
+
+def environment(state: State, found: re.Match[str]) -> int:
+    """Say an environment of formulas that stands in the text."""
+    return _say_enclosed(state, found, re.escape(f"\\end{{{found['name']}}}"))
+
+
+def _say_enclosed(state: State, found: re.Match[str], close: str) -> int:
+    at, begin = found.span()
+    after = near_end(state, begin, close) if state.before(at) != "$" else begin
+    if after <= begin:
+        return at if after else state.hold("may be a formula")
+    body = state.buf[begin:after]
+    body = body[: re.search(f"{close}\\Z", body).start()]  # type: ignore[union-attr]
+    if not body.strip() or (close == "\\$\\$" and body[:1] != "\n" and _FORMULA_SIGNS.search(body) is None):
+        return at
+    if state.first == state.base + at:
+        state.paragraph = True
+        state.said.new_paragraph(state.base + at)
+    rows = found.group() + body if "name" in found.re.groupindex else body
+    return _say_formula(state, rows, at, after)
+
+
+def _say_formula(state: State, source: str, at: int, end: int) -> int:
+    state.said.drop(apart=True)
+    words = spoken(source)
+    if len(words) == end - at:  # it only happens to be as long: the span is not divided
+        state.put(words[:1], at, at)
+    state.put(words[1:] if len(words) == end - at else words, at, end)
     state.said.drop(apart=True)
     return end
-
-
-def command(state: State, found: re.Match[str]) -> int:
-    name = found.group()[1:]
-    state.joiner = JOINERS.get(name, "")
-    state.limits = "_^" if name in LIMITS else ""
-    if state.joiner or name in SILENT:
-        state.said.drop(apart=True)
-        return found.end()
-    return _word(state, WORDS.get(name, name), *found.span())
-
-
-def brace(state: State, found: re.Match[str]) -> int:
-    opens = found.group() == "{"
-    if opens and len(state.braces) < 50:
-        state.braces.append(state.joiner)
-        state.joiner = ""
-    joiner = "" if opens or not state.braces else state.braces.pop()
-    if joiner and state.after(found.end()) == "{":
-        return _word(state, joiner, *found.span())
-    return removed(state, found)
-
-
-def script(state: State, found: re.Match[str]) -> int:
-    """Say an index, a power, or the limit of a sum."""
-    at, end = found.span()
-    mark, what = found.group()[0], found["braced"] or found["bare"]
-    limit = mark in state.limits and (mark == "_" or state.before(at) == "}" or state.buf[max(0, at - 2)] == "_")
-    if limit:
-        state.limits = state.limits.replace(mark, "")
-        return _word(state, "from" if mark == "_" else "to", at, at + 1)
-    if mark == "_":
-        state.said.drop(apart=True)
-        return at + 1
-    if what:
-        return _word(state, _POWERS[what], at, end)
-    signed = state.buf[at + 1 : at + 3].lstrip("{")[:1] in ("+", "-")
-    return _word(state, "to the power of " if signed else "to the power of", at, at + 1)
-
-
-_POWERS: Final = {"2": "squared", "3": "cubed", "\\circ": "degrees"}
 
 
 def heading_end(state: State, found: re.Match[str]) -> int:
@@ -325,8 +310,21 @@ def heading_end(state: State, found: re.Match[str]) -> int:
 ACTS: Final[Mapping[str, Act]] = {
     act.__name__: act
     for act in (
-        *(address, brace, code_span, command, comment, emphasis, entity, escape, fence, formula, formula_end, heading_end),
-        *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row, script),
+        *(
+            address,
+            bare_formula,
+            code_span,
+            comment,
+            display,
+            emphasis,
+            entity,
+            environment,
+            escape,
+            fence,
+            formula,
+            heading_end,
+        ),
+        *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row),
         *(bare_channel, channel, citation, linked_source, mark, marked_tag, raised, spaced, system, tag, thought, token),
     )
 }

@@ -26,6 +26,7 @@ __all__ = [
     "header",
     "mark",
     "marked_tag",
+    "near_end",
     "removed",
     "spaced",
     "system",
@@ -70,7 +71,7 @@ def _drop_enclosed(state: State, found: re.Match[str], literal: Literal, *, word
     at, end = found.span()
     if _opens(state, found, words=words):
         return _begin(state, found, literal)
-    after = at if _is_mentioned(state, found) else _near_end(state, end, literal)
+    after = at if _is_mentioned(state, found) else near_end(state, end, literal)
     if after <= end:
         return at if after else state.hold("may be only a mention of what is not said")
     state.said.drop(apart=True)
@@ -98,13 +99,14 @@ def _opens(state: State, found: re.Match[str], *, words: bool) -> bool:
     return words or at_end or _WORD.match(state.buf, end) is None
 
 
-def _near_end(state: State, at: int, literal: Literal) -> int:
+def near_end(state: State, at: int, end: Literal | str) -> int:
     """Return where the end that comes within the paragraph ends; `at` itself if there is none, 0 if more must come first."""
     text, limit = state.buf, at + NEAR
+    ends = re.compile(end) if isinstance(end, str) else end.end
     if state.more is More.NEVER:
         text += "\n"
     close, depth = None, 1
-    for found in literal.end.finditer(text, at, limit):
+    for found in ends.finditer(text, at, limit):
         if found.lastgroup == "nested":
             depth += found.start() > at + 3
             continue
@@ -159,7 +161,7 @@ def fence(state: State, found: re.Match[str]) -> int:
         literal = plain._replace(end=_fence_end(mark, size, indent, quoted=False, item=item, said=said)[0])
         literal = literal._replace(begin=state.base + end, otherwise=plain)
     if not own_line and not said and not _begins_block(state, found):
-        after = _near_end(state, end, plain)
+        after = near_end(state, end, plain)
         if after <= end:
             return at if after else state.hold("code may begin")
     state.literal = literal
@@ -287,7 +289,7 @@ def marked_tag(state: State, found: re.Match[str]) -> int:
 def system(state: State, found: re.Match[str]) -> int:
     """Drop the system prompt of Llama 2's template."""
     if not found["name"].startswith("/"):
-        after = _near_end(state, found.end(), _literal([rf"<</{found['name']}>>"], _HALF_TAG))
+        after = near_end(state, found.end(), _literal([rf"<</{found['name']}>>"], _HALF_TAG))
         if after == 0:
             return state.hold("may be a mark of a template")
         state.said.drop(apart=True)

