@@ -23,11 +23,11 @@ from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
-from llm2ws.testing.server import SpeechServer
+from llm2ws.testing.endpoint import FaultyEndpoint
 from tests.links.memory import MemoryLink
 from tests.vendors.cartesia import CartesiaServer
 
-Wire = Callable[[SpeechServer[Any]], str]
+Wire = Callable[[FaultyEndpoint[Any]], str]
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
@@ -42,7 +42,7 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wir
     """Have a connection reach an endpoint over one kind of link or the other. Gives what makes a URL of an endpoint."""
     served = set[asyncio.Task[None]]()
 
-    def url(speech: SpeechServer[Any]) -> str:
+    def url(speech: FaultyEndpoint[Any]) -> str:
         async def open_memory(dialect: Dialect, **_: object) -> MemoryLink:
             link = MemoryLink(dialect.request().url)
             served.add(task := asyncio.create_task(speech._handle(link.peer)))  # type: ignore[arg-type]
