@@ -1,4 +1,7 @@
-"""A conversation on the command line: a question a line, each answered aloud. What was not heard is not remembered."""
+"""A conversation on the command line: each line is a question that is answered aloud.
+
+The model is reminded of what was heard of its answers, and of nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError, Llm2wsError
 from ..watch.log import turn_id
 from .report import decoded, note, show
-from .say import Asked, Stage, Stdin, llm_client, load_settings, open_stage, speak
+from .say import SayOptions, Stage, Stdin, llm_client, load_settings, open_stage, speak
 
 if TYPE_CHECKING:
     from ..settings.llms import LlmClient
@@ -23,34 +26,34 @@ _READ_BYTES = 65_536
 
 
 class Chat:
-    """`run` it, and at each Ctrl+C ask it to `interrupt`."""
+    """A conversation: `run` carries it out, `interrupt` is to be called at each Ctrl+C."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, options: SayOptions) -> None:
+        self._options = options
         self._messages: list[Message] = []
         self._answering: asyncio.Task[Llm2wsError | None] | None = None
         self._terminal = sys.stdin is not None and sys.stdin.isatty()
         self._unread = b""
 
     def interrupt(self) -> bool:
-        """Stop the answer. Whether there was one to be stopped."""
+        """Stop the answer that is being spoken. Return whether there was one."""
         answering, self._answering = self._answering, None
         return answering is not None and answering.cancel()
 
     async def run(self) -> int:
-        """Until the end of standard input. Gives the exit code.
+        """Answer questions until the end of standard input. Return the exit code.
 
-        On a terminal an answer that fails is told, and the next question can be asked; elsewhere its error is raised.
+        On a terminal an answer that fails is reported, and the next question can be asked; elsewhere its error is raised.
         """
-        asked = self._asked
-        if asked.prompt == "-" or sys.stdin is None:
+        options = self._options
+        if options.prompt == "-" or sys.stdin is None:
             raise ConfigError("--chat reads your questions from standard input", hint="leave - out, and keep it open")
-        loaded = load_settings(asked)
-        who, client = llm_client(asked, loaded.settings)
+        loaded = load_settings(options)
+        who, client = llm_client(options, loaded.settings)
         async with AsyncExitStack() as stack:
-            stage = await stack.enter_async_context(open_stage(asked, loaded, who))
+            stage = await stack.enter_async_context(open_stage(options, loaded, who))
             await stack.enter_async_context(client)
-            question = None if asked.prompt is None else decoded(asked.prompt)
+            question = None if options.prompt is None else decoded(options.prompt)
             while (question := question or await self._next_question()) is not None:
                 if question.strip():
                     await self._answer(stage, client, question)
@@ -59,7 +62,7 @@ class Chat:
 
     async def _answer(self, stage: Stage, client: LlmClient, question: str) -> None:
         self._messages.append({"role": "user", "content": question})
-        report = self._asked.report()
+        report = self._options.report()
         with turn_id(os.urandom(4).hex()):
             async with aclosing(client.answer(self._messages)) as source, asyncio.TaskGroup() as tasks:
                 task = self._answering = tasks.create_task(speak(stage, source, report))
@@ -72,7 +75,7 @@ class Chat:
             note(str(failed))
 
     async def _next_question(self) -> str | None:
-        """The next line; None at the end of standard input."""
+        """Return the next line; None at the end of standard input."""
         if self._terminal:
             show("> ")
         reader = Stdin()

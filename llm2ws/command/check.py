@@ -1,6 +1,6 @@
-"""Whether what is set can work: settings as understood; each LLM, speech endpoint, loudspeaker, and the daemon's address tried.
+"""Try what the settings name: each LLM and speech endpoint, the loudspeaker, the daemon's address. Show the settings.
 
-Nothing is asked for that costs money: of an LLM its list of models, of a speech endpoint a connection.
+No try costs money: an LLM is asked for its list of models, and to a speech endpoint a connection is opened.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ..settings.fields import Settings
     from ..settings.loading import Loaded
 
-__all__ = ["Checked", "State", "check", "settings_of", "show"]
+__all__ = ["CheckState", "Checked", "check", "settings_of", "show"]
 
-TRY_S = 10.0  # for an LLM or endpoint to answer
+TRY_S = 10.0  # how long an LLM or endpoint may take to answer
 
-# What can be installed besides, and the modules that it brings.
+# The extras of the package, and the modules that each brings.
 EXTRAS = {
     "local": ("espeakng_loader", "numpy", "soxr"),
     "play": ("miniaudio",),
@@ -37,25 +37,27 @@ EXTRAS = {
 _FOR = {"local": "the embedded speech endpoint", "play": "sound", "mp3": "MP3", "fast": "a faster event loop"}
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
+    """What came of a try."""
+
     OK = "ok"
-    WARNING = "warning"  # it works without, or that it fails is not certain
+    WARNING = "warning"  # the rest works without it, or it may work all the same
     FAILED = "failed"
 
 
 class Checked(NamedTuple):
-    """What was tried, and what came of it. `hint`: what to do, "" for nothing. `error`: of what failed."""
+    """A try and what came of it. `hint`: what to do, "" for nothing. `error`: None unless it failed."""
 
     kind: str
     name: str
-    state: State
+    state: CheckState
     detail: str
     hint: str = ""
     error: Llm2wsError | None = None
 
 
 async def check(settings: Settings) -> list[Checked]:
-    """Try everything that is set, at the same time."""
+    """Try everything that the settings name, all at the same time."""
     from ..settings.llms import default_llm
     from ..settings.speech import wanted_speech
 
@@ -70,14 +72,14 @@ async def check(settings: Settings) -> list[Checked]:
     return [*(task.result() for task in tried), *_server(settings), *_extras()]
 
 
-async def _tried(kind: str, name: str, attempt: Awaitable[tuple[State, str, str]]) -> Checked:
+async def _tried(kind: str, name: str, attempt: Awaitable[tuple[CheckState, str, str]]) -> Checked:
     try:
         return Checked(kind, _masked(name), *await attempt)
     except Llm2wsError as exc:
-        return Checked(kind, _masked(name), State.FAILED, exc.what, exc.hint, exc)
+        return Checked(kind, _masked(name), CheckState.FAILED, exc.what, exc.hint, exc)
 
 
-async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
+async def _llm(settings: Settings, name: str) -> tuple[CheckState, str, str]:
     from msgspec.structs import replace
 
     from ..settings.llms import KINDS, choose_llm, llm_client
@@ -86,7 +88,11 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     llm_client(settings, llm)  # raises what a start would, of those too that answer in its place
     client = KINDS[llm.kind](replace(llm, max_retries=0))
     if llm.kind == "echo":
-        return State.OK, client.who, "" if settings.llm else "set OPENAI_API_KEY, ANTHROPIC_API_KEY or [llm.<name>] for answers"
+        return (
+            CheckState.OK,
+            client.who,
+            "" if settings.llm else "set OPENAI_API_KEY, ANTHROPIC_API_KEY or [llm.<name>] for answers",
+        )
     async with client:
         since = asyncio.get_running_loop().time()
         try:
@@ -98,12 +104,12 @@ async def _llm(settings: Settings, name: str) -> tuple[State, str, str]:
     # Servers name what they have in their own ways (with a maker, a tag, a date), and some take any name.
     model = client.who.partition(" at ")[0]
     if names is None or any(model.rpartition("/")[2].partition(":")[0] in listed for listed in names):
-        return State.OK, took, ""
+        return CheckState.OK, took, ""
     has = f"it has {', '.join(names[:5])}" if names else "it has none: load or pull one"
-    return State.WARNING, f"{took}, and does not list that model", f"if it does not answer, set model: {has}"
+    return CheckState.WARNING, f"{took}, and does not list that model", f"if it does not answer, set model: {has}"
 
 
-async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, str]:
+async def _speech(settings: Settings, name: str, of: str) -> tuple[CheckState, str, str]:
     from ..service import Service
     from ..settings.speech import LOCAL, audio_format, choose_speech
 
@@ -117,11 +123,11 @@ async def _speech(settings: Settings, name: str, of: str) -> tuple[State, str, s
             took_s = asyncio.get_running_loop().time() - since
     except TimeoutError:
         raise ConnectFailed(f"{where}: no answer within {try_s:g} s", hint="look at url and the network") from None
-    return State.OK, f"{where}: open after {took_s:.2f} s ({fmt})", ""
+    return CheckState.OK, f"{where}: open after {took_s:.2f} s ({fmt})", ""
 
 
-async def _sound(settings: Settings) -> tuple[State, str, str]:
-    """A tenth of a second of silence is played."""
+async def _sound(settings: Settings) -> tuple[CheckState, str, str]:
+    """Play a tenth of a second of silence."""
     from ..audio import AudioFormat
     from ..sinks.device import Player, preload
 
@@ -133,15 +139,15 @@ async def _sound(settings: Settings) -> tuple[State, str, str]:
             await player.drain()
         name = player.name
     if player.audible:
-        return State.OK, name, ""
+        return CheckState.OK, name, ""
     if player.saved_to:
         await asyncio.to_thread(Path(player.saved_to).unlink)
     hint = "use -o FILE" if find_spec("miniaudio") else "pip install 'llm2ws[play]', or use -o FILE"
-    return State.WARNING, "nothing here can play sound", hint
+    return CheckState.WARNING, "nothing here can play sound", hint
 
 
 def _server(settings: Settings) -> Iterator[Checked]:
-    """What the daemon would begin with. Nothing is served, and the address is free again afterwards."""
+    """Yield what would become of the daemon's start. Nothing is served, and the address is free again afterwards."""
     from ..server.access import Access
     from ..server.certificates import server_tls
 
@@ -151,16 +157,16 @@ def _server(settings: Settings) -> Iterator[Checked]:
         tls = server_tls(server)
         host, port = split_host_port(server.listen, setting="server.listen")
     except ConfigError as exc:
-        yield Checked("server", server.listen, State.FAILED, exc.what, exc.hint, exc)
+        yield Checked("server", server.listen, CheckState.FAILED, exc.what, exc.hint, exc)
         return
     who = f"with {len(server.keys)} client keys" if server.keys else "without client keys"
     yield _listening(server.listen, host, port, f"{'https' if tls else 'http'}, {who}")
     if not is_loopback(host) and not tls:
         hint = "set tls_cert_file, or put a proxy with a certificate in front"
-        yield Checked("server", server.listen, State.WARNING, "without TLS: keys and texts can be read on their way", hint)
+        yield Checked("server", server.listen, CheckState.WARNING, "without TLS: keys and texts can be read on their way", hint)
     if host in ("0.0.0.0", "::") and not server.hosts:  # noqa: S104 - compared, not bound
         what = "only programs of this machine are answered: others ask for a host that is not in server.hosts"
-        yield Checked("server", server.listen, State.WARNING, what, "set hosts to the names and addresses that they use")
+        yield Checked("server", server.listen, CheckState.WARNING, what, "set hosts to the names and addresses that they use")
 
 
 def _listening(listen: str, host: str, port: int, detail: str) -> Checked:
@@ -169,19 +175,21 @@ def _listening(listen: str, host: str, port: int, detail: str) -> Checked:
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             hint = "set server.listen to another port, if it is not the daemon that runs there"
-            return Checked("server", listen, State.WARNING, f"{detail}; the address is in use", hint)
+            return Checked("server", listen, CheckState.WARNING, f"{detail}; the address is in use", hint)
         error = ConfigError(f"cannot be listened on: {exc.strerror}", hint="set server.listen to an address of this machine")
-        return Checked("server", listen, State.FAILED, error.what, error.hint, error)
-    return Checked("server", listen, State.OK, detail)
+        return Checked("server", listen, CheckState.FAILED, error.what, error.hint, error)
+    return Checked("server", listen, CheckState.OK, detail)
 
 
 def _extras() -> Iterator[Checked]:
     for extra, modules in EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
         if missing:
-            yield Checked("extra", extra, State.WARNING, f"not installed, for {_FOR[extra]}", f"pip install 'llm2ws[{extra}]'")
+            yield Checked(
+                "extra", extra, CheckState.WARNING, f"not installed, for {_FOR[extra]}", f"pip install 'llm2ws[{extra}]'"
+            )
         else:
-            yield Checked("extra", extra, State.OK, f"installed, for {_FOR[extra]}")
+            yield Checked("extra", extra, CheckState.OK, f"installed, for {_FOR[extra]}")
 
 
 # --- settings, and how all is shown -----------------------------------------------------------------------------------------
@@ -194,7 +202,7 @@ class _Setting(NamedTuple):
 
 
 def settings_of(loaded: Loaded) -> list[_Setting]:
-    """Every setting as understood, with its origin."""
+    """Return every setting as it was understood, with its origin."""
     from msgspec import to_builtins
 
     def leaves(value: object, path: tuple[str, ...]) -> Iterator[_Setting]:
@@ -221,22 +229,22 @@ def _masked_in(value: object) -> object:
 
 
 def _masked(text: str) -> str:
-    """Without what an address may hold of a password."""
+    """Return a text with the passwords masked that addresses in it may hold."""
     return re.sub(r"(://[^?#\s]*)[?#]\S*", r"\1?***", re.sub(r"(?<=://)[^/@\s]+@", "***@", text))
 
 
 def show(loaded: Loaded, checked: list[Checked], *, everything: bool, as_json: bool) -> str:
-    """For people, or a JSON object. `everything`: settings that nobody set as well."""
-    settings = [one for one in settings_of(loaded) if everything or one.origin != "default"]
+    """Return settings and tries as lines for people, or as a JSON object. `everything`: settings that nobody set as well."""
+    settings = [setting for setting in settings_of(loaded) if everything or setting.origin != "default"]
     if as_json:
-        checks = [{key: value for key, value in one._asdict().items() if key != "error"} for one in checked]
-        return json.dumps({"settings": [one._asdict() for one in settings], "checks": checks}, indent=2)
-    lines = [f"{one.name} = {json.dumps(one.value, ensure_ascii=False)}  ({one.origin})" for one in settings]
+        checks = [{key: value for key, value in result._asdict().items() if key != "error"} for result in checked]
+        return json.dumps({"settings": [setting._asdict() for setting in settings], "checks": checks}, indent=2)
+    lines = [f"{setting.name} = {json.dumps(setting.value, ensure_ascii=False)}  ({setting.origin})" for setting in settings]
     if not everything:
         lines.append("All other settings have their defaults: --all shows them.")
     lines.append("")
-    for one in checked:
-        lines.append(f"{one.state:8} {one.kind:7} {one.name:10} {one.detail}")
-        if one.hint:
-            lines.append(f"{'':27} -> {one.hint}")
+    for result in checked:
+        lines.append(f"{result.state:8} {result.kind:7} {result.name:10} {result.detail}")
+        if result.hint:
+            lines.append(f"{'':27} -> {result.hint}")
     return "\n".join(lines)

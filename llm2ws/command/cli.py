@@ -1,170 +1,45 @@
-"""The command line: what is asked for, the call, what is shown, the exit code."""
+"""The command line: its commands, their options and arguments. What they do is in the modules beside this one."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import gc
-import io
-import json
 import math
 import os
-import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import IO
 
 import click
 
 from ..address import split_host_port
-from ..errors import ConfigError, Llm2wsError, SinkError, SlowConsumerError, SourceError, SpeechError
-from .report import Stdout, decoded, emit, note, show
-from .say import Asked, say
-
-if TYPE_CHECKING:
-    from ..text.cleaner import Cleaner
-    from ..text.fragmenter import Fragmenter
-    from ..text.fragments import Fragment
+from ..errors import ConfigError, Llm2wsError
+from .exits import EXIT_CODES, INTERRUPTED, exit_code, report_error, single_error
+from .report import decoded, emit, note
+from .running import keep_standard_streams, run, run_server
+from .say import SayOptions, say
 
 __all__ = ["main"]
 
-EXIT_CODES = """\b
-Exit codes:
-  0    done
-  1    a bug of llm2ws
-  2    usage or settings
-  3    the LLM or another source of text; what it gave has been spoken
-  4    the speech endpoint
-  5    the output: a file, a pipe whose reader has gone, the sound device
-  130  interrupted: Ctrl+C or SIGTERM; a second one does not wait"""
-_BUG, _USAGE, _INTERRUPTED = 1, 2, 130
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-_CODES = {ConfigError: _USAGE, SourceError: 3, SpeechError: 4, SlowConsumerError: 4, SinkError: 5}
-
 _LISTEN = "127.0.0.1:8766"
-_MAX_RATE = 768_000  # more than any endpoint or sound device has
-_GRACE_S = 2.0  # for the speech server to finish what has been asked of it
+_MAX_RATE_HZ = 768_000  # more than any endpoint or sound device has
+_GRACE_S = 2.0  # how long the speech server may finish what has been asked of it
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command with these arguments, the process's own by default. Gives the exit code."""
-    _keep_standard_streams()
+    """Run the command and return its exit code. `args`: None for the arguments of the process."""
+    keep_standard_streams()
     try:
         code = command.main(args, prog_name="llm2ws", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
+        return INTERRUPTED
     except BaseException as exc:  # noqa: BLE001 - the end of the line: all errors become one line and a code
-        return _failed(_lone(exc))
-
-
-def _keep_standard_streams() -> None:
-    """Those that are closed stay so, and no file gets their numbers, to which libraries written in C would write."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
-    if isinstance(out := sys.stdout, io.TextIOWrapper):
-        encoding, buffering = out.encoding, out.line_buffering
-        # "replace": a terminal without UTF-8.
-        sys.stdout = Stdout(out.detach(), encoding=encoding, errors="replace", line_buffering=buffering)
-
-
-def _lone(exc: BaseException) -> BaseException:
-    """The error that matters: that of a group of one, else the first of ours."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = next((one for one in exc.exceptions if isinstance(one, Llm2wsError)), exc.exceptions[0])
-    return exc
-
-
-def _failed(exc: BaseException) -> int:
-    """Say what was wrong. Gives the exit code."""
-    if os.environ.get("LLM2WS_DEBUG"):
-        import traceback
-
-        traceback.print_exception(exc)
-    match exc:
-        case click.exceptions.NoArgsIsHelpError():
-            show(exc.format_message() + "\n")
-            return _USAGE
-        case click.ClickException():
-            message = " ".join(exc.format_message().split())
-            path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "llm2ws"
-            end = "" if message.endswith((".", "?")) else "."
-            return _complain(f"{message}{end} See {path} --help", _USAGE)
-        case SystemExit(code=int(code)):
-            return code
-        case Llm2wsError() if code := _code(exc):
-            return _complain(str(exc), code)
-        case _:
-            hint = "please report it with the output of LLM2WS_DEBUG=1 and the same command"
-            return _complain(f"a bug of llm2ws: {type(exc).__name__} in {_place(exc)}: {hint}", _BUG)
-
-
-def _code(error: Llm2wsError) -> int:
-    """Of what may happen; 0 for a bug."""
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 0)
-
-
-def _place(exc: BaseException) -> str:
-    trace = exc.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
-
-
-def _complain(message: str, code: int) -> int:
-    note(message)
-    return code
-
-
-def _run(
-    work: Callable[[], Coroutine[object, object, int]], *, fast: bool = False, taken: Callable[[], bool] = lambda: False
-) -> int:
-    """Run until it ends, or until the first Ctrl+C or SIGTERM has been dealt with; the second does not wait.
-
-    `taken`: asked at each Ctrl+C whether the work has a use for it.
-    """
-    interrupted = False
-
-    async def run() -> int:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-
-        def interrupt(number: int) -> None:
-            nonlocal interrupted
-            if number == signal.SIGINT and taken():
-                return
-            interrupted = True
-            task.cancel()
-            signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # the second may follow at once
-            for number in _INTERRUPTS:
-                loop.remove_signal_handler(number)
-                signal.signal(number, lambda *_: os._exit(_INTERRUPTED))
-                atexit.register(signal.signal, number, signal.SIG_IGN)  # one more would be the exit code
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
-
-        for number in _INTERRUPTS:
-            loop.add_signal_handler(number, interrupt, number)
-        try:
-            return await work()
-        except asyncio.CancelledError:
-            if not interrupted:
-                raise
-            return _INTERRUPTED
-
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if fast:
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(run())
+        return report_error(single_error(exc))
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------------
@@ -188,7 +63,7 @@ def command() -> None:
 
 
 class _Number(click.FloatRange):
-    """One that can be reckoned with."""
+    """A finite number."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -220,7 +95,7 @@ _policy = click.option(
 @click.option("-o", "--output", metavar="FILE", help="Write the audio: .wav; .pcm, .raw, .ulaw, .alaw bare; - a WAV to stdout.")
 @click.option("--play/--no-play", default=None, help="Play it. Default: yes without -o, no with it.")
 @click.option("--encoding", type=click.Choice(["linear16", "mulaw", "alaw"]), help="How a sample is written.")
-@click.option("--rate", type=click.IntRange(1, _MAX_RATE), metavar="HZ", help="Samples a second.")
+@click.option("--rate", type=click.IntRange(1, _MAX_RATE_HZ), metavar="HZ", help="Samples a second.")
 @_policy
 @click.option("--json", "as_json", is_flag=True, help="What happens on stdout, a JSON object a line, instead of the words.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
@@ -228,18 +103,18 @@ _policy = click.option(
 @_config
 def _say(**options: object) -> int:
     """Speak the answer to PROMPT while it is being written; with -, speak standard input as it comes."""
-    asked = Asked(**options)  # type: ignore[arg-type]  # click has checked them
-    if asked.prompt is None and not asked.chat:
+    wanted = SayOptions(**options)  # type: ignore[arg-type]  # click has checked them
+    if wanted.prompt is None and not wanted.chat:
         raise click.UsageError("Missing argument 'PROMPT'.", click.get_current_context())
     try:
-        if asked.chat:
+        if wanted.chat:
             from .chat import Chat
 
-            chat = Chat(asked)
-            return _run(chat.run, taken=chat.interrupt)
-        return _run(lambda: say(asked))
+            chat = Chat(wanted)
+            return run(chat.run, takes_interrupt=chat.interrupt)
+        return run(lambda: say(wanted))
     except BaseException as exc:
-        if asked.as_json and isinstance(error := _lone(exc), Llm2wsError):
+        if wanted.as_json and isinstance(error := single_error(exc), Llm2wsError):
             emit({"event": "error", "error": type(error).__name__, "what": error.what, "hint": error.hint})
         raise
 
@@ -304,8 +179,7 @@ def speech_server(
                 raise
         return 0
 
-    code = _run(serve, fast=True)
-    return 0 if code == _INTERRUPTED else code  # that is how a server ends
+    return run_server(serve)
 
 
 @command.command("serve", epilog=EXIT_CODES)
@@ -377,8 +251,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
             raise
         return 0
 
-    code = _run(work, fast=True)
-    return 0 if code == _INTERRUPTED else code  # that is how a server ends
+    return run_server(work)
 
 
 @command.command("check", epilog=EXIT_CODES)
@@ -400,27 +273,28 @@ def check_command(*, everything: bool, as_json: bool, config: str | None) -> int
         note(line)
 
     async def work() -> int:
-        checked = await check(loaded.settings)
-        print(show(loaded, checked, everything=everything, as_json=as_json))
-        return next((_code(one.error) for one in checked if one.error), 0)
+        results = await check(loaded.settings)
+        print(show(loaded, results, everything=everything, as_json=as_json))
+        return next((exit_code(result.error) for result in results if result.error), 0)
 
-    return _run(work)
+    return run(work)
 
 
-@command.command()
+@command.command("explain")
 @click.argument("text", required=False)
 @click.option("-f", "--file", type=click.File("rb"), help="Read the text from a file.")
 @click.option("--language", default="", help="Whose abbreviations are known, such as de.")
 @_policy
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 @_config
-def explain(
+def explain_command(
     *, text: str | None, file: IO[bytes] | None, language: str, policy: str | None, as_json: bool, config: str | None
 ) -> int:
     """Show where TEXT is cut, and why, and what was waited for; without TEXT or with -, standard input."""
     from ..settings.loading import load
     from ..settings.text import cleaner, fragmenter
     from ..text.fragments import Policy
+    from .explain import explain
 
     flags: dict[tuple[str, ...], object] = {("text", "language"): language} if language else {}
     if policy:
@@ -433,38 +307,5 @@ def explain(
             raise ConfigError("standard input is closed", hint="give a text")
         text = (file or sys.stdin.buffer).read().decode("utf-8", "replace")
     cutter = fragmenter(settings, Policy(settings.policy or Policy.CLAUSE_FIRST))
-    for cut, held in _cuts(decoded(text), cleaner(settings), cutter):
-        if as_json:
-            known = {
-                "index": cut.index,
-                "boundary": cut.boundary,
-                "why": cut.why,
-                "span": [cut.start, cut.end],
-                "text": cut.text,
-            }
-            emit(known | {"held": [{"after": after, "why": why} for after, why in held]})
-        else:
-            print(f"{cut.index:3} {cut.boundary:9} {_quoted(cut.text)}  {cut.start}-{cut.end}: {cut.why}")
-            for after, why in held:
-                print(f"    held      after {_quoted(after)}: {why}")
+    explain(decoded(text), cleaner(settings), cutter, as_json=as_json)
     return 0
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _cuts(text: str, clean: Cleaner, cutter: Fragmenter) -> Iterator[tuple[Fragment, list[tuple[str, str]]]]:
-    """Each fragment, and the places at which more had to be seen first: the text before them, and why."""
-    held: list[tuple[str, str]] = []
-    for token in re.finditer(r"\s*\S{1,6}|\s+", text):  # of the size in which models write
-        for piece in clean.feed(token[0]):
-            for fragment in cutter.feed(piece):
-                yield fragment, held
-                held = []
-        for hold, why in (clean.holding, cutter.holding):
-            if hold != "nothing" and (not held or held[-1][1] != why):
-                held.append((text[max(0, token.end() - 20) : token.end()], why))
-    for fragment in [fragment for piece in clean.finish() for fragment in cutter.feed(piece)] + cutter.finish():
-        yield fragment, held
-        held = []

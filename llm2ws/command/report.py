@@ -1,4 +1,4 @@
-"""What the command shows while it speaks: the words or events on standard output, the rest on standard error."""
+"""What a command shows while it speaks: words or events on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Stdout", "decoded", "emit", "note", "show"]
 
-# Why a model stopped, where a person should know. In the words of Chat Completions.
+# Reasons for which a model stops that a person should know, by their names in Chat Completions.
 _STOPPED = {
     "length": "the answer reached its longest: raise max_tokens for more",
     "content_filter": "the answer was stopped by the provider's filter: ask differently",
@@ -34,15 +34,16 @@ _USUAL = ("None", "function_call", "stop", "tool_calls")
 
 
 class Report:
-    """Of one turn. Words are shown when they are heard, as far as that is known. On a terminal there is a live line as well.
+    """What is shown of one turn, inside its `with` block.
 
-    `words`: they go to standard output, unless events do (`as_json`). `live`: the line may be shown.
+    Words are shown when they are heard, as far as that is known. `as_json`: events go to standard output instead. `words`:
+    words may go there. `quiet`: only errors are shown. `live`: on a terminal a line shows how far the turn is.
     """
 
     def __init__(self, *, as_json: bool, words: bool, quiet: bool, live: bool) -> None:
         self.player: Player | None = None
         self.turn: Turn | None = None
-        self.heard = ""  # of the model's text, once the turn is over
+        self.heard = ""  # the part of the model's text that was heard, once the turn is over
         self._json = as_json
         self._words = words and not as_json and not quiet
         self._quiet = quiet
@@ -56,7 +57,7 @@ class Report:
         self._shown = False
         self._broken: SinkError | None = None
         self._summary = ""
-        self._stopped: dict[str, None] = {}  # why, each once
+        self._stopped: dict[str, None] = {}  # reasons why the model stopped, each once
 
     def __enter__(self) -> None:
         self._refresh()
@@ -76,6 +77,7 @@ class Report:
 
     @property
     def audible(self) -> bool:
+        """Whether somebody listens."""
         return self.player is not None and self.player.audible
 
     @property
@@ -84,24 +86,27 @@ class Report:
         return self.player.played_s if self.player and self.audible else None
 
     def played(self, position_s: float) -> None:
+        """Tell the turn how many seconds of it have been played."""
         if self.turn:
             self.turn.played(position_s)
 
     def check(self) -> None:
-        """Raises SinkError when nobody reads standard output any more."""
+        """Raise SinkError when nobody reads standard output any more."""
         if self._broken:
             raise self._broken
 
-    def said(self, said: Said) -> None:
-        self.event("said", text=said.text, span=said.span, at_s=said.at_s)
+    def said(self, event: Said) -> None:
+        """Show a text when it is heard."""
+        self.event("said", text=event.text, span=event.span, at_s=event.at_s)
         played_s = self.played_s
-        wait_s = 0.0 if played_s is None else said.at_s - played_s
+        wait_s = 0.0 if played_s is None else event.at_s - played_s
         if wait_s <= 0 and not self._waiting:
-            self._say(said.text)
+            self._say(event.text)
         else:
-            self._waiting.append((asyncio.get_running_loop().call_later(wait_s, self._say_next), said.text))
+            self._waiting.append((asyncio.get_running_loop().call_later(wait_s, self._say_next), event.text))
 
     def aside(self, aside: Aside) -> None:
+        """Show what came beside the text, and keep why the model stopped."""
         self.event("aside", kind=aside.kind, data=aside.data)
         reason = str(aside.data.get("reason")) if aside.kind == "finish" else aside.kind
         if reason in _STOPPED:
@@ -111,6 +116,7 @@ class Report:
             self._stopped[f"the model stopped for a reason that is not known here, {shown}: look into its documentation"] = None
 
     def done(self, done: Done) -> None:
+        """Show how the turn ended."""
         from msgspec import to_builtins
 
         stats = done.stats
@@ -131,14 +137,17 @@ class Report:
             self._summary = f"{stats.audio_s:.1f} s of audio; after so many seconds: {spent}"
 
     def saved(self) -> None:
+        """Name the file that holds the audio where nothing could play it."""
         if self.player and self.player.saved_to:
             self.note(f"nothing here can play sound; it is in {self.player.saved_to}")
 
     def interrupted(self, heard: Heard) -> None:
+        """Show what had been heard when the turn was interrupted."""
         self.heard = heard.heard
         self.event("interrupted", heard=heard.heard, unheard=heard.unheard, error_s=heard.error_s)
 
     def event(self, event: str, **fields: object) -> None:
+        """Write an event as a line of JSON, where that is wanted."""
         if self._json:
             try:
                 emit({"event": event, **fields})
@@ -146,6 +155,7 @@ class Report:
                 self._broken = self._broken or exc
 
     def note(self, message: str) -> None:
+        """Tell the person at the terminal, unless only errors are wanted."""
         if not self._quiet:
             self._clear()
             note(message)
@@ -203,7 +213,7 @@ def emit(event: dict[str, object]) -> None:
 
 
 class Stdout(io.TextIOWrapper):
-    """Standard output, of which whatever fails is a SinkError: click, too, writes there."""
+    """Standard output whose failures are SinkErrors. click writes to it too."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -219,13 +229,13 @@ class Stdout(io.TextIOWrapper):
 
 
 def _stdout_error(exc: OSError) -> SinkError:
-    """What a failed write means. Nothing more can be written there afterwards."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again when it ends, and complain
+    """Return the error for a failed write, and send everything that is written afterwards nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python would try again when it ends, and complain
     if isinstance(exc, BrokenPipeError):
         return SinkError("standard output: its reader has gone", hint="nothing more can be written")
     return SinkError(f"standard output: {(exc.strerror or 'failed').lower()}", hint="look at where it goes")
 
 
 def decoded(argument: str) -> str:
-    """An argument of this process as text: bytes that are no UTF-8 become U+FFFD."""
+    """Return an argument of this process as text: bytes that are no UTF-8 become U+FFFD."""
     return os.fsencode(argument).decode("utf-8", "replace")

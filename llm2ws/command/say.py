@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from ..sources.aside import Aside
     from ..turn import Conversation, Turn
 
-__all__ = ["Asked", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
+__all__ = ["SayOptions", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
 
 _log = logging.getLogger("llm2ws.turn")
 
-# By the end of a file's name, which - has not: whether it has a header, and the encoding that the name promises.
+# By the ending of a file's name, "" for standard output: whether the file has a header, and the encoding that it must have.
 _OUTPUTS: dict[str, tuple[bool, str | None]] = {
     "": (True, None),
     ".wav": (True, None),
@@ -44,8 +44,8 @@ _OUTPUTS |= {".ulaw": (False, "mulaw"), ".mulaw": (False, "mulaw"), ".alaw": (Fa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The command line. `prompt` is None only where `chat` is set."""
+class SayOptions:
+    """The options of `llm2ws say` as the command line gave them. `prompt` is None only where `chat` is set."""
 
     prompt: str | None
     chat: bool
@@ -67,14 +67,14 @@ class Asked:
     config: str | None
 
     def report(self) -> Report:
-        """One for a turn."""
+        """Return a new report, for one turn."""
         return Report(as_json=self.as_json, words=self.output != "-", quiet=self.quiet, live=not self.verbose)
 
 
 class Stage(NamedTuple):
-    """What turns are spoken on."""
+    """What the turns of a command share. `file`: None where the audio goes to no file. `play`: it goes to the loudspeaker."""
 
-    asked: Asked
+    options: SayOptions
     settings: Settings
     conversation: Conversation
     format: AudioFormat
@@ -82,64 +82,64 @@ class Stage(NamedTuple):
     play: bool
 
 
-async def say(asked: Asked) -> int:
-    """Carry it out. Gives the exit code; raises what went wrong, once what was said before has been heard."""
-    loaded = load_settings(asked)
-    who, source = _source(asked, loaded.settings)
+async def say(options: SayOptions) -> int:
+    """Carry out `llm2ws say`. Return the exit code; raise an error once the audio before it has been heard."""
+    loaded = load_settings(options)
+    who, source = _source(options, loaded.settings)
     with turn_id(os.urandom(4).hex()):
-        async with open_stage(asked, loaded, who) as stage:
-            if failed := await speak(stage, source, asked.report()):
+        async with open_stage(options, loaded, who) as stage:
+            if failed := await speak(stage, source, options.report()):
                 raise failed
     return 0
 
 
-def load_settings(asked: Asked) -> Loaded:
-    """Settings with what flags say, and logs set up by them."""
+def load_settings(options: SayOptions) -> Loaded:
+    """Load the settings, with the flags of the command line, and set up the logs."""
     from ..settings.loading import load
     from ..watch.log import configure
 
-    flags: dict[tuple[str, ...], object] = {("text", "policy"): asked.policy} if asked.policy else {}
-    if asked.verbose:
+    flags: dict[tuple[str, ...], object] = {("text", "policy"): options.policy} if options.policy else {}
+    if options.verbose:
         flags[("log",)] = "info"
-    loaded = load(flags=flags, config=asked.config, folder=".")
-    # What a person has to know is said in other ways; logs are for those who ask for them.
+    loaded = load(flags=flags, config=options.config, folder=".")
+    # The report tells a person what is needed; logs are for those who ask for them.
     configure(loaded.settings.log if ("log",) in loaded.origins else "critical", loaded.settings.log_format)
     return loaded
 
 
 @asynccontextmanager
-async def open_stage(asked: Asked, loaded: Loaded, who: str) -> AsyncIterator[Stage]:
-    """Open what a turn needs but the loudspeaker, and say who answers and who speaks."""
+async def open_stage(options: SayOptions, loaded: Loaded, who: str) -> AsyncIterator[Stage]:
+    """Open all that a turn needs except the loudspeaker, and report who answers and who speaks."""
     from msgspec.structs import replace
 
     from ..service import open_speech
     from ..settings.speech import audio_format, choose_speech
 
-    name, entry = choose_speech(loaded.settings, asked.speech)
-    has_header, encoding = _promised(asked)
-    given = {"voice": asked.voice, "encoding": encoding or asked.encoding, "sample_rate_hz": asked.rate}
+    name, entry = choose_speech(loaded.settings, options.speech)
+    has_header, encoding = _promised(options)
+    given = {"voice": options.voice, "encoding": encoding or options.encoding, "sample_rate_hz": options.rate}
     entry = replace(entry, **{name: value for name, value in given.items() if value is not None})
     fmt = audio_format(entry)
-    report = asked.report()
+    report = options.report()
     for line in (*loaded.notes, f"{who}, {_speaker(name, entry)} speaks ({fmt})"):
         report.note(line)
     report.event("start", speech=name, encoding=fmt.encoding, sample_rate_hz=fmt.sample_rate_hz)
     report.check()
     async with AsyncExitStack() as stack:
-        play = asked.output is None if asked.play is None else asked.play
+        play = options.output is None if options.play is None else options.play
         loading = asyncio.create_task(asyncio.to_thread(_load_player)) if play else None
         opened = open_speech(loaded.settings, name, entry, slow_consumer_s=float("inf"))
         conversation = await stack.enter_async_context(opened)
-        file = None if asked.output is None else _file(asked, fmt, has_header=has_header)
+        file = None if options.output is None else _file(options, fmt, has_header=has_header)
         if file is not None:
             await stack.enter_async_context(file)  # last: what was there before is lost, and not to a mistake in the settings
         if loading:
             await loading
-        yield Stage(asked, loaded.settings, conversation, fmt, file, play)
+        yield Stage(options, loaded.settings, conversation, fmt, file, play)
 
 
 async def speak(stage: Stage, source: AsyncIterator[str | Aside], report: Report) -> Llm2wsError | None:
-    """Speak one turn, to the end of its sound. Gives its error, if it has one: what was said before it has been heard.
+    """Speak one turn, and wait until its audio has been heard. Return its error, None for none.
 
     Raises SinkError when there is nowhere for the audio to go.
     """
@@ -208,31 +208,36 @@ async def _listen(turn: Turn, sinks: list[WavFile | RawFile | Player], report: R
                     assert_never(event)
 
 
-def _source(asked: Asked, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
-    """Who answers, in words, and the answer."""
+def _source(options: SayOptions, settings: Settings) -> tuple[str, AsyncIterator[str | Aside]]:
+    """Return who answers, in words, and the answer."""
     from ..sources.failover import one_answer
     from ..sources.text import from_stream
 
-    assert asked.prompt is not None
-    if asked.prompt == "-":
+    assert options.prompt is not None
+    if options.prompt == "-":
         if sys.stdin is None:
             raise ConfigError("standard input is closed", hint="give it some text, or a prompt")
         return "standard input is read", from_stream(Stdin())
-    if not asked.prompt.strip():
+    if not options.prompt.strip():
         raise ConfigError("the prompt is empty", hint="give a text, or - for standard input")
-    who, client = llm_client(asked, settings)
-    return who, one_answer(client, decoded(asked.prompt))
+    who, client = llm_client(options, settings)
+    return who, one_answer(client, decoded(options.prompt))
 
 
-def llm_client(asked: Asked, settings: Settings) -> tuple[str, LlmClient]:
-    """Who answers, in words, and the client to ask, not entered yet. Raises ConfigError for what cannot be asked for."""
+def llm_client(options: SayOptions, settings: Settings) -> tuple[str, LlmClient]:
+    """Return who answers, in words, and the client to ask, not entered yet. Raises ConfigError for flags it cannot take."""
     from msgspec.structs import replace
 
     from ..settings.llms import choose_llm
     from ..settings.llms import llm_client as client_of
 
-    name, llm = choose_llm(settings, asked.llm)
-    flags = {"model": asked.model, "system": asked.system, "temperature": asked.temperature, "max_tokens": asked.max_tokens}
+    name, llm = choose_llm(settings, options.llm)
+    flags = {
+        "model": options.model,
+        "system": options.system,
+        "temperature": options.temperature,
+        "max_tokens": options.max_tokens,
+    }
     given = {field: value for field, value in flags.items() if value is not None}
     if given and llm.kind == "echo":
         flag = next(iter(given)).replace("_", "-")
@@ -247,31 +252,34 @@ def _load_player() -> None:
     preload()
 
 
-def _promised(asked: Asked) -> tuple[bool, str | None]:
-    """What the name of the output says: whether it has a header, and the encoding. Raises ConfigError for names of neither."""
-    ending = Path(asked.output or "").suffix.lower()
+def _promised(options: SayOptions) -> tuple[bool, str | None]:
+    """Return what the name of the output promises: whether it has a header, and its encoding, None for any.
+
+    Raises ConfigError for an ending that is not known.
+    """
+    ending = Path(options.output or "").suffix.lower()
     if ending not in _OUTPUTS:
         known = ", ".join(filter(None, _OUTPUTS))
-        raise ConfigError(f"{asked.output}: no format is known by that ending", hint=f"give one of {known}")
+        raise ConfigError(f"{options.output}: no format is known by that ending", hint=f"give one of {known}")
     has_header, encoding = _OUTPUTS[ending]
-    if encoding and asked.encoding not in (None, encoding):
-        raise ConfigError(f"{asked.output}: not a name for {asked.encoding}", hint="leave --encoding out")
+    if encoding and options.encoding not in (None, encoding):
+        raise ConfigError(f"{options.output}: not a name for {options.encoding}", hint="leave --encoding out")
     return has_header, encoding
 
 
-def _file(asked: Asked, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawFile:
+def _file(options: SayOptions, fmt: AudioFormat, *, has_header: bool) -> WavFile | RawFile:
     from ..sinks.raw import RawFile
     from ..sinks.wav import WavFile
 
-    if asked.output == "-":
-        if asked.as_json:
+    if options.output == "-":
+        if options.as_json:
             raise ConfigError("--json and -o - both want standard output", hint="write the audio to a file")
         if sys.stdout is None:
             raise SinkError("standard output is closed", hint="give it a file or a pipe")
         if sys.stdout.isatty():
             raise ConfigError("standard output is a terminal", hint="send the audio to a pipe, or name a file with -o")
         return WavFile(1, fmt, name="standard output")
-    path = Path(asked.output or "")
+    path = Path(options.output or "")
     return WavFile(path, fmt) if has_header else RawFile(path)
 
 
@@ -283,9 +291,10 @@ def _speaker(name: str, entry: Speech) -> str:
 
 
 class Stdin:
-    """Standard input as it comes, without changing how others see it."""
+    """Standard input, read as it comes. Its blocking mode, which other processes may share, is left as it is."""
 
     async def read(self, n: int, /) -> bytes:
+        """Return the next bytes, at most n of them; b"" at the end."""
         if stat.S_ISREG(os.fstat(0).st_mode):
             return await asyncio.to_thread(os.read, 0, n)
         loop, ready = asyncio.get_running_loop(), asyncio.Event()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from ..errors import Llm2wsError
-from ..watch.log import turn_id
+from ..watch.log import place_of, turn_id
 from . import chat, health, models, openapi, page, realtime, relay, speak, speech
 from .access import preflight
 from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of
@@ -71,7 +71,7 @@ async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse
     except ConnectionError:  # the client has gone
         return _break_off(request)
     except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the daemon serves on
-        _log.error("a bug of llm2ws: %s, %s", type(exc).__name__, _place(exc))
+        _log.error("a bug of llm2ws: %s, %s", type(exc).__name__, place_of(exc))
         _log.debug("the bug", exc_info=True)  # may quote what a client wrote
         problem = Problem(
             500, "a bug of llm2ws: its log says more under this request's id", code="internal_error", kind="server_error"
@@ -140,10 +140,3 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
 def _count(request: web.Request, status: int) -> None:
     resource = request.match_info.route.resource
     request.app[DAEMON].metrics.request(resource.canonical if resource else "", status)
-
-
-def _place(exc: BaseException) -> str:
-    trace = exc.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -1,7 +1,6 @@
-"""Settings: what there is to set.
+"""The settings: each is one field below, with its type, its unit in the name, its default and what it is for.
 
-Each setting is one field below, with its type, its unit in the name, its default and why one would change it:
-`config/llm2ws.toml`, the command's help and all checks are made from that.
+`config/llm2ws.toml` and all checks of settings are made from these fields.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = [
 
 
 class Secret:
-    """A key. It shows itself only when asked to."""
+    """A key, "" for none. Its text is in no repr and no log: only `reveal` returns it."""
 
     __slots__ = ("_value",)
 
@@ -40,6 +39,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
+        """Return the key."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -62,7 +62,7 @@ PositiveFloat = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class SpeechLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint allows on one connection. Unset: as its vendor says."""
+    """What an endpoint allows on one connection. Where nothing is set, the vendor's own limits hold."""
 
     chars_per_speak: Annotated[Positive | None, Meta(description="characters in one message")] = None
     chars_per_window: Annotated[Positive | None, Meta(description="characters a minute; less for a smaller plan")] = None
@@ -122,12 +122,12 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_description(dialect: str) -> bool:
-    """Whether a dialect is one that a file describes, and not the name of one."""
+    """Return whether a dialect is the path of a file that describes it, and not a name."""
     return dialect.endswith(".toml")
 
 
 class Llm(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers."""
+    """An LLM, or another source of answers."""
 
     kind: Annotated[
         str,
@@ -191,7 +191,7 @@ class Llm(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: Annotated[Float, Meta(description="how fast echo writes; 0: all at once")] = 40.0
 
 
-# The names of text.rules.Rules.
+# The fields of text.rules.Rules.
 Markup = Literal[
     "code",
     "emoji",

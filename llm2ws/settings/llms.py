@@ -1,4 +1,4 @@
-"""What answers: the kinds of LLM there are, and which one the settings mean."""
+"""LLMs: the kinds that there are, and which one the settings name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["KINDS", "LlmClient", "LlmKind", "choose_llm", "default_llm", "llm_cl
 
 
 class _Echo:
-    """Answers with what the user said last."""
+    """The kind that answers with what the user said last."""
 
     who = "the prompt itself"
 
@@ -33,10 +33,10 @@ class _Echo:
         self._tokens_per_s = llm.tokens_per_s
 
     async def __aenter__(self) -> None:
-        """There is nothing to open."""
+        """Open nothing."""
 
     async def __aexit__(self, *_: object) -> None:
-        """There is nothing to close."""
+        """Close nothing."""
 
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
         return echo(question(conversation(prompt)), tokens_per_s=self._tokens_per_s)
@@ -110,7 +110,7 @@ KINDS: dict[str, LlmKind] = {
 
 
 def model_settings(llm: Llm) -> ModelSettings:
-    """How a model is asked, by its entry in the settings. Raises ConfigError when its key file cannot be read."""
+    """Return how a model is asked, by its entry in the settings. Raises ConfigError when its key file cannot be read."""
     from ..sources.model import ModelSettings
 
     return ModelSettings(
@@ -130,7 +130,7 @@ def model_settings(llm: Llm) -> ModelSettings:
 
 
 def _shape(llm: Llm) -> Shape:
-    """What a server of no known API wants and sends. Raises ConfigError for a header that is none."""
+    """Return what a server with an API of its own wants and sends. Raises ConfigError for a header that is none."""
     from ..sources.stream import FRAMINGS, Shape
 
     headers = []
@@ -154,15 +154,15 @@ def _shape(llm: Llm) -> Shape:
 
 
 def default_llm(settings: Settings) -> str:
-    """The name of the one that answers where none is named."""
+    """Return the name of the LLM that answers where none is named."""
     return settings.default_llm or next(iter(settings.llm), "echo")
 
 
 def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
-    """What answers, and its name. `wanted`: a name in the settings, a kind, or "" for the default.
+    """Return the name and the settings of an LLM. `wanted`: a name in the settings, a kind, or "" for the default.
 
-    One that has neither address nor key has those of its vendor: a vendor's key goes to no address of your own.
-    Raises ConfigError when it is not known.
+    An entry without address and key takes those of its vendor's entry; an entry with an address gets no other entry's key.
+    Raises ConfigError for a name that is not known.
     """
     name = wanted or default_llm(settings)
     llm = settings.llm.get(name, Llm())
@@ -180,7 +180,10 @@ def choose_llm(settings: Settings, wanted: str = "") -> tuple[str, Llm]:
 
 
 def llm_client(settings: Settings, llm: Llm) -> LlmClient:
-    """What answers, not entered yet, with those that answer in its place. Raises ConfigError when one of them is not known."""
+    """Return the client of an LLM, not entered yet, with those that answer in its place.
+
+    Raises ConfigError when one of these is not known.
+    """
     others = [choose_llm(settings, name)[1] for name in llm.failover]
     client = KINDS[llm.kind](llm)
     return Failover([client, *(KINDS[other.kind](other) for other in others)]) if others else client

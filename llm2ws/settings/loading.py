@@ -1,6 +1,6 @@
-"""Where the value of a setting comes from, and what is wrong with it.
+"""Load the settings from all places that set them.
 
-Strongest first: flags, `LLM2WS_...` of the environment, vendors' own variables, `.env`, the TOML files, defaults.
+The strongest first: flags, `LLM2WS_...` of the environment, vendors' own variables, `.env`, the TOML files, defaults.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .schema import SettingPath, bare_type, fields_at, fields_of, how_to_write, 
 
 __all__ = ["Loaded", "load", "read_toml", "vendor_variables"]
 
-# Of the same prefix, and no settings: which file to read, tracebacks for those who look for a bug, our own tests.
+# Variables with the prefix of settings that are none: the file to read, tracebacks for debugging, the project's tests.
 NOT_SETTINGS = ("LLM2WS_CONFIG", "LLM2WS_DEBUG", "LLM2WS_TEST_")
 
 
@@ -42,10 +42,11 @@ def load(
     config: str | None = None,
     folder: str | None = None,
 ) -> Loaded:
-    """All settings there are. `config`: the one TOML file to read; None: LLM2WS_CONFIG, else the usual ones that exist.
-    `folder`: where `.env` is looked for; None: nowhere.
+    """Return all settings, with their origins.
 
-    Raises ConfigError, naming file and key, for what cannot be read, is not known or is not of its type.
+    `flags`: settings of the command line, by their paths. `environ`: None for that of the process. `config`: the one TOML file
+    to read; None for that of LLM2WS_CONFIG, else the usual files that exist. `folder`: where `.env` is looked for; None for
+    nowhere. Raises ConfigError, naming file and key, for what cannot be read, is not known or is not of its type.
     """
     environ = os.environ if environ is None else environ
     layers = [_toml(path) for path in _files(config or environ.get("LLM2WS_CONFIG"), environ)]
@@ -69,7 +70,7 @@ def load(
 
 
 def _files(named: str | None, environ: Mapping[str, str]) -> list[Path]:
-    """Weakest first."""
+    """Return the TOML files to read, the weakest first."""
     if named:
         return [Path(named)]
     home = environ.get("XDG_CONFIG_HOME") or Path(os.path.expanduser("~"), ".config")  # noqa: PTH111 - Path's raises without a home
@@ -88,7 +89,7 @@ def _toml(path: Path) -> Layer:
 
 
 def read_toml(path: Path, what: str) -> dict[str, object]:
-    """What a TOML file holds; `what`: what else to name, for people. Raises ConfigError when it cannot be read."""
+    """Return what a TOML file holds. Raises ConfigError when it cannot be read; `what` says what file to name instead."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except OSError as exc:
@@ -111,7 +112,7 @@ def _leaves(table: Mapping[str, object], path: SettingPath = ()) -> Iterator[tup
 
 
 def _dotenv(path: Path, notes: list[str]) -> Mapping[str, str]:
-    """What it sets. A line that sets nothing may be meant for another program: it is left out, and that is noted."""
+    """Return what a .env file sets. A line that sets nothing may be meant for another program: it is left out, with a note."""
     from dotenv.parser import parse_stream  # 20 ms
 
     try:
@@ -120,7 +121,7 @@ def _dotenv(path: Path, notes: list[str]) -> Mapping[str, str]:
         raise ConfigError(f"{path}: {getattr(exc, 'strerror', None) or 'not UTF-8 text'}", hint="mend or remove it") from None
     wrong = [binding.original.line for binding in bindings if binding.error]
     notes += [f".env: line {line} is left out: write NAME=value, with both quotes or none" for line in wrong]
-    return {one.key: one.value for one in bindings if one.key is not None and one.value is not None}
+    return {line.key: line.value for line in bindings if line.key is not None and line.value is not None}
 
 
 def vendor_variables() -> dict[str, SettingPath]:
@@ -152,7 +153,7 @@ def _variables(environ: Mapping[str, str], origin: str, names: set[str]) -> list
 
 
 def _check_complete(origins: Mapping[SettingPath, str]) -> None:
-    """Raises ConfigError for an entry without a setting that has no default: no layer had it, so nothing else names it."""
+    """Raise ConfigError for an entry in which a setting without a default is missing."""
     for path, origin in origins.items():
         entry = path[:2]
         kind = bare_type(type_at(entry))
@@ -175,7 +176,10 @@ def _put(tree: dict[str, object], path: SettingPath, value: object) -> None:
 
 
 def _forget_strange_keys(tree: Mapping[str, object], origins: dict[SettingPath, str]) -> list[str]:
-    """A `.env` that came with somebody's folder must not send a key of yours to an address of its own."""
+    """Remove keys that would go to an address of a `.env`: one that came with a folder must not send them anywhere.
+
+    Returns a note for each.
+    """
     notes = []
     for path in [path for path, origin in origins.items() if path[-1] in ("url", "base_url", "dialect") and origin == ".env"]:
         entry = tree

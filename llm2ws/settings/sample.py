@@ -14,7 +14,7 @@ __all__ = ["sample"]
 
 
 def sample() -> str:
-    """The settings file: every key with its default and why. Tables whose names are free are commented out."""
+    """Return the settings file: every setting with its default and what it is for. Tables of any name are commented out."""
     out = [
         "# llm2ws: every setting, its default, and why one would change it. Read from --config, else $LLM2WS_CONFIG, else",
         "# ~/.config/llm2ws/llm2ws.toml and /etc/llm2ws/llm2ws.toml. The environment is stronger: LLM2WS_TEXT__MAX_CHARS=200.",
@@ -39,7 +39,7 @@ def sample() -> str:
 
 
 def _sample_of(section: type[msgspec.Struct], path: SettingPath, *, off: str = "", unset: bool = False) -> Iterator[str]:
-    """`unset`: the table is one of many that have no defaults."""
+    """Yield the lines of a table. `off`: what comments them out. `unset`: it is one of any number that have no defaults."""
     if path:
         table = f"[[{'.'.join(path)}]]" if path == ("server", "keys") else f"[{'.'.join(path)}]"
         yield f"{off}{table:30} # as many as there are (unset)" if unset else f"{off}{table}"

@@ -1,4 +1,4 @@
-"""What speaks: which endpoint of the settings is meant, and those that take over from it."""
+"""Speech endpoints: which one the settings name, and those that take over from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LOCAL = "local"  # the name of the embedded endpoint
-PLAIN_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")  # what somebody else may give as a voice, and a message may show
+PLAIN_NAME = re.compile(r"[\w (][\w ()+.'-]{0,63}")  # a voice that a client may give, and a message may show
 
 
 def _default(settings: Settings) -> str:
@@ -41,12 +41,12 @@ def _default(settings: Settings) -> str:
 
 
 def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tuple[str, Speech]:
-    """The endpoint that is meant, and its name.
+    """Return the name and the settings of an endpoint.
 
-    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the usual. `of`: the setting
-    that wants it, "" for one that may name a URL too.
+    `wanted`: a name in the settings, a dialect, a file that describes one, "local", a URL, "" for the default.
+    `of`: the setting that names it, for messages; "" for an argument, which may be a URL too.
 
-    Its key is one of its own, or its vendor's where it has no address of its own. Raises ConfigError when it is not known.
+    An endpoint without address and key takes its vendor's key. Raises ConfigError for a name that is not known.
     """
     name = wanted or _default(settings)
     if "://" in name and not of:
@@ -68,7 +68,7 @@ def choose_speech(settings: Settings, wanted: str = "", *, of: str = "") -> tupl
 
 
 def wanted_speech(settings: Settings) -> dict[str, str]:
-    """What a daemon speaks with, the default first: what `choose_speech` takes as `wanted`, and as `of`."""
+    """Return all endpoints of a daemon, the default first: `wanted` and `of` for `choose_speech`."""
     default = _default(settings)
     voices = {voice.speech: f"voices.{name}.speech" for name, voice in settings.voices.items() if voice.speech}
     models = {model.speech: f"models.{name}.speech" for name, model in settings.models.items() if model.speech}
@@ -76,7 +76,7 @@ def wanted_speech(settings: Settings) -> dict[str, str]:
 
 
 def speech_chain(settings: Settings, wanted: Mapping[str, str]) -> dict[str, Speech]:
-    """Endpoints by name, then those that take over from them. `wanted`: as `wanted_speech` gives it."""
+    """Return endpoints by their names, followed by those that take over from them. `wanted`: as `wanted_speech` returns it."""
     entries: dict[str, Speech] = {}
     waiting = deque(wanted.items())
     while waiting:
@@ -131,7 +131,7 @@ def check_shares(entries: Mapping[str, Speech], replicas: int) -> None:
 
 
 def known_dialect(dialect: str, of: str = "") -> str:
-    """A dialect that there is. Raises ConfigError."""
+    """Return the dialect if there is one of that name. Raises ConfigError, which begins with `of`, if there is none."""
     if dialect not in (*DIALECTS, LOCAL) and not is_description(dialect):
         known = ", ".join([*DIALECTS, LOCAL])
         hint = f"give one of {known}, or a .toml file that describes another"
@@ -140,16 +140,17 @@ def known_dialect(dialect: str, of: str = "") -> str:
 
 
 def audio_format(entry: Speech) -> AudioFormat:
+    """Return the format of an endpoint's audio."""
     encoding = Encoding(entry.encoding)
     return AudioFormat(encoding, entry.sample_rate_hz or (24_000 if encoding is Encoding.LINEAR16 else 8_000))
 
 
 def _host(url: str) -> str:
-    """Of a URL what people may see: before it and after it there may be a password."""
+    """Return the host and port of a URL for people to see: what is around them may hold a password."""
     found = re.match(r"\w+://(?:[^/?#]*@)?((?:[\w.-]+|\[[\w:.]+\])(?::\d+)?)(?:[/?#]|$)", url)
     return found[1] if found else "url"
 
 
 def shown(name: str) -> str:
-    """A name that somebody gave, fit for a message."""
+    """Return a name that a client gave, in a form that is fit for a message."""
     return repr(name) if PLAIN_NAME.fullmatch(name) else "of that name"

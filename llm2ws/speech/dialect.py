@@ -1,7 +1,7 @@
-"""What a vendor's protocol must provide: one stateless file each, and data about how it behaves.
+"""What the protocol of a vendor has to provide: a dialect without state, and data about how the endpoint behaves.
 
-A dialect knows how things are written and no more. What has been sent, what is awaited and what may be sent next is the
-Session's to know; it asks `traits` and `limits` and has no branch on a vendor's name.
+A dialect translates commands to messages and messages to events, and no more. The Session keeps what has been sent, what is
+awaited and what may be sent next; it reads `traits` and `limits`, and has no branch on the name of a vendor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Dialect", "Limits", "Request", "Setup", "Traits", "check_setup", "ch
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is fixed for the life of a connection. Two equal ones can share connections."""
+    """What is fixed when a connection is opened. Turns with equal setups can share connections."""
 
     url: str  # "" for the vendor's own address
     voice: str  # "" for the dialect's default
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How an endpoint behaves, as data."""
+    """How an endpoint behaves."""
 
     turns_at_once: int = 1  # on one connection
     audio_has_ref: bool = False  # audio and acks name their turn
@@ -76,42 +76,47 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str:
-        """As in settings and messages to people."""
+        """The name in settings and in messages to people."""
 
     @property
     def format(self) -> AudioFormat:
-        """Of the audio that comes."""
+        """The format of the audio that comes."""
 
     @property
     def policy(self) -> Policy:
-        """How far this endpoint wants text cut."""
+        """How text is cut for this endpoint."""
 
     @property
-    def limits(self) -> Limits: ...
+    def limits(self) -> Limits:
+        """What the vendor allows on one connection, unless the settings say otherwise."""
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """How the endpoint behaves."""
 
     def request(self) -> Request:
-        """The handshake. Raises ConfigError where the Setup cannot be asked of this vendor."""
+        """Return the opening handshake. Raises ConfigError for a Setup that this vendor does not offer."""
 
     def encode(self, command: Command) -> list[str | bytes]:
-        """The messages to send, [] where the vendor has nothing to say for it."""
+        """Return the messages for a command, [] where the vendor has none for it."""
 
     def decode(self, message: str | bytes) -> list[Event]:
-        """What a message means. Never raises: what cannot be read is `Unknown`."""
+        """Return the events in a message. Never raises: a message that cannot be read is `Unknown`."""
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
-        """What a handshake answered with another status than 101 means."""
+        """Return what it means that a handshake was answered with another status than 101."""
 
     def closed(self, code: int, reason: str) -> Failed:
-        """What a close frame means. 1006 where there was none."""
+        """Return what a close frame means. `code`: 1006 where the connection ended without one."""
 
 
 def check_setup(
     setup: Setup, vendor: str, rates_hz: Mapping[Encoding, Sequence[int]], speeds: tuple[float, float] | None = None
 ) -> None:
-    """Raises ConfigError for a format or speed that the vendor does not have. `speeds`: from and to; None for any."""
+    """Check a Setup against what a vendor has. Raises ConfigError for another format or speed.
+
+    `rates_hz`: the sample rates of each encoding. `speeds`: the least and the most; None for any.
+    """
     fmt = setup.format
     rates = rates_hz.get(fmt.encoding, ())
     if fmt.sample_rate_hz not in rates:
@@ -122,7 +127,7 @@ def check_setup(
 
 
 def checked_url(url: str, *, key: str, path: str) -> str:
-    """A WebSocket URL that may be opened: `path` is put in where it has none.
+    """Return a WebSocket URL that may be opened: `path` is put in where it has none.
 
     Raises ConfigError for what is no WebSocket URL, and for a key that would cross a network in clear text.
     """

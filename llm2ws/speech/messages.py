@@ -1,9 +1,9 @@
-"""What is said to a speech endpoint and what comes back, without any vendor's spelling.
+"""Commands to a speech endpoint and events from it, without any vendor's spelling.
 
-Commands go from Session through a Dialect to the socket; events come the other way. All are plain frozen data.
-`ref` numbers the turns of one Session, from 1; on the wire, their contexts: some endpoints want several for one turn, and the
-Session knows which. An event whose `ref` is None comes from an endpoint that does not say what it belongs to; the Session
-finds out.
+A command goes from the Session through a Dialect to the socket; an event comes the other way. All are frozen data.
+`ref` is the number of a turn in its Session, from 1, and on the wire the name of a context: some endpoints need several
+contexts for one turn, and the Session keeps which. `ref` is None in an event of an endpoint that does not name the turn; the
+Session finds out which turn it belongs to.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A turn begins. Nothing of it may be sent before."""
+    """Begin a turn. It is the first command of a turn."""
 
     ref: int
 
 
 @dataclass(frozen=True, slots=True)
 class Speak:
-    """Text to be spoken. Texts of one turn are joined by the endpoint as they are: separators are the sender's."""
+    """Speak a text. The endpoint joins the texts of a turn as they are: blanks between them are in the texts."""
 
     ref: int
     text: str
@@ -54,21 +54,21 @@ class Speak:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Speak now what has been sent."""
+    """Speak the text that has been sent so far, without waiting for more."""
 
     ref: int
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The turn has no more text: speak the rest."""
+    """End the text of a turn: the endpoint speaks the rest."""
 
     ref: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop the turn. Audio that still arrives for it must be dropped.
+    """Stop a turn. Audio that still arrives for it has to be dropped.
 
     `played_ms`: how much of the turn's audio has been heard; None when that is not known. Where the endpoint counts from the
     opening of the connection (`Traits.played_since_opened`), so does this.
@@ -87,7 +87,7 @@ class KeepAlive:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """No more turns: the endpoint finishes and closes the connection."""
+    """End the connection: the endpoint finishes its turns and closes it."""
 
 
 Command = Begin | Speak | Flush | End | Cancel | KeepAlive | Close
@@ -95,7 +95,7 @@ Command = Begin | Speak | Flush | End | Cancel | KeepAlive | Close
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The endpoint greets. `request_id` is the vendor's name for the connection, "" when there is none."""
+    """The connection is ready. `request_id` is the vendor's name for it, "" when there is none."""
 
     request_id: str = ""
 
@@ -119,7 +119,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """When words were spoken, from endpoints that tell.
+    """Words with their times in the audio, from endpoints that send them.
 
     `from_here`: times count from the audio that comes next; else from the start of the context's audio.
     """
@@ -171,7 +171,7 @@ class CancelRefused:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """The endpoint complains, and goes on."""
+    """The endpoint sent a warning, and goes on."""
 
     code: str
     text: str
@@ -186,9 +186,10 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something is over. `retry_s`: None = the same again can only fail again, else worth trying after so many seconds.
+    """A turn or a connection has failed.
 
-    `what` and `hint` become the error that the caller sees. `status` is an HTTP status, `code` a WebSocket close code.
+    `retry_s`: after how many seconds the same may succeed; None where it can only fail again. `what` and `hint`
+    become the error that the caller sees. `status` is an HTTP status, `code` a WebSocket close code, None where there is none.
     """
 
     scope: Scope

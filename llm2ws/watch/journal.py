@@ -16,16 +16,16 @@ from typing import IO
 __all__ = ["JournalHandler", "is_journal"]
 
 _ADDRESS = "/run/systemd/journal/socket"
-_SEND_S = 0.2  # a journal that takes nothing for so long must not hold up speech
+_SEND_S = 0.2  # how long a record may wait for the journal: a stuck journal must not hold up speech
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 _TEXT = logging.Formatter()  # the message, and the traceback where there is one
 
 
 def is_journal(stream: IO[str], environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether what is written there goes to the journal: systemd says which device and inode it connected."""
+    """Return whether a stream goes to the journal. systemd sets the device and inode that it connected in JOURNAL_STREAM."""
     try:
         there = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # it is no file
+    except (OSError, ValueError):  # the stream is no file
         return False
     return environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
 
@@ -42,7 +42,7 @@ class JournalHandler(logging.StreamHandler[IO[str]]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._socket.sendto(_entry(record), self._address)
-        except OSError:  # it is restarted, or the line is longer than a datagram
+        except OSError:  # the journal is being restarted, or the line is longer than a datagram
             super().emit(record)
 
     def close(self) -> None:

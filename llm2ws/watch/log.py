@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from .journal import JournalHandler, is_journal
@@ -18,14 +19,14 @@ from .journal import JournalHandler, is_journal
 if TYPE_CHECKING:
     from structlog.types import Processor
 
-__all__ = ["configure", "turn_id", "turn_line"]
+__all__ = ["configure", "place_of", "turn_id", "turn_line"]
 
 _turn: ContextVar[str] = ContextVar("turn", default="")
 
 
 @contextlib.contextmanager
 def turn_id(turn: str) -> Iterator[None]:
-    """Every line that is logged within, and by tasks that are started within, carries this id."""
+    """Give this id to every line that is logged within the block, and by tasks that are started there."""
     token = _turn.set(turn)
     try:
         yield
@@ -34,9 +35,21 @@ def turn_id(turn: str) -> Iterator[None]:
 
 
 def turn_line(fields: Mapping[str, object]) -> str:
-    """How a turn that is over is logged: name=value, without what is zero or did not happen."""
+    """Return the log line of a turn that is over: name=value, without values that are zero or missing."""
     shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
     return "turn " + " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in shown.items() if value)
+
+
+def place_of(exc: BaseException) -> str:
+    """Return where an error was raised, as `file:line`; of a file of this package with its folder."""
+    trace = exc.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    package, file = Path(__file__).parents[1], Path(trace.tb_frame.f_code.co_filename)
+    shown = file.relative_to(package.parent) if file.is_relative_to(package) else file.name
+    return f"{shown}:{trace.tb_lineno}"
 
 
 def configure(
@@ -46,11 +59,11 @@ def configure(
     stream: IO[str] | None = None,
     lazy: bool = True,
 ) -> None:
-    """Write logs to `stream`, standard error by default. `format`: "console", "json", or "auto": console on a terminal,
-    the journal where standard error is connected to it, else JSON. `lazy`: what forms the lines is loaded with the first of
-    them, which cannot be done any more where no descriptors are left.
+    """Write logs to a stream.
 
-    May be called again: the last call counts.
+    `stream`: None for standard error. `format`: "console", "json", or "auto": console on a terminal, the journal where standard
+    error is connected to it, else JSON. `lazy`: structlog is loaded with the first line; a daemon loads it at once, since it
+    cannot be loaded any more where no descriptors are left. May be called again: the last call counts.
     """
     out = sys.stderr if stream is None else stream
     is_terminal = out is not None and out.isatty()
@@ -72,20 +85,23 @@ def configure(
 
 
 def _handler(out: IO[str] | None, format: str) -> logging.Handler:  # noqa: A002 - as in the settings
-    """`out` None: standard error is closed, and nobody is to be told."""
+    """Return the handler for a stream; None where standard error is closed: then nothing is logged."""
     if out is None:
         return logging.NullHandler()
     return JournalHandler(out) if format == "auto" and is_journal(out) else logging.StreamHandler(out)
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Whether a line may be written; with the turn's id. OPENAI_LOG and its like lower the levels of their own loggers."""
+    """Return whether a line may be written, and give it the turn's id.
+
+    Other libraries are heard from WARNING on, even where a variable such as OPENAI_LOG lowered the level of their loggers.
+    """
     record.turn = _turn.get()
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] == "llm2ws"
 
 
 class _Lazy(logging.Formatter):
-    """Loads structlog at the first line: it takes longer to import than all that `say` needs to speak."""
+    """A formatter that loads structlog at the first line: its import takes longer than all that `say` needs to speak."""
 
     def __init__(self, *, as_json: bool, colours: bool) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""What the daemon counts, in Prometheus's form. Names: https://prometheus.io/docs/practices/naming/"""
+"""What the daemon counts, in the text format of Prometheus.
+
+Names follow https://prometheus.io/docs/practices/naming/.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ class Metrics:
         )
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Something that is asked for when the metrics are read."""
+        """Add a gauge whose value is asked for when the metrics are read."""
         Gauge(f"llm2ws_{name}", text, registry=self._registry).set_function(value)
 
     def turn_ended(
@@ -89,9 +92,9 @@ class Metrics:
         self._requests.labels(face, str(status)).inc()
 
     def ping(self, endpoint: str, seconds: Callable[[], float]) -> None:
-        """How long an endpoint takes to answer a ping: asked for when the metrics are read."""
+        """Add the gauge of how long an endpoint takes to answer a ping, asked for when the metrics are read."""
         self._ping.labels(endpoint).set_function(seconds)
 
     def exposition(self) -> bytes:
-        """All of it, as a scraper reads it."""
+        """Return all metrics as a scraper reads them."""
         return generate_latest(self._registry)

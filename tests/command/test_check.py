@@ -184,7 +184,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     async with replay(Reply(end=End.HOLD)) as server:
         found = await module.check(Settings(llm={"it": Llm(kind="openai", base_url=server.url, model="m")}))
     (tried,) = (one for one in found if one.kind == "llm")
-    assert tried.state == module.State.FAILED
+    assert tried.state == module.CheckState.FAILED
     assert "no answer within" in tried.detail
 
 

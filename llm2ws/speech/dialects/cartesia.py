@@ -145,7 +145,7 @@ class Cartesia:
         return closing(code, self._clean(reason), verdict_on(reason, _VERDICTS))
 
     def _generation(self, ref: int, text: str, *, more: bool) -> str:
-        """A request in full, as every one has to be."""
+        """Return a generation request. Each one repeats voice, model and format, as the vendor requires."""
         setup = self.setup
         request = {
             "context_id": str(ref),
@@ -179,7 +179,7 @@ class Cartesia:
         return Failed(scope, f"{what} ({said})", hint, retry_s, reason=said, ref=ref or None)
 
     def _said(self, data: Mapping[str, object]) -> str:
-        """An error in the vendor's words: code, title and text, or `error` in older versions."""
+        """Return an error in the vendor's words: code, title and text, or `error` in older versions."""
         words = (read_text(data, name) for name in ("error_code", "title", "message", "error"))
         return self._clean(": ".join(filter(None, words)))
 
@@ -188,7 +188,7 @@ class Cartesia:
 
 
 def _words(times: object) -> tuple[Word, ...]:
-    """Words and their times, in seconds from the start of the context."""
+    """Return words with their times, in seconds from the start of the context."""
     if not isinstance(times, dict) or not isinstance(times.get("words"), list):
         return ()
     starts, ends = read_numbers(times, "start"), read_numbers(times, "end")

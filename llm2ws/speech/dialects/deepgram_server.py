@@ -150,9 +150,9 @@ _SCHEMES = ("token", "bearer")
 
 
 def credential(authorization: str | None, subprotocols: Sequence[str]) -> str | None:
-    """The key or token that the client presents; None when there is none.
+    """Return the key or token that a client presents; None when there is none.
 
-    `Authorization: Token <key>` or `Bearer <jwt>`, the scheme in any case; or, from a browser, which can set no header,
+    It is in `Authorization: Token <key>` or `Bearer <jwt>`, the scheme in any case; a browser, which can set no header, sends
     the subprotocols `token, <key>` or `bearer, <jwt>`.
     """
     scheme, _, secret = (authorization or "").strip().partition(" ")
@@ -162,7 +162,7 @@ def credential(authorization: str | None, subprotocols: Sequence[str]) -> str | 
 
 
 def chosen_subprotocol(subprotocols: Sequence[str]) -> str | None:
-    """The subprotocol to answer with: the scheme, never the key."""
+    """Return the subprotocol to answer with: the scheme, never the key."""
     return subprotocols[0] if subprotocols and subprotocols[0].lower() in _SCHEMES else None
 
 
@@ -226,7 +226,7 @@ def decode(message: str | bytes) -> SpeakIn | FlushIn | ClearIn | CloseIn | Viol
 
 
 def metadata(*, request_id: str, model: str, version: str, model_uuid: str) -> str:
-    """Sent once, right after the handshake."""
+    """Return the message that is sent once, right after the handshake."""
     return json.dumps(
         {
             "type": "Metadata",
@@ -239,16 +239,17 @@ def metadata(*, request_id: str, model: str, version: str, model_uuid: str) -> s
 
 
 def flushed(sequence_id: int) -> str:
-    """Sent after all audio of the flushed text."""
+    """Return the message that follows all audio of a flushed text."""
     return json.dumps({"type": "Flushed", "sequence_id": sequence_id})
 
 
 def cleared(sequence_id: int) -> str:
+    """Return the message that confirms a Clear."""
     return json.dumps({"type": "Cleared", "sequence_id": sequence_id})
 
 
 def warning(code: str, description: str) -> str:
-    """The published description says `code` and `description`; the service sends `warn_code` and `warn_msg`: all four."""
+    """Return a Warning with the fields of the published description, and with those that the service was seen to send."""
     return json.dumps({"type": "Warning", "code": code, "description": description, "warn_code": code, "warn_msg": description})
 
 
@@ -260,9 +261,9 @@ EXCESSIVE_FLUSH = warning("EXCESSIVE_FLUSH", "Too many Flush messages in the las
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may do; None: as much as it likes.
+    """What the server allows on one connection; None for no limit.
 
-    `chars` and `flushes` count over the last `window_s` seconds; `session_s` is the life of a connection.
+    `chars` and `flushes` count over the last `window_s` seconds; at the age of `session_s` the connection is closed.
     """
 
     chars: int | None = None
@@ -291,7 +292,7 @@ class Meter:
 
 
 class _Window:
-    """At most `limit` in any `length_s` seconds. What is refused is not counted."""
+    """A limit on a sum over any `length_s` seconds. What is refused is not counted."""
 
     def __init__(self, limit: int | None, length_s: float) -> None:
         self._limit = limit

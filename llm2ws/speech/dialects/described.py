@@ -1,7 +1,7 @@
-"""A speech endpoint that is described in a file: for sockets so simple that they need no code.
+"""The dialect of a speech endpoint that is described in a file: for sockets so simple that they need no code.
 
-What it is told are tables with places for values, what it says is known by values at paths, and one
-turn is spoken at a time. config/speech.toml shows all that there is to say.
+Messages to the endpoint are tables with places for values; messages from it are recognized by the values at paths in them. One
+turn is spoken at a time. config/speech.toml shows every field of a description.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Described:
 
 
 def described(table: Mapping[str, object], name: str) -> Callable[[Setup], Described]:
-    """The dialect that a table describes. Raises ConfigError, beginning with `name` and the key."""
+    """Return the dialect that a table describes. Raises ConfigError, which begins with `name` and the key."""
     it = description_of(table, name)
     traits = Traits(
         audio_waits_for_flush=bool(it.send.flush),

@@ -1,4 +1,4 @@
-"""What a description of a speech endpoint may say, and what it may not: config/speech.toml is one."""
+"""The fields of a description of a speech endpoint, and the check of one. config/speech.toml is an example."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def description_of(table: Mapping[str, object], name: str) -> Description:
-    """The description in a table. Raises ConfigError, beginning with `name` and the key."""
+    """Return the description in a table. Raises ConfigError, which begins with `name` and the key."""
     try:
         it = msgspec.convert(table, Description)
         limits_of(it)
@@ -87,7 +87,7 @@ def limits_of(it: Description) -> Limits:
 
 
 def _mistakes(it: Description) -> Iterator[tuple[str, str]]:
-    """What cannot be meant: the key, and what is wrong with it."""
+    """Yield each mistake: the key, and what is wrong with its value."""
     limits = [limit.name for limit in fields(Limits)]
     for key in sorted(it.limits.keys() - limits):
         yield f"limits.{key}", f"is not known: give one of {', '.join(limits)}"

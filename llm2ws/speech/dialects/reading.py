@@ -1,6 +1,6 @@
-"""Vendors' messages and answers, read leniently: what cannot be read is empty. What dialects say about them is one line.
+"""Read vendors' messages and answers without raising: a field that cannot be read is empty.
 
-The tables hold what is the same for every vendor; a dialect adds its own to them.
+The tables hold what statuses and close codes mean for every vendor; a dialect adds its own to them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ __all__ = [
     "words_of",
 ]
 
-Advice = tuple[str, float | None]  # what to do, and after how many seconds another try makes sense (None: never)
-Verdict = tuple[str, str, float | None]  # what it means, and the same
+# What to do about a failure, and after how many seconds another try makes sense (None: never).
+Advice = tuple[str, float | None]
+# What a failure means, and the advice.
+Verdict = tuple[str, str, float | None]
 
 STATUSES: dict[int, Advice] = {
     400: ("look at voice, encoding, sample rate and speed", None),
@@ -53,11 +55,11 @@ CLOSE_CODES: dict[int, Verdict] = {
     1011: ("the endpoint had an internal error", "try again", 0.0),
 }
 
-LARGEST = 10**12  # of times in seconds or milliseconds; far from what overflows
+LARGEST = 10**12  # the largest time that is believed, in seconds or milliseconds: far from what overflows
 
 
 def read_object(message: str | bytes) -> dict[str, object]:
-    """A JSON object, {} for anything else."""
+    """Return the JSON object in a message, {} for anything else."""
     try:
         data = json.loads(message)
     except (ValueError, RecursionError):
@@ -66,18 +68,18 @@ def read_object(message: str | bytes) -> dict[str, object]:
 
 
 def read_text(data: Mapping[str, object], *names: str) -> str:
-    """The first of these fields that is a string, else ""."""
+    """Return the first of these fields that is a string, else ""."""
     return next((value for name in names if isinstance(value := data.get(name), str)), "")
 
 
 def read_ref(data: Mapping[str, object], *names: str) -> int:
-    """The context that the first of these fields names by a number, as ours are; else 0, which is of no turn."""
+    """Return the number of the context that the first of these fields names; 0, which no turn has, where there is none."""
     name = read_text(data, *names)
     return int(name) if len(name) < 20 and name.isdecimal() else 0
 
 
 def audio_in(value: object) -> bytes | None:
-    """Audio in base64; b"" for None, None for what is something else."""
+    """Return the audio in a base64 text: b"" for a value of None, None for anything that is not base64."""
     if value is None:
         return b""
     if not isinstance(value, str):
@@ -89,7 +91,10 @@ def audio_in(value: object) -> bytes | None:
 
 
 def read_at(value: object, path: str) -> object:
-    """What is there: keys with full stops between them, a number for an element of a list. None where nothing is."""
+    """Return the value at a path, None where there is none.
+
+    A path is keys with full stops between them; a number stands for an element of a list.
+    """
     for key in path.split("."):
         match value:
             case dict():
@@ -102,7 +107,7 @@ def read_at(value: object, path: str) -> object:
 
 
 def holds(value: object, wanted: Mapping[str, object] | None) -> bool:
-    """Whether all paths of `wanted` lead to the values that it has for them; never for None."""
+    """Return whether all paths of `wanted` lead to the values that it has for them. False for None."""
     if wanted is None:
         return False
     found = ((read_at(value, path), inner) for path, inner in wanted.items())
@@ -110,7 +115,7 @@ def holds(value: object, wanted: Mapping[str, object] | None) -> bool:
 
 
 def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:
-    """The first of these fields that is a list of numbers up to LARGEST, else []."""
+    """Return the first of these fields that is a list of numbers up to LARGEST, else []."""
     for name in names:
         value = data.get(name)
         if isinstance(value, list) and all(isinstance(item, int | float) and abs(item) <= LARGEST for item in value):
@@ -119,7 +124,10 @@ def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:
 
 
 def words_of(chars: Iterable[tuple[str, float, float]]) -> tuple[Word, ...]:
-    """Words from characters and their times, from and to, in seconds. The last one may go on in the next message."""
+    """Join characters to words. `chars`: each character with its start and end in seconds.
+
+    The last word may go on in the next message.
+    """
     words: list[Word] = []
     apart = True
     for char, start_s, end_s in chars:
@@ -134,20 +142,20 @@ def words_of(chars: Iterable[tuple[str, float, float]]) -> tuple[Word, ...]:
 
 
 def verdict_on(said: str, verdicts: Mapping[str, Verdict]) -> Verdict | None:
-    """What is known of the first of these phrases that a vendor's words hold."""
+    """Return the verdict on the first phrase of `verdicts` that a vendor's words hold, None for no such phrase."""
     said = said.lower()
     return next((verdict for phrase, verdict in verdicts.items() if phrase in said), None)
 
 
 def one_line(text: str, key: str) -> str:
-    """A vendor's words, fit for one line of an error or a log, even where they quote our key."""
+    """Return a vendor's words as one short line for an error or a log. The key is masked where they quote it."""
     if key:
         text = text.replace(key, "***")
     return "".join(c if c.isprintable() else " " for c in text)[:120].strip()
 
 
 def refusal(status: int, said: str, statuses: Mapping[int, Advice]) -> Failed:
-    """A handshake answered with another status than 101. `said`: the vendor's words, one line."""
+    """Return what it means that a handshake was answered with another status than 101. `said`: the vendor's words, one line."""
     hint, retry_s = statuses.get(status, ("try again", 1.0) if status >= 500 else ("look at url", None))
     if 200 <= status < 300:
         hint = "this is no speech endpoint: look at url"
@@ -158,7 +166,11 @@ def refusal(status: int, said: str, statuses: Mapping[int, Advice]) -> Failed:
 
 
 def closing(code: int, reason: str, known: Verdict | None) -> Failed:
-    """A close frame. `reason`: the vendor's words, one line. `known`: what is known of the reason, before the code."""
+    """Return what a close frame means.
+
+    `reason`: the vendor's words, one line. `known`: the verdict on that reason, which goes before the one on the code; None for
+    no such verdict.
+    """
     what, hint, retry_s = known or CLOSE_CODES.get(code) or ("the endpoint closed the connection", "try again", 0.0)
     sign = f"{code} {reason}".strip()
     return Failed(Scope.LINK, f"{what} ({sign})", hint, retry_s, code=code, reason=reason)

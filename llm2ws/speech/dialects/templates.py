@@ -14,13 +14,13 @@ __all__ = ["fill", "places_in"]
 
 
 def fill(template: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
-    """With values in their places. A place whose value is None is left out with its key."""
+    """Return a template with values in their places. A place whose value is None is left out with its key."""
     filled = ((key, _filled(inner, values)) for key, inner in template.items())
     return {key: inner for key, inner in filled if inner is not None}
 
 
 def places_in(*templates: object) -> set[str]:
-    """The texts that stand for values, and those that look like it, such as "Token {key}"."""
+    """Return the texts that stand for values, and those that look like it, such as "Token {key}"."""
     return set(re.findall(r'[^"]*\{\w+\}[^"]*', msgspec.json.encode(templates).decode()))
 
 
@@ -29,7 +29,7 @@ def _filled(inner: object, values: Mapping[str, object]) -> object:
         case dict():
             return fill(inner, values)
         case list():
-            return [_filled(one, values) for one in inner]
+            return [_filled(element, values) for element in inner]
         case str():
             return values.get(inner, inner)
         case _:
