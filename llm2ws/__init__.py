@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UnknownName,
     )
     from .service import connect
+    from .settings.text import TextOptions
     from .sinks.device import Player
     from .sinks.raw import RawFile
     from .sinks.wav import WavFile
@@ -74,6 +75,7 @@ _HOME = {
     "SourceError": "errors",
     "SpeechError": "errors",
     "Spoken": "speech.utterance.heard",
+    "TextOptions": "settings.text",
     "Turn": "turn",
     "TurnEvent": "turn",
     "TurnLost": "errors",
@@ -122,6 +124,7 @@ __all__ = [
     "SourceError",
     "SpeechError",
     "Spoken",
+    "TextOptions",
     "Turn",
     "TurnEvent",
     "TurnLost",

@@ -1,11 +1,9 @@
-"""Where the parts are put together. It wires, and holds no turn logic."""
+"""The service: connections, LLM clients and settings put together for conversations. It holds no logic of turns."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
@@ -13,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
+from msgspec import convert
 from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat
@@ -34,7 +33,7 @@ from .settings.speech import (
     speech_keys,
     wanted_speech,
 )
-from .settings.text import cleaner, fragmenter
+from .settings.text import TextOptions, cleaner, fragmenter
 from .sources.aside import Aside
 from .sources.prompt import Prompt
 from .speech.dialect import Dialect, Limits, Setup
@@ -50,10 +49,10 @@ if TYPE_CHECKING:  # what takes long to load is loaded while the embedded endpoi
     from .sources.relay import Relay
     from .turn import Conversation
 
-__all__ = ["Service", "connect", "local_endpoint", "open_speech"]
+__all__ = ["Service", "connect", "open_speech"]
 
 _OPENAI_VOICES = DIALECTS["deepgram"].openai_voices  # the one that has a voice for each of OpenAI's names
-_LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # it counts nothing a minute
+_LOCAL_LIMITS = Limits(chars_per_speak=2_000)  # of the embedded endpoint, which counts nothing a minute
 
 
 @asynccontextmanager
@@ -61,56 +60,75 @@ async def connect(
     endpoint: str = "",
     *,
     voice: str = "",
+    model: str = "",
+    language: str = "",
     format: AudioFormat = AudioFormat(),  # noqa: A002 - the word of every audio API
     speed: float = 1.0,
     api_key: str | None = None,
     dialect: str = "",
     ca_file: str | None = None,
+    failover: Sequence[str] = (),
     policy: Policy | None = None,
+    text: TextOptions | None = None,
     pace: Pace = Pace.NONE,
     limits: Limits | None = None,
     silence_s: float = 10.0,
 ) -> AsyncIterator[Conversation]:
-    """A conversation with a speech endpoint: `async with connect("deepgram") as speech`.
+    """Open a conversation with a speech endpoint, for `async with`. Settings files are not read.
 
-    `endpoint`: the name of a dialect ("deepgram", "deepgram-v2", "elevenlabs", "cartesia"), a .toml file that describes one,
-    "local" for the embedded one, or a ws:// or wss:// URL; "" is the first vendor whose key is in the environment, else the
-    embedded one. `api_key`: None takes the vendor's variable of the environment when the endpoint is a vendor's own address; a
-    URL of yours is given no key that you do not name. `dialect` is what a URL speaks, Deepgram's when "". `ca_file`: a PEM file
-    with a private authority. `pace`: who takes the audio. `silence_s`: how long the endpoint may be silent while it owes audio.
-    Settings files are not read.
+    `endpoint`: a dialect, such as "deepgram" or "elevenlabs"; a .toml file that describes one; "local" for the embedded one;
+    a ws:// or wss:// URL; or "" for the first vendor whose key is in the environment, else the embedded endpoint.
+    `voice`, `model`, `language`: as the vendor writes them, "" for its usual ones.
+    `speed`: a multiple of the voice's usual speed.
+    `api_key`: None for the vendor's variable of the environment. A URL of yours is given no key that you do not name.
+    `dialect`: what a URL speaks, "" for Deepgram's.
+    `ca_file`: a PEM file with a private certificate authority.
+    `failover`: the endpoints that take over when this one fails, as dialects, .toml files or "local".
+    `policy`: how far text is cut, None for what the endpoint wants. `text`: how text is made fit to be spoken.
+    `pace`: who takes the audio. `limits`: what the endpoint allows, None for the vendor's own limits.
+    `silence_s`: how long the endpoint may be silent while it owes audio.
 
-    Nothing is opened before the first turn. Raises ConfigError for what cannot be asked for.
+    Nothing is opened before the first turn. Raises ConfigError for an argument that cannot be right.
     """
     texts = {"url": endpoint or "", "dialect": dialect, "voice": voice, "api_key": api_key or "", "ca_file": ca_file or ""}
-    check_fields("connect()", ("speech", ""), {**texts, "speed": speed, "silence_s": silence_s})
-    wanted: dict[str, tuple[type, object]] = {"format": (AudioFormat, format), "pace": (Pace, pace)}
-    wanted |= {"policy": (Policy, policy)} if policy is not None else {}
-    wanted |= {"limits": (Limits, limits)} if limits is not None else {}
-    for argument, (kind, value) in wanted.items():
-        if not isinstance(value, kind):
-            what = f"connect(): {argument}: a {type(value).__name__} is no {kind.__name__}"
-            raise ConfigError(what, hint=f"give an llm2ws.{kind.__name__}")
+    texts |= {"model": model, "language": language}
+    check_fields("connect()", ("speech", ""), {**texts, "speed": speed, "silence_s": silence_s, "failover": failover})
+    _check_types(format=(format, AudioFormat), pace=(pace, Pace))
+    _check_types(policy=(policy or Policy.TOKEN, Policy), limits=(limits or Limits(), Limits), text=(text or {}, dict))
+    check_fields("connect(): text", ("text",), text or {})
     keys = {
         path[1]: Speech(api_key=Secret(os.environ[name]))
         for name, path in vendor_variables().items()
         if path[0] == "speech" and os.environ.get(name)
     }
-    name, entry = choose_speech(Settings(speech=keys), endpoint)
+    settings = Settings(speech=keys, text=convert({**(text or {}), "policy": policy.value if policy else ""}, Text))
+    name, entry = choose_speech(settings, endpoint)
+    for other in failover:
+        choose_speech(settings, other, of="connect(): failover")
     entry = replace(
         entry,
         dialect=known_dialect(dialect) if dialect else entry.dialect,
         voice=voice,
+        model=model,
+        language=language,
         speed=speed,
         encoding=format.encoding.value,
         sample_rate_hz=format.sample_rate_hz,
         api_key=entry.api_key if api_key is None else Secret(api_key),
         ca_file=ca_file or "",
+        failover=tuple(failover),
         silence_s=silence_s,
     )
-    settings = Settings(text=Text(policy=policy.value if policy else ""))
     async with open_speech(settings, name, entry, pace=pace, limits=limits) as conversation:
         yield conversation
+
+
+def _check_types(**arguments: tuple[object, type]) -> None:
+    """Check that each argument of `connect` is of its class. Raises ConfigError."""
+    for argument, (value, kind) in arguments.items():
+        if not isinstance(value, kind):
+            what = f"connect(): {argument}: a {type(value).__name__} is no {kind.__name__}"
+            raise ConfigError(what, hint=f"give {'a dict' if kind is dict else f'an llm2ws.{kind.__name__}'}")
 
 
 @asynccontextmanager
@@ -123,9 +141,10 @@ async def open_speech(
     limits: Limits | None = None,
     slow_consumer_s: float = 60.0,
 ) -> AsyncIterator[Conversation]:
-    """A conversation with an endpoint that `choose_speech` gave, and with those that take over when it fails.
+    """Open a conversation with an endpoint that `choose_speech` returned, and with those that take over when it fails.
 
-    `slow_consumer_s`: inf for whoever may take all their time. Raises ConfigError for what cannot be asked for.
+    `slow_consumer_s`: after how many seconds without anybody taking audio a turn fails, inf for never. Raises ConfigError for
+    settings that cannot be right.
     """
     settings = replace(settings, speech={**settings.speech, name: entry})
     async with Service(settings, speech=[name], llms=[], limits=limits) as service:
@@ -135,8 +154,8 @@ async def open_speech(
 class Service:
     """What all conversations of a process share: connections to speech endpoints, clients of LLMs, the embedded endpoint.
 
-    `speech`, `llms`: the names to be used, None for all that the settings name, or the default where none is. `limits`: instead
-    of the endpoints' own. Raises ConfigError when it is entered, for settings that cannot be right.
+    `speech`, `llms`: the names to be used; None for all that the settings name, or the default where they name none. `limits`:
+    in place of the endpoints' own. Entering it raises ConfigError for settings that cannot be right.
     """
 
     def __init__(
@@ -168,7 +187,10 @@ class Service:
         check_shares(self._entries, self.settings.server.replicas)
         async with AsyncExitStack() as stack:
             if any(entry.dialect == LOCAL for entry in self._entries.values()):
-                self._local = await stack.enter_async_context(local_endpoint())
+                from .localspeech.embedded import embedded_endpoint
+
+                meanwhile = partial(import_module, ".turn", __package__)
+                self._local = await stack.enter_async_context(embedded_endpoint(meanwhile))
             cleaner(self.settings.text)  # the first one compiles its patterns, and the first turn need not wait for that
             self._pool = await self._open_pool(stack)
             for name, entry in self._entries.items():  # what cannot be asked for is known now, and not with the first turn
@@ -194,11 +216,11 @@ class Service:
         return await stack.enter_async_context(Pool(replicas=self.settings.server.replicas, connect_s=connect_s))
 
     async def _chain_of_relays(self, stack: AsyncExitStack, llm: Llm) -> list[Relay]:
-        """For an LLM, and for those that answer in its place and speak Chat Completions too."""
+        """Open relays for an LLM, and for those that answer in its place and speak Chat Completions too."""
         from .sources.relay import Relay
 
         chain = [llm, *(choose_llm(self.settings, name)[1] for name in llm.failover)]
-        made = [Relay(model_settings(one)) for one in chain if one.kind == "openai"]
+        made = [Relay(model_settings(entry)) for entry in chain if entry.kind == "openai"]
         return [await stack.enter_async_context(relay) for relay in made]
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
@@ -206,20 +228,20 @@ class Service:
 
     @property
     def llms(self) -> list[str]:
-        """Their names, the default one first."""
+        """The names of the LLMs, the default one first."""
         first = next(iter(self._llms)) if self.settings.default_llm not in self._llms else self.settings.default_llm
         return [first, *(name for name in self._llms if name != first)]
 
     @property
     def voices(self) -> list[str]:
-        """Names that may be asked for: those of the settings, then OpenAI's. An endpoint may have more."""
+        """The names of voices that clients may ask for: those of the settings, then OpenAI's. An endpoint may have more."""
         own = [entry.voice for entry in self._entries.values() if entry.voice]
         listed = [name for entry in self._entries.values() for name in entry.voices if "*" not in name]
         return list(dict.fromkeys([*self.settings.voices, *own, *listed, *_OPENAI_VOICES]))
 
     @property
     def speech(self) -> list[str]:
-        """Names of the endpoints, the default one first."""
+        """The names of the speech endpoints, the default one first."""
         return list(dict.fromkeys([self._default_speech, *self._entries]))
 
     @property
@@ -240,10 +262,11 @@ class Service:
         policy: Policy | None = None,
         slow_consumer_s: float = 60.0,
     ) -> Conversation:
-        """A conversation with an endpoint of the settings, "" for the default, and with those that take over when it fails.
+        """Return a conversation with an endpoint of the settings, and with those that take over when it fails.
 
-        `voice`: a name that `voice` knows, "" for the endpoint's own. `format`: None for the endpoint's own. `speed`: a
-        multiple of the endpoint's. Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
+        `speech`: the name of the endpoint, "" for the default. `voice`: a name of the settings, one of OpenAI's, or one of the
+        endpoint; "" for the endpoint's usual voice. `format`: None for the endpoint's own. `speed`: a multiple of its speed.
+        Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
         """
         from .speech.utterance.utterance import Resume
         from .turn import Conversation
@@ -268,27 +291,27 @@ class Service:
     def answer(
         self, llm: str, prompt: Prompt, *, extra: Mapping[str, object] | None = None
     ) -> AsyncGenerator[str | Aside, None]:
-        """A source: the answer of an LLM of the settings, "" for the default. `extra`: fields of the request.
+        """Return a source: the answer of an LLM to a prompt.
 
-        Raises UnknownName.
+        `llm`: its name in the settings, "" for the default. `extra`: more fields of the request. Raises UnknownName.
         """
         return self._clients[self._llm_name(llm)].answer(prompt, extra=extra)
 
     def relays(self, llm: str) -> Sequence[Relay]:
-        """Where requests for an LLM can be passed on as they are, in the order in which they are tried.
+        """Return the servers to which requests for an LLM can be passed on unchanged, in the order in which they are tried.
 
-        Empty where it does not speak Chat Completions. Raises UnknownName.
+        There are none for an LLM that does not speak Chat Completions. Raises UnknownName.
         """
         return self._relays.get(self._llm_name(llm), ())
 
     def takes_tools(self, llm: str) -> bool:
-        """Whether it can be asked with functions to call. `llm` as for `answer`, which raises the same."""
+        """Return whether an LLM can be asked with functions to call. Raises UnknownName."""
         return KINDS[self._llms[self._llm_name(llm)].kind].takes_tools
 
     async def warm(self) -> bool:
-        """Open a connection to the default endpoint, if none is open: whether one was opened.
+        """Open a connection to the default endpoint, if none is open. Return whether one was opened.
 
-        Raises SpeechError when it cannot be had.
+        Raises SpeechError when none can be had.
         """
         name, before = self._default_speech, self.pool.opened
         await self.pool.warm(self._endpoint(name, audio_format(self._entry(name)), "", 1.0))
@@ -307,7 +330,7 @@ class Service:
         return self._entries[speech]
 
     def _voice(self, speech: str, voice: str) -> tuple[str, str]:
-        """The endpoint, and the voice in its words."""
+        """Return the name of the endpoint that has a voice, and the voice in that endpoint's words."""
         alias = self.settings.voices.get(voice)
         if alias is not None:
             return speech or alias.speech or self._default_speech, alias.voice
@@ -325,7 +348,7 @@ class Service:
         return speech, voice
 
     def _endpoints(self, speech: str, fmt: AudioFormat, voice: str, speed: float) -> list[Endpoint]:
-        """With one format for all, so that each can go on where another stopped."""
+        """Return an endpoint and those that take over from it, all with one format: each goes on where another stopped."""
         names = dict.fromkeys([speech, *self._entries[speech].failover])
         endpoints = [self._endpoint(name, fmt, voice if name == speech else "", speed) for name in names]
         for endpoint in endpoints:
@@ -354,27 +377,5 @@ class Service:
 
 
 def _is_secure(entry: Speech) -> bool:
-    """Whether it is reached over TLS, as far as its settings tell."""
+    """Return whether an endpoint is reached over TLS, as far as its settings tell."""
     return entry.dialect != LOCAL and not entry.url.startswith("ws:")
-
-
-@asynccontextmanager
-async def local_endpoint() -> AsyncIterator[tuple[str, str]]:
-    """The embedded endpoint on a free port of this machine, for this process alone: its URL and its key.
-
-    Raises ConfigError when a part of it is not installed.
-    """
-    from .localspeech.engine import Engine
-
-    async with AsyncExitStack() as stack:
-        # While its process starts there is time to load what the turn will need.
-        loading = asyncio.create_task(asyncio.to_thread(import_module, ".turn", __package__))
-        try:
-            engine = await stack.enter_async_context(Engine())
-        finally:
-            await loading
-        from .localspeech.server import SpeechServer
-
-        key = secrets.token_urlsafe(24)
-        server = await stack.enter_async_context(SpeechServer(engine, key=key))
-        yield server.url, key

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
@@ -17,10 +19,12 @@ from llm2ws.service import Service, connect, open_speech
 from llm2ws.settings.fields import Server, Settings, Speech
 from llm2ws.settings.llms import choose_llm
 from llm2ws.settings.speech import LOCAL, choose_speech
+from llm2ws.settings.text import TextOptions
 from llm2ws.speech.dialect import Limits
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.text.fragments import Policy
 from llm2ws.turn import Conversation, Notice
+from tests.support import ROOT
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=80, lead_in_s=0.0)
@@ -96,6 +100,15 @@ async def test_an_error_in_the_body_is_raised_as_it_is() -> None:
         ({"silence_s": 0}, r"connect\(\): silence_s: expected float > 0"),
         ({"format": "linear16"}, r"connect\(\): format: a str is no AudioFormat: give an llm2ws\.AudioFormat"),
         ({"policy": "sentence"}, r"connect\(\): policy: a str is no Policy: give an llm2ws\.Policy"),
+        ({"model": 7}, r"connect\(\): model: expected str, got int"),
+        ({"language": None}, r"connect\(\): language: expected str, got null"),
+        ({"failover": "elevenlabs"}, r"connect\(\): failover: expected array, got str"),
+        ({"failover": ["elevenlab"], "api_key": "k"}, r"connect\(\): failover: speech endpoint 'elevenlab' is not known"),
+        ({"text": "fast"}, r"connect\(\): text: a str is no dict: give a dict"),
+        ({"text": {"max_char": 30}}, r"connect\(\): text: max_char: no such setting: did you mean text\.max_chars\?"),
+        ({"text": {"max_chars": "30"}}, r"connect\(\): text: max_chars: expected int, got str"),
+        ({"text": {"replace": {"nginx": 3}}}, r"connect\(\): text: nginx: expected str, got int"),
+        ({"text": {"keep": ["emojis"]}}, r"connect\(\): text: keep: invalid enum value: give one of code, emoji"),
         ({"pace": "none"}, r"connect\(\): pace: a str is no Pace: give an llm2ws\.Pace"),
         ({"limits": 7}, r"connect\(\): limits: a int is no Limits: give an llm2ws\.Limits"),
         ({"endpoint": "wss://x.example", "format": AudioFormat(Encoding.MULAW, 24_000)}, "8000, 16000"),
@@ -107,6 +120,32 @@ async def test_what_cannot_be_asked_for_is_named(arguments: dict[str, str], name
         async with connect(**arguments) as conversation:  # type: ignore[arg-type]
             await spoken(conversation, "Hello.")
     assert caught.value.hint
+
+
+async def test_connect_asks_for_model_and_language(monkeypatch: pytest.MonkeyPatch, canary: Callable[[], str]) -> None:
+    key = canary()
+    async with connect("elevenlabs", model="eleven_v9", language="de", api_key=key) as conversation:
+        [endpoint] = conversation._voicing.endpoints
+    query = parse_qs(urlsplit(endpoint.dialect.request().url).query)
+    assert (query["model_id"], query["language_code"]) == (["eleven_v9"], ["de"])
+
+
+async def test_connect_fails_over_to_the_endpoints_that_it_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that a file describes stands in, with the format that was asked for."""
+    async with FaultySpeech(coding=CODING) as first, FaultySpeech(coding=CODING) as second:
+        description = (ROOT / "config" / "speech.toml").read_text()
+        file = tmp_path / "other.toml"
+        file.write_text(re.sub(r"^url = .*$", f'url = "{second.url}"', description, flags=re.MULTILINE))
+        first.refusals.append(402)
+        async with connect(first.url, format=FORMAT, failover=[str(file)]) as conversation:
+            assert await spoken(conversation, "Hello there.") == "Hello there."
+        assert (first.connections, second.connections) == (0, 1)
+
+
+async def test_connect_makes_text_fit_as_it_is_told() -> None:
+    text = TextOptions(keep=["emphasis"], replace={"nginx": "engine x"}, code_phrase="Code.", max_chars=40)
+    async with FaultySpeech(coding=CODING) as speech, connect(speech.url, format=FORMAT, text=text) as conversation:
+        assert await spoken(conversation, "*nginx* runs.\n\n```\nx = 1\n```\n") == "*engine x* runs. Code."
 
 
 async def test_the_embedded_endpoint_speaks_without_a_key() -> None:

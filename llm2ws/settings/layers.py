@@ -58,7 +58,10 @@ def checked(path: SettingPath, value: object, layer: Layer, name: str) -> object
 def check_fields(origin: str, table: SettingPath, fields: Mapping[str, object]) -> None:
     """Check fields of a table that code gives. Raises ConfigError, naming `origin` and the field."""
     for name, value in fields.items():
-        checked((*table, name), value, Layer(origin, {}, {}), name)
+        path = (*table, name)
+        checked(path, value, Layer(origin, {}, {}), name)
+        if isinstance(value, Mapping) and is_table(path):
+            check_fields(origin, path, value)
 
 
 def read_secret(kind: type, value: object) -> object:

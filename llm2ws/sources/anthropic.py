@@ -13,7 +13,7 @@ from .deltas import Finals
 from .events import EventReader, Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
+from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, settings_from
 from .prompt import Message, Prompt, conversation, without_system
 from .reasons import reason_of
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
@@ -47,7 +47,7 @@ def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> Async
     Completions name them; Aside("tool_call") where one comes. Thinking is dropped. Raises ConfigError at once for options
     that cannot be right, SourceError while it is read.
     """
-    return one_answer(AnthropicMessages(ModelSettings(**options)), prompt)
+    return one_answer(AnthropicMessages(settings_from("anthropic_messages", options)), prompt)
 
 
 class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx2
 
-__all__ = ["Endpoint", "ModelOptions", "ModelSettings", "Vendor", "http_client", "http_session", "resolve"]
+__all__ = ["Endpoint", "ModelOptions", "ModelSettings", "Vendor", "http_client", "http_session", "resolve", "settings_from"]
 
 CONNECT_S = 10.0
 IDLE_S = 30.0  # how long a connection is kept for the next answer
@@ -76,6 +77,17 @@ class ModelSettings:
             "temperature": self.temperature,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+
+def settings_from(function: str, options: ModelOptions) -> ModelSettings:
+    """Return the settings in the keyword arguments of a function. Raises ConfigError for one that it does not have."""
+    known = ModelOptions.__annotations__
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"give {', '.join(known)}"
+            raise ConfigError(f"{function}(): {name}: no such argument", hint=hint)
+    return ModelSettings(**options)
 
 
 class Vendor(NamedTuple):

@@ -12,7 +12,7 @@ from .deltas import Finals
 from .events import EventReader, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client
+from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, settings_from
 from .prompt import Prompt, conversation
 from .reasons import NO_REASONS, reason_of
 from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
@@ -34,7 +34,7 @@ def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerat
     Text as it comes, then Aside("finish") with `reason` and `usage`; Aside("tool_call") and Aside("refusal") where they come.
     Reasoning is dropped. Raises ConfigError at once for options that cannot be right, SourceError while it is read.
     """
-    return one_answer(OpenAIChat(ModelSettings(**options)), prompt)
+    return one_answer(OpenAIChat(settings_from("openai_chat", options)), prompt)
 
 
 def make_sdk(endpoint: Endpoint, settings: ModelSettings) -> tuple[openai.AsyncOpenAI, type[Exception]]:

@@ -13,7 +13,7 @@ from .deltas import Finals
 from .events import EventReader, Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings
+from .model import Endpoint, ModelOptions, ModelSettings, settings_from
 from .openai import VENDOR, is_openai, make_sdk
 from .prompt import Message, Prompt, conversation, without_system
 from .reasons import is_failure, reason_of
@@ -44,7 +44,7 @@ def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGe
     Completions name them; Aside("tool_call") and Aside("refusal") where they come. Reasoning is dropped. Raises ConfigError at
     once for options that cannot be right, SourceError while it is read.
     """
-    return one_answer(OpenAIResponses(ModelSettings(**options)), prompt)
+    return one_answer(OpenAIResponses(settings_from("openai_responses", options)), prompt)
 
 
 class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import llm2ws
 from llm2ws.errors import ConfigError
 from llm2ws.sources.anthropic import VENDOR as ANTHROPIC
 from llm2ws.sources.model import ModelOptions, ModelSettings, resolve
@@ -107,3 +108,11 @@ def test_a_key_is_in_no_repr(canary: Callable[[], str]) -> None:
 
     assert key not in (shown := repr(settings) + repr(resolve(settings, OPENAI)))
     assert "model='m'" in shown
+
+
+@pytest.mark.parametrize("source", [llm2ws.openai_chat, llm2ws.openai_responses, llm2ws.anthropic_messages])
+def test_an_argument_that_there_is_not_is_named(source: Callable[..., object]) -> None:
+    with pytest.raises(ConfigError, match=rf"{source.__name__}\(\): modle: no such argument: did you mean model\?"):
+        source("hi", modle="x")
+    with pytest.raises(ConfigError, match=r"nothing_like_it: no such argument: give model, base_url, "):
+        source("hi", nothing_like_it=1)
