@@ -145,7 +145,7 @@ class Cartesia:
         return closing(code, self._clean(reason), verdict_on(reason, _VERDICTS))
 
     def _generation(self, ref: int, text: str, *, more: bool) -> str:
-        """Return a generation request. Each one repeats voice, model and format, as the vendor requires."""
+        """Return a generation request. Each has to repeat voice, model and format."""
         setup = self.setup
         request = {
             "context_id": str(ref),
@@ -179,7 +179,7 @@ class Cartesia:
         return Failed(scope, f"{what} ({said})", hint, retry_s, reason=said, ref=ref or None)
 
     def _said(self, data: Mapping[str, object]) -> str:
-        """Return an error in the vendor's words: code, title and text, or `error` in older versions."""
+        """Return the vendor's words on an error: code, title and text, or `error` (older)."""
         words = (read_text(data, name) for name in ("error_code", "title", "message", "error"))
         return self._clean(": ".join(filter(None, words)))
 

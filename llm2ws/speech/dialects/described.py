@@ -1,7 +1,7 @@
-"""The dialect of a speech endpoint that is described in a file: for sockets so simple that they need no code.
+"""A speech endpoint that a file describes: for sockets so simple that they need no code.
 
-Messages to the endpoint are tables with places for values; messages from it are recognized by the values at paths in them. One
-turn is spoken at a time. config/speech.toml shows every field of a description.
+Messages to the endpoint are tables with places for values; messages from it are recognized by the
+values at paths in them. One turn is spoken at a time. config/speech.toml shows every field.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Described:
 
 
 def described(table: Mapping[str, object], name: str) -> Callable[[Setup], Described]:
-    """Return the dialect that a table describes. Raises ConfigError, which begins with `name` and the key."""
+    """Return the dialect that a table describes. Raises ConfigError with `name` and the key."""
     it = description_of(table, name)
     traits = Traits(
         audio_waits_for_flush=bool(it.send.flush),

@@ -174,7 +174,7 @@ class ElevenLabs:
         return closing(code, self._clean(reason), verdict_on(reason, _VERDICTS))
 
     def _failed(self, data: dict[str, object], ref: int) -> Failed:
-        """Return what an error message means. One that names no context is followed by the end of the connection."""
+        """Return what an error means. The vendor closes the connection after one without a context."""
         slug = self._clean(read_text(data, "error"))
         what, hint, retry_s = verdict_on(slug, _VERDICTS) or ("the endpoint failed", "", None)
         scope = Scope.CONTEXT if ref else Scope.LINK
@@ -190,7 +190,7 @@ def _message(ref: int | None, **fields: object) -> str:
 
 
 def _words(alignment: object) -> tuple[Word, ...]:
-    """Return the words of an alignment, which has characters, when they begin, and how long they last."""
+    """Return the words of an alignment: of characters, with their starts and durations."""
     if not isinstance(alignment, dict) or not isinstance(alignment.get("chars"), list):
         return ()
     starts_ms = read_numbers(alignment, "charStartTimesMs", "char_start_times_ms")
