@@ -174,7 +174,7 @@ class ElevenLabs:
         return closing(code, self._clean(reason), verdict_on(reason, _VERDICTS))
 
     def _failed(self, data: dict[str, object], ref: int) -> Failed:
-        """Return what an error means. The vendor closes the connection after one without a context."""
+        """Return what an error means. One without a context ends the connection."""
         slug = self._clean(read_text(data, "error"))
         what, hint, retry_s = verdict_on(slug, _VERDICTS) or ("the endpoint failed", "", None)
         scope = Scope.CONTEXT if ref else Scope.LINK
