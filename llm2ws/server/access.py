@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from ..settings.fields import ClientLimits, Key, Server
 from ..settings.keys import read_key
 from ..speech.dialects.deepgram_server import credential
-from .state import Problem
+from .daemon import Problem
 
 __all__ = ["Access", "Client", "Rate"]
 

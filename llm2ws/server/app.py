@@ -13,7 +13,7 @@ from ..errors import Llm2wsError
 from ..watch.log import place_of, turn_id
 from . import chat, health, models, openapi, page, realtime, relay, speak, speech
 from .access import preflight
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of
+from .daemon import CLIENT, DAEMON, REQUEST_ID, SERVICE, Daemon, Face, Problem, drained, problem_of
 
 __all__ = ["create_app"]
 

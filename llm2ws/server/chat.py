@@ -30,9 +30,9 @@ from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Done, Said
 from .chunks import DONE, ChatRequest, Writer, ask, completion
 from .client_turn import Speaking, Stopped, count_tokens, speaking, until_deadline
+from .daemon import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, problem_of, read_body
 from .encode import Encoder, encoder
 from .sending import write
-from .state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, problem_of, read_body
 
 __all__ = ["FACE"]
 

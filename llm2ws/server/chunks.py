@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from ..service import Service
 from ..sources.aside import Aside
-from .state import Problem, decoded, event
+from .daemon import Problem, decoded, event
 
 __all__ = ["DONE", "ChatAudio", "ChatRequest", "Writer", "ask", "completion"]
 

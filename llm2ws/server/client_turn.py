@@ -16,7 +16,7 @@ from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
 from ..watch.log import turn_line
 from .access import Client
-from .state import CLIENT, DAEMON, Daemon, drained
+from .daemon import CLIENT, DAEMON, Daemon, drained
 
 Source = AsyncIterable[str | Aside]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 from msgspec import Meta
 
 from ..audio import AudioFormat, wav_header
-from .state import Problem
+from .daemon import Problem
 
 __all__ = ["FORMATS", "Encoder", "Speed", "encoder"]
 

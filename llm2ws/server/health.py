@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ..errors import ConfigError, SpeechError
 from ..watch.metrics import CONTENT_TYPE
-from .state import DAEMON, Daemon, Face, told
+from .daemon import DAEMON, Daemon, Face, told
 
 __all__ = ["FACES", "Readiness"]
 

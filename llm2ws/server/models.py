@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from .state import SERVICE, Face, Problem
+from .daemon import SERVICE, Face, Problem
 
 __all__ = ["FACE"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from .state import Face
+from .daemon import Face
 
 __all__ = ["OPERATIONS", "PATH", "Operation", "document", "face"]
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from aiohttp import hdrs, web
 
-from .state import Face, Problem
+from .daemon import Face, Problem
 
 __all__ = ["FACE"]
 

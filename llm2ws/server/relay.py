@@ -31,8 +31,8 @@ from ..sources.prompt import Prompt
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Notice, Said
 from .client_turn import TOLD, Speaking, speaking
+from .daemon import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json
 from .sending import write
-from .state import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json
 
 __all__ = ["FACE"]
 

@@ -26,8 +26,8 @@ from . import notify
 from .access import Access
 from .app import create_app
 from .certificates import load_certificate, server_tls
+from .daemon import Daemon
 from .health import Readiness
-from .state import Daemon
 
 __all__ = ["running", "serve"]
 

@@ -24,8 +24,8 @@ from ..speech.dialects.deepgram_server import Refusal, SpeakRequest, Violation
 from ..turn import Audio, Conversation, Notice
 from .access import Rate
 from .client_turn import TOLD, Stopped, speaking
+from .daemon import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, drained, problem_of
 from .sending import taken
-from .state import CLIENT, DAEMON, REQUEST_ID, SERVICE, Face, Problem, deepgram_error, drained, problem_of
 
 __all__ = ["FACE"]
 

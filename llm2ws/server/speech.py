@@ -21,9 +21,9 @@ from ..sources.text import from_text
 from ..text.fragments import Policy
 from ..turn import Audio, Conversation, Done, Outcome
 from .client_turn import Speaking, Stopped, speaking
+from .daemon import CLIENT, SERVICE, Face, Problem, drained, event, problem_of, read_json
 from .encode import FORMATS, Encoder, Speed, encoder
 from .sending import write
-from .state import CLIENT, SERVICE, Face, Problem, drained, event, problem_of, read_json
 
 __all__ = ["FACES"]
 

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from llm2ws.server.daemon import Daemon
 from llm2ws.server.run import running
-from llm2ws.server.state import Daemon
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, FaultySpeech, tokens
 from tests.sources.replay import SSE, End, Reply, replay

@@ -12,7 +12,7 @@ import pytest
 
 from llm2ws.errors import SourceError
 from llm2ws.server.client_turn import Speaking, Stopped, speaking
-from llm2ws.server.state import CLIENT, DAEMON, Problem
+from llm2ws.server.daemon import CLIENT, DAEMON, Problem
 from llm2ws.settings.fields import ClientLimits, Server
 from llm2ws.testing import FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Done, Outcome

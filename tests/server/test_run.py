@@ -337,7 +337,7 @@ async def test_connections_that_never_finish_a_request_are_closed(
 
 
 async def test_a_body_that_never_ends_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm2ws.server.state.BODY_S", 0.2)
+    monkeypatch.setattr("llm2ws.server.daemon.BODY_S", 0.2)
     async with start() as daemon:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]))
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -11,8 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from ...audio import AudioFormat, Encoding
+from ..daemon import Problem
 from ..encode import Speed
-from ..state import Problem
 
 __all__ = [
     "Asked",

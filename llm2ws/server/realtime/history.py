@@ -8,7 +8,7 @@ from typing import Any
 
 from ...sources.prompt import Message
 from ...speech.utterance.heard import Spoken
-from ..state import Problem
+from ..daemon import Problem
 from .events import ItemIn
 
 __all__ = ["History", "Item", "item_of", "messages"]

@@ -14,7 +14,7 @@ from ...sources.aside import Aside
 from ...speech.utterance.heard import Heard, Spoken
 from ...turn import Audio, Conversation, Done, Notice, Said
 from ..client_turn import Speaking, Stopped, speaking
-from ..state import DAEMON, Problem, problem_of
+from ..daemon import DAEMON, Problem, problem_of
 from .events import Wanted
 from .history import Item
 

@@ -17,8 +17,8 @@ from msgspec import Struct
 from ...errors import Llm2wsError, SlowConsumerError
 from ...speech.utterance.pacing import Pace
 from ...turn import Conversation
+from ..daemon import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, json_text, problem_of
 from ..sending import taken
-from ..state import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, json_text, problem_of
 from .events import (
     Asked,
     Cancel,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert
 
+from llm2ws.server.daemon import Problem
 from llm2ws.server.realtime.events import ItemIn
 from llm2ws.server.realtime.history import History, Item, item_of, messages
-from llm2ws.server.state import Problem
 
 
 def item(kind: str, n: int, text: str) -> Item:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llm2ws import errors
 from llm2ws.errors import ConnectFailed, Llm2wsError, SlowConsumerError, SourceError, TurnLost, UnknownName
-from llm2ws.server.state import told
+from llm2ws.server.daemon import told
 from llm2ws.settings.fields import Settings
 from llm2ws.testing import Drop, How
 from tests.server.conftest import Running, Start
