@@ -1,4 +1,4 @@
-"""Who may ask: client keys, hosts, origins, content types, and how much each client may use."""
+"""Which requests are served: client keys, hosts, origins, content types, and how much each client may use."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ..errors import ConfigError
 from ..settings.fields import ClientLimits, Key, Server
 from ..settings.keys import read_key
 from ..speech.dialects.deepgram_server import credential
-from .daemon import Problem
+from .problems import Problem
 
-__all__ = ["Access", "Client", "Rate"]
+__all__ = ["Access", "ApiClient", "TokenBucket"]
 
-KEY_CHARS = 16  # the shortest key: a guess is hopeless, and so a wrong key costs its sender only an answer
-FAILURES_PER_MINUTE = 20  # wrong keys from one address, after which the answer is 429
+KEY_CHARS = 16  # The shortest key. Guessing it is hopeless, so wrong keys need not be slowed down.
+FAILURES_PER_MINUTE = 20  # Wrong keys from one address, after which the answer is 429.
 _OPENAI_SUBPROTOCOL = "openai-insecure-api-key."
 
 
-class Rate:
-    """So much a second, and at most `burst` at once."""
+class TokenBucket:
+    """A token bucket: `per_s` units become available each second, and at most `burst` are kept."""
 
     def __init__(self, per_s: float, burst: float) -> None:
         self._per_s = per_s
@@ -39,38 +39,41 @@ class Rate:
         self._at = 0.0
 
     def left(self, now: float) -> float:
-        """How much may be taken now; less than 0 when more was used than there was."""
+        """Return how much may be used now; less than 0 when more was used than there was."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
         self._at = now
         return self._left
 
     def take(self, n: float, now: float) -> bool:
-        """Take it if it is there."""
+        """Use `n` and return True when so much is left; otherwise use nothing."""
         if self.left(now) < n:
             return False
         self._left -= n
         return True
 
     def use(self, n: float, now: float) -> None:
-        """Take it, whether it is there or not."""
+        """Use `n`, even when less is left."""
         self.left(now)
         self._left -= n
 
 
-class Client:
-    """Who asks, and what is left for them. `name` is that of their key, "local" where none is needed."""
+class ApiClient:
+    """A client of the daemon and what it has used of its limits.
+
+    `name` is the name of its key in the settings, or "local" where no key is needed.
+    """
 
     def __init__(self, name: str, limits: ClientLimits) -> None:
         self.name = name
         self.limits = limits
-        self.conversations = 0  # requests and WebSockets in progress
-        self._messages = Rate(limits.messages_per_s, max(1.0, limits.messages_per_s))
+        self.conversations = 0  # Requests and WebSockets in progress.
+        self._messages = TokenBucket(limits.messages_per_s, max(1.0, limits.messages_per_s))
         hour_s = limits.hour_speech_s
-        self._speech = None if hour_s is None else Rate(hour_s / 3600, hour_s)
+        self._speech = None if hour_s is None else TokenBucket(hour_s / 3600, hour_s)
 
     @contextmanager
     def conversation(self) -> Iterator[None]:
-        """One request or WebSocket. Raises Problem when the client has too many."""
+        """Count a request or WebSocket within the block. Raises Problem when the client has too many."""
         if self.conversations >= self.limits.conversations:
             raise _too_many(
                 f"conversations in progress: {self.limits.conversations}, and no more are allowed: end one, or try again later"
@@ -87,14 +90,14 @@ class Client:
             raise _too_many(f"messages came faster than {self.limits.messages_per_s:g} a second: send them more slowly")
 
     def check_text(self, text: str) -> None:
-        """Raises Problem for an `input` that is too long, and when no speech is left for the client."""
+        """Raise Problem for an `input` that is too long, or when the client has used up its speech."""
         if len(text) > self.limits.text_chars:
             message = f"input has more than {self.limits.text_chars} characters: send less at once"
             raise Problem(400, message, code="string_above_max_length", param="input")
         self.check_speech()
 
     def check_speech(self) -> None:
-        """Raises Problem when the client has used up its speech."""
+        """Raise Problem when the client has used up its speech."""
         if self.speech_left_s <= 0:
             raise _too_many("the speech of this hour is used up: try again later", code="insufficient_quota")
 
@@ -104,7 +107,7 @@ class Client:
         return float("inf") if self._speech is None else self._speech.left(_now())
 
     def spoke(self, seconds: float) -> None:
-        """Count speech that was handed out."""
+        """Count speech that was sent to the client."""
         if self._speech is not None:
             self._speech.use(seconds, _now())
 
@@ -113,15 +116,16 @@ def _too_many(message: str, *, code: str = "rate_limit_exceeded") -> Problem:
     return Problem(429, message, code=code, kind="rate_limit_error", headers={"Retry-After": "1"})
 
 
-class _Known(NamedTuple):
-    digest: bytes
-    client: Client
+class _ClientKey(NamedTuple):
+    digest: bytes  # SHA-256 of the key.
+    client: ApiClient
 
 
 class Access:
-    """Judges each request by the settings. `previous`: the one before a reload, whose counts go on.
+    """What the settings allow each request.
 
-    Raises ConfigError for settings under which strangers could ask.
+    `previous`: the Access of before a reload, whose clients keep their counts. Raises ConfigError for settings under which
+    other machines could use the daemon without a key.
     """
 
     def __init__(self, server: Server, previous: Access | None = None) -> None:
@@ -133,35 +137,28 @@ class Access:
         if not is_loopback(host) and not server.keys and not server.insecure:
             what = f"server.listen {server.listen}: other machines could use it without a key"
             raise ConfigError(what, hint="set [[server.keys]], or server.insecure = true")
-        clients = {} if previous is None else {known.client.name: known.client for known in previous.known}
-        self.known: list[_Known] = [
-            _Known(_digest(_key_of(key)), _client(key.name, _limits(server, key), clients)) for key in server.keys
+        clients = {} if previous is None else {key.client.name: key.client for key in previous.keys}
+        self.keys: list[_ClientKey] = [
+            _ClientKey(_digest(_key_of(key)), _client(key.name, _limits(server, key), clients)) for key in server.keys
         ]
-        if len({known.client.name for known in self.known}) < len(self.known):
+        if len({key.client.name for key in self.keys}) < len(self.keys):
             raise ConfigError("server.keys: two have one name", hint="give each client a name of its own")
-        if len({known.digest for known in self.known}) < len(self.known):
+        if len({key.digest for key in self.keys}) < len(self.keys):
             raise ConfigError("server.keys: two have one key", hint="give each client a key of its own: openssl rand -hex 24")
-        self._anyone = _client("local", server.limits, {} if previous is None else {"local": previous.anyone})
-        self._failures: OrderedDict[str, Rate] = OrderedDict()
-
-    @property
-    def anyone(self) -> Client:
-        """Who asks where no key is needed."""
-        return self._anyone
-
-    @property
-    def clients(self) -> list[Client]:
-        return [known.client for known in self.known] or [self._anyone]
+        clients = {} if previous is None else {"local": previous.keyless_client}
+        self.keyless_client: ApiClient = _client("local", server.limits, clients)  # Who asks where no key is needed.
+        self._failures: OrderedDict[str, TokenBucket] = OrderedDict()
 
     @property
     def body_bytes(self) -> int:
-        """The largest body that any client may send."""
-        return max(client.limits.body_bytes for client in self.clients)
+        """The size of the largest body that any client may send."""
+        clients = [key.client for key in self.keys] or [self.keyless_client]
+        return max(client.limits.body_bytes for client in clients)
 
     def check_origin(self, request: web.Request) -> str | None:
-        """Where a browser's request comes from: an allowed origin for CORS, None where that is of no concern.
+        """Return the allowed origin of a browser's request, for CORS; None where it has none or needs no permission.
 
-        Raises Problem for a host that is not ours, and for a page that may not ask.
+        Raises Problem for a host that is not served, and for a page whose requests are not allowed.
         """
         host = request.headers.get(hdrs.HOST, "")
         if not self._is_ours(host):
@@ -176,7 +173,7 @@ class Access:
         return None
 
     def check_type(self, request: web.Request) -> None:
-        """Raises Problem for a body of another type than JSON: a page of others can send those without being asked."""
+        """Raise Problem for a POST that is not JSON: browsers let any page send other types without a preflight."""
         if request.method == "POST" and request.content_type != "application/json":
             raise Problem(415, "the body has to be application/json: set Content-Type", code="unsupported_media_type")
 
@@ -187,21 +184,21 @@ class Access:
             return False
         return name in self._hosts or is_loopback(name) or (name == self._listens_at and name not in ("0.0.0.0", "::"))  # noqa: S104 - compared, not bound
 
-    def client(self, request: web.Request) -> Client:
-        """Whose key it carries. Raises Problem when it is none of ours."""
-        if not self.known:
-            return self._anyone
+    def client(self, request: web.Request) -> ApiClient:
+        """Return the client whose key a request carries. Raises Problem when the key is missing or wrong."""
+        if not self.keys:
+            return self.keyless_client
         presented = _digest(_presented(request))
         found = None
-        for known in self.known:  # all of them, so that time tells nothing
-            if hmac.compare_digest(known.digest, presented):
-                found = known.client
+        for key in self.keys:  # All of them, so that the time it takes reveals nothing.
+            if hmac.compare_digest(key.digest, presented):
+                found = key.client
         if found is None:
             raise self._refusal(request.remote or "")
         return found
 
     def _refusal(self, address: str) -> Problem:
-        rate = self._failures.setdefault(address, Rate(FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE))
+        rate = self._failures.setdefault(address, TokenBucket(FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE))
         self._failures.move_to_end(address)
         while len(self._failures) > 10_000:
             self._failures.popitem(last=False)
@@ -217,7 +214,7 @@ class Access:
 
 
 def preflight(request: web.Request, origin: str | None) -> web.Response:
-    """The answer to a browser that asks whether a page may ask."""
+    """Return the response to a browser's preflight request. Raises Problem for a page whose requests are not allowed."""
     if origin is None:
         raise Problem(403, "this page may not ask here: add its origin to server.origins", code="origin_not_allowed")
     headers = {
@@ -233,7 +230,7 @@ _ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?/?")
 
 
 def _check_names(server: Server) -> None:
-    """A host or an origin that no request can have is a mistake. Raises ConfigError."""
+    """Raise ConfigError for a host or an origin that no request can have."""
     for host in server.hosts:
         if not _HOST.fullmatch(host):
             raise ConfigError(f"server.hosts {host!r}: not the name of a host", hint="write it as voice.example.com")
@@ -242,10 +239,10 @@ def _check_names(server: Server) -> None:
             raise ConfigError(f"server.origins {origin!r}: not an origin", hint="write it as https://app.example.com")
 
 
-def _client(name: str, limits: ClientLimits, known: dict[str, Client]) -> Client:
-    """The one that is there already, when its limits are the same: its counts go on."""
-    client = known.get(name)
-    return client if client is not None and client.limits == limits else Client(name, limits)
+def _client(name: str, limits: ClientLimits, existing: dict[str, ApiClient]) -> ApiClient:
+    """Return the existing client of that name when its limits are the same, so that its counts go on, or a new one."""
+    client = existing.get(name)
+    return client if client is not None and client.limits == limits else ApiClient(name, limits)
 
 
 def _limits(server: Server, key: Key) -> ClientLimits:
@@ -272,7 +269,7 @@ def _digest(key: str) -> bytes:
 
 
 def _presented(request: web.Request) -> str:
-    """The key that a request carries, in any of the forms in which clients of OpenAI and Deepgram send it."""
+    """Return the key that a request carries, in any of the forms in which clients of OpenAI and Deepgram send it."""
     offered = [name.strip() for name in request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")]
     for name in offered:
         if name.startswith(_OPENAI_SUBPROTOCOL):

@@ -11,7 +11,7 @@ __all__ = ["load_certificate", "server_tls"]
 
 
 def server_tls(server: Server) -> ssl.SSLContext | None:
-    """How it is spoken, None where no certificate is set. Raises ConfigError for one that cannot be used."""
+    """Return the TLS context of the settings, None without a certificate. Raises ConfigError for one that cannot be used."""
     if not server.tls_cert_file:
         if server.tls_key_file:
             raise ConfigError("server.tls_key_file: a key without a certificate", hint="set tls_cert_file too, or neither")
@@ -23,7 +23,7 @@ def server_tls(server: Server) -> ssl.SSLContext | None:
 
 
 def load_certificate(context: ssl.SSLContext, server: Server) -> None:
-    """New handshakes are answered with it. Raises ConfigError when the files cannot be read, or do not fit."""
+    """Use the settings' certificate for new handshakes. Raises ConfigError when its files cannot be read or do not fit."""
     try:
         context.load_cert_chain(server.tls_cert_file, server.tls_key_file or None, password=lambda: "")
     except (OSError, ssl.SSLError) as exc:

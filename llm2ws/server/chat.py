@@ -1,8 +1,8 @@
-"""Chat Completions: any LLM of the settings, with speech beside the text where a client asks for it.
+"""OpenAI's Chat Completions API and its list of models: the LLMs of the settings, which speak where a client asks for it.
 
-https://platform.openai.com/docs/api-reference/chat. Without audio the LLM's bytes are passed on. With it, they are passed on
-too, and what they say is spoken: between the LLM's own chunks come chunks with `delta.audio`, and what ends an answer
-(`finish_reason`, usage, `[DONE]`) comes after the last of them.
+https://platform.openai.com/docs/api-reference/chat. Without audio the LLM's bytes are passed on. With audio they are passed on
+too, and their text is spoken: chunks with `delta.audio` come between the LLM's own chunks, and the chunks that end an answer
+(`finish_reason`, usage, `[DONE]`) come after the last of those.
 """
 
 from __future__ import annotations
@@ -28,41 +28,44 @@ from ..sources.sse import Decoder, Event
 from ..sources.text import from_text
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Done, Said
-from .chunks import DONE, ChatRequest, Writer, ask, completion
-from .client_turn import Speaking, Stopped, count_tokens, speaking, until_deadline
-from .daemon import CLIENT, DAEMON, SERVICE, Face, Problem, decoded, drained, event, problem_of, read_body
+from .api import EVENT_STREAM, JSON, Api, Route
+from .body import decode_json, read_body
+from .chunks import DONE, ChatAudio, ChatRequest, Writer, ask, completion
+from .client_turn import ClientTurn, StopReason, count_tokens, speak_to_client, until_deadline
+from .daemon import CLIENT, DAEMON, SERVICE
 from .encode import Encoder, encoder
-from .sending import write
+from .problems import Problem, draining_problem, logged_problem
+from .sending import event_stream, sse_event, write
 
-__all__ = ["FACE"]
+__all__ = ["API"]
 
-FORMAT = AudioFormat()  # linear16 at 24 kHz: what OpenAI's API calls pcm16
-EXPIRES_S = 3_600  # of an audio id; nothing is kept under it here
-_ERROR_BYTES = 64 * 1024  # of an LLM server's refusal, which is passed on
+FORMAT = AudioFormat()  # linear16 at 24 kHz, which OpenAI's API calls pcm16.
+EXPIRES_S = 3_600  # When an audio id expires; the daemon keeps nothing under it.
+_ERROR_BYTES = 64 * 1024  # How much of an LLM server's refusal is passed on.
 
 
 async def _completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
-    asked, fields = decoded(body, ChatRequest), decoded(body, dict[str, msgspec.Raw])
+    asked, fields = decode_json(body, ChatRequest), decode_json(body, dict[str, msgspec.Raw])
     relays = request[SERVICE].relays(asked.model)
     if not asked.spoken:
-        return await (_pass_on(request, relays, fields) if relays else _written(request, asked, fields))
+        return await (_pass_on(request, relays, fields) if relays else _write(request, asked, fields))
     if asked.audio is None:
         raise Problem(400, "audio: it says which voice and format: send both", param="audio", code="missing_required_parameter")
     request[CLIENT].check_speech()
-    for owned in ("modalities", "audio"):
-        fields.pop(owned)
-    return await (_stream if asked.stream else _whole)(request, relays, asked, fields)
+    for name in ("modalities", "audio"):  # They are the daemon's, and not the LLM's.
+        fields.pop(name)
+    return await (_stream if asked.stream else _whole)(request, relays, asked, asked.audio, fields)
 
 
 # --- without speech ---------------------------------------------------------------------------------------------------------
 
-# Of an answer's headers, what the client is told. Not the cookies.
+# The headers of an LLM server's answer that its client gets. Cookies are none of them.
 _PASSED_ON = ("Content-Type", "Retry-After", "X-Should-Retry")
 
 
 async def _pass_on(request: web.Request, relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
-    """The answer's bytes as they come."""
+    """Pass the answer's bytes on as they come."""
     response = web.StreamResponse()
     try:
         async with until_deadline(request), post_to_first(relays, fields) as (relay, answer):
@@ -71,23 +74,25 @@ async def _pass_on(request: web.Request, relays: Sequence[Relay], fields: Mappin
             response.headers.update({name: answer.headers[name] for name in _PASSED_ON if name in answer.headers})
             async with aclosing(relay.reads(answer)) as reads:
                 async for data in reads:
-                    await _send(request, response, data)
+                    await write(request, response, data)
     except (SourceError, Problem) as exc:
-        if not (response.prepared and response.content_type == "text/event-stream"):
+        if not (response.prepared and response.content_type == EVENT_STREAM):
             raise
-        await _send(request, response, _error_event(exc))
-    await _send(request, response, b"")
+        await write(request, response, _error_event(exc))
+    await write(request, response, b"")
     await response.write_eof()
     return response
 
 
 async def _refused(relay: Relay, answer: ClientResponse) -> web.Response:
-    """What an LLM's server says when it refuses. Of the daemon's own key, the client is told no more than that."""
+    """Return an LLM server's refusal. Raises Problem for one that is about the daemon's own key, or may hold it."""
     if answer.status in (401, 402, 403) or 300 <= answer.status < 400:
-        raise problem_of(SourceError(f"{relay.who} refused a request with {answer.status}", hint="look at its key and address"))
+        raise logged_problem(
+            SourceError(f"{relay.who} refused a request with {answer.status}", hint="look at its key and address")
+        )
     body = await answer.content.read(_ERROR_BYTES)
-    if relay.holds_key(body) or answer.content_type != "application/json":
-        raise problem_of(
+    if relay.holds_key(body) or answer.content_type != JSON:
+        raise logged_problem(
             SourceError(f"{relay.who} answered with {answer.status}", hint="try again later", status=answer.status, retry=True)
         )
     headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
@@ -95,17 +100,17 @@ async def _refused(relay: Relay, answer: ClientResponse) -> web.Response:
 
 
 def _error_event(exc: Llm2wsError | Problem) -> bytes:
-    return event({"error": (exc if isinstance(exc, Problem) else problem_of(exc)).error})
+    return sse_event({"error": (exc if isinstance(exc, Problem) else logged_problem(exc)).error})
 
 
-async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
-    """The answer of an LLM that speaks another protocol."""
-    writer, response = Writer(asked.model), _event_stream()
+async def _write(request: web.Request, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> web.StreamResponse:
+    """Send the answer of an LLM that speaks another protocol."""
+    writer, response = Writer(asked.model), event_stream()
     try:
         async with until_deadline(request), aclosing(ask(request[SERVICE], asked, fields)) as items:
             async for item in items:
                 if (data := writer.item(item)) and asked.stream:
-                    await _send(request, response, data)
+                    await write(request, response, data)
     except (SourceError, Problem) as exc:
         if not response.prepared:
             raise
@@ -115,77 +120,65 @@ async def _written(request: web.Request, asked: ChatRequest, fields: Mapping[str
         if not asked.stream:
             return web.json_response(completion(writer))
         last = writer.end(asked)
-    await _send(request, response, last)
+    await write(request, response, last)
     await response.write_eof()
     return response
-
-
-def _event_stream() -> web.StreamResponse:
-    return web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"})
-
-
-async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-    """The answer begins with the first of it, so that what fails before is an error by its status."""
-    if not response.prepared:
-        await response.prepare(request)
-    if data:
-        await write(request, response, data)
 
 
 # --- with speech ------------------------------------------------------------------------------------------------------------
 
 
-class _Answer:
-    """An answer on its way to the client: the LLM's chunks as they come, and chunks of audio between them."""
+class _SpokenAnswer:
+    """A streamed answer: the LLM's chunks as they come, and chunks of audio between them."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._response = _event_stream()
-        self._kept: list[bytes] = []  # what ends an answer: for after the last audio
-        self._told = False  # that the LLM failed, in its own words, which are passed on
-        self._head = b""
+        self._response = event_stream()
+        self._last_chunks: list[bytes] = []  # The LLM's chunks that end the answer, to be sent after the last audio.
+        self._error_passed_on = False  # The LLM failed, and its own words for it are among the last chunks.
+        self._head = b""  # The JSON that each chunk of audio begins with.
         self._audio_id = b""
 
     async def _send(self, data: bytes) -> None:
-        await _send(self._request, self._response, data)
+        await write(self._request, self._response, data)
 
     async def passed_on(self, relay: Relay, answer: ClientResponse) -> AsyncGenerator[str | Aside, None]:
-        """A source: what the LLM's chunks say. They are passed on at the same time, without a task between."""
+        """Yield what the LLM's chunks say, and pass them on at the same time, without a task between."""
         decoder, parser = Decoder(relay.who), relay.parser()
         async with aclosing(relay.reads(answer)) as reads:
             async for data in reads:
-                text, error = await self._pass_on(decoder.feed(data), parser)
-                yield text  # "" too: a sign of life
+                text, error = await self._pass_on_events(decoder.feed(data), parser)
+                yield text  # "" too: it shows that the LLM is at work.
                 if error is not None:
                     raise error
                 if parser.complete:
-                    with suppress(SourceError, TimeoutError):  # so that its connection can be kept
+                    with suppress(SourceError, TimeoutError):  # Read to the end, so that the connection can be kept.
                         async with asyncio.timeout(DRAIN_S):
                             async for _ in reads:
                                 pass
                     break
-        text, error = await self._pass_on([] if parser.complete else last_events(decoder), parser)
+        text, error = await self._pass_on_events([] if parser.complete else last_events(decoder), parser)
         yield text
         if error is not None:
             raise error
         yield parser.end()
 
-    async def _pass_on(self, events: Sequence[Event], parser: ChatParser) -> tuple[str, SourceError | None]:
-        """Pass events on to the client, but for what ends the answer. Return their text, and how the LLM failed."""
+    async def _pass_on_events(self, events: Sequence[Event], parser: ChatParser) -> tuple[str, SourceError | None]:
+        """Pass events on, and keep those that end the answer. Return their text, and the error when the LLM failed."""
         error: SourceError | None = None
         out: list[bytes] = []
         items: list[str | Aside] = []
-        for one in events:
+        for event in events:
             try:
-                items += parser.event(one)
+                items += parser.event(event)
             except SourceError as exc:
-                error, self._told = exc, parser.told
+                error, self._error_passed_on = exc, parser.told
             if not self._head and parser.first:
                 self._begin(parser.first)
-            if not parser.complete and (error is None or self._told):
+            if not parser.complete and (error is None or self._error_passed_on):
                 ends = parser.reason is not None or error is not None
-                # A JSON may stand on several lines, each of which is a line of data.
-                (self._kept if ends else out).append(b"data: %b\n\n" % one.data.replace(b"\n", b"\ndata: "))
+                # JSON may have several lines, and each of them is a data line of its own.
+                (self._last_chunks if ends else out).append(b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: "))
             if error is not None or parser.complete:
                 break
         if out:
@@ -195,45 +188,39 @@ class _Answer:
     async def written(
         self, writer: Writer, items: AsyncGenerator[str | Aside, None], asked: ChatRequest
     ) -> AsyncGenerator[str | Aside, None]:
-        """A source: the items, with chunks made of them."""
+        """Yield the items, and send the chunks that are made of them."""
         self._begin(writer.head)
         async with aclosing(items):
             async for item in items:
                 if data := writer.item(item):
                     await self._send(data)
                 yield item
-        self._kept.append(writer.end(asked).removesuffix(DONE))
+        self._last_chunks.append(writer.end(asked).removesuffix(DONE))
 
     def _begin(self, first: Mapping[str, object]) -> None:
-        """Audio goes under the same id as the text."""
+        """Take the id of the text's first chunk for the audio."""
         given = {name: value for name in ("id", "model") if isinstance(value := first.get(name), str)}
         created = first.get("created")
-        base = {
-            "id": "",
-            "object": "chat.completion.chunk",
-            "created": created if isinstance(created, int) else int(time.time()),
-        }
-        self._head = msgspec.json.encode({**base, "model": "", **given})[:-1]
+        base = {"id": "", "model": "", "created": created if isinstance(created, int) else int(time.time())}
+        head = {**base, "object": "chat.completion.chunk", **given}
+        self._head = msgspec.json.encode(head)[:-1]
         self._audio_id = b'"id":%b,' % msgspec.json.encode(f"audio_{given.get('id', '')}")
 
     def _audio(self, fields: bytes) -> bytes:
-        name, self._audio_id = self._audio_id, b""  # in the first chunk alone
-        return b'data: %b,"choices":[{"index":0,"delta":{"audio":{%b%b}},"finish_reason":null}]}\n\n' % (
-            self._head,
-            name,
-            fields,
-        )
+        audio = b'{"audio":{%b%b}}' % (self._audio_id, fields)
+        self._audio_id = b""  # The id is in the first chunk alone.
+        return b'data: %b,"choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n' % (self._head, audio)
 
-    async def speak(self, one: Speaking, encode: Encoder) -> None:
-        """Audio and what it says, as they come. Raises like the turn's events, after the last of them."""
-        begun = False
-        async with aclosing(one.events()) as events:
-            async for happened in events:
-                match happened:
+    async def speak(self, client_turn: ClientTurn, encode: Encoder) -> None:
+        """Send the audio and its transcript as they come. Raises the turn's error, after its last event."""
+        has_transcript = False
+        async with aclosing(client_turn.events()) as events:
+            async for event in events:
+                match event:
                     case Audio(data=pcm):
                         data = encode.feed(pcm)
                     case Said(text=text):
-                        begun = True
+                        has_transcript = True
                         await self._send(self._audio(b'"transcript":%b' % msgspec.json.encode(text)))
                         continue
                     case Done():
@@ -242,71 +229,68 @@ class _Answer:
                         continue
                 if data:
                     await self._send(self._audio(b'"data":"%b"' % b2a_base64(data, newline=False)))
-                if begun and isinstance(happened, Done):
+                if has_transcript and isinstance(event, Done):
                     await self._send(self._audio(b'"expires_at":%d' % (time.time() + EXPIRES_S)))
 
-    async def end(self, one: Speaking, error: Llm2wsError | None) -> web.StreamResponse:
-        """What ends an answer, and where the time went: in a comment, which no client reads for an event.
+    async def end(self, client_turn: ClientTurn, error: Llm2wsError | None) -> web.StreamResponse:
+        """Send what ends the answer, and where the time went in a comment, which clients skip.
 
-        Raises what ended it before anything of it was sent.
+        Raises the error that ended the turn when nothing of the answer has been sent.
         """
-        failed: Llm2wsError | Problem | None = drained() if one.stopped is Stopped.SHUTDOWN else error
-        parts = self._kept
-        if failed is not None and not self._told:
+        failed: Llm2wsError | Problem | None
+        failed = draining_problem() if client_turn.stop_reason is StopReason.SHUTDOWN else error
+        parts = self._last_chunks
+        if failed is not None and not self._error_passed_on:
             if not self._response.prepared:
                 raise failed
             parts = [_error_event(failed)]
         elif failed is None:
-            if one.stopped is not None:
+            if client_turn.stop_reason is not None:
                 choice = {"index": 0, "delta": {}, "finish_reason": "length"}
                 parts = [b'data: %b,"choices":[%b]}\n\n' % (self._head, msgspec.json.encode(choice))]
             parts = [*parts, DONE]
-        await self._send(b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(one.waterfall))))
+        await self._send(b"".join((*parts, b": llm2ws %b\n\n" % msgspec.json.encode(client_turn.waterfall))))
         await self._response.write_eof()
         return self._response
 
 
 async def _stream(
-    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
+    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, audio: ChatAudio, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
-    assert asked.audio is not None
     service = request[SERVICE]
-    encode = encoder(asked.audio.format, FORMAT, param="audio.format")
-    conversation = service.conversation(voice=asked.audio.voice, format=FORMAT, pace=Pace.LISTENER)
+    encode = encoder(audio.format, FORMAT, param="audio.format")
+    conversation = service.conversation(voice=audio.voice, format=FORMAT, pace=Pace.LISTENER)
     async with AsyncExitStack() as stack:
-        answer = _Answer(request)
+        answer = _SpokenAnswer(request)
         if relays:
             async with until_deadline(request):
                 relay, upstream = await stack.enter_async_context(post_to_first(relays, fields))
                 if upstream.status != 200:
                     return await _refused(relay, upstream)
-            if upstream.content_type != "text/event-stream":
-                raise problem_of(SourceError(f"{relay.who} does not stream", hint="look at its base_url"))
+            if upstream.content_type != EVENT_STREAM:
+                raise logged_problem(SourceError(f"{relay.who} does not stream", hint="look at its base_url"))
             source = answer.passed_on(relay, upstream)
         else:
             source = answer.written(Writer(asked.model), ask(service, asked, fields), asked)
         error: Llm2wsError | None = None
-        one: Speaking | None = None
-        try:
-            async with speaking(request, conversation, source, face="chat") as one:
-                await answer.speak(one, encode)
-        except SlowConsumerError:
-            raise  # there is nobody to be told
-        except Llm2wsError as exc:
-            error = exc
-        assert one is not None
-        return await answer.end(one, error)
+        async with speak_to_client(request, conversation, source, face="chat") as client_turn:
+            try:
+                await answer.speak(client_turn, encode)
+            except SlowConsumerError:
+                raise  # The client reads nothing.
+            except Llm2wsError as exc:
+                error = exc
+        return await answer.end(client_turn, error)
 
 
 async def _whole(
-    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, fields: Mapping[str, msgspec.Raw]
+    request: web.Request, relays: Sequence[Relay], asked: ChatRequest, audio: ChatAudio, fields: Mapping[str, msgspec.Raw]
 ) -> web.StreamResponse:
-    """The answer, then its speech, in one object."""
-    assert asked.audio is not None
+    """Return the answer and its speech as one object."""
     service = request[SERVICE]
-    name = asked.audio.format
+    name = audio.format
     encode = encoder(name, FORMAT, param="audio.format")
-    conversation = service.conversation(voice=asked.audio.voice, format=FORMAT)
+    conversation = service.conversation(voice=audio.voice, format=FORMAT)
     async with until_deadline(request):
         if relays:
             async with post_to_first(relays, fields) as (relay, upstream):
@@ -325,18 +309,19 @@ async def _whole(
         case _:
             raise Problem(502, f"the model {asked.model} gave no answer: try again", code="upstream_error", kind="server_error")
     count_tokens(request.app[DAEMON], body.get("usage"))
-    audio, transcript = bytearray(), ""
-    async with speaking(request, conversation, from_text("".join(texts_of(message.get("content")))), face="chat") as one:
-        async with aclosing(one.events()) as events:
-            async for happened in events:
-                if isinstance(happened, Audio):
-                    audio += happened.data if name == "wav" else encode.feed(happened.data)
-                elif isinstance(happened, Said):
-                    transcript += happened.text
-    data = wav_header(FORMAT, len(audio)) + audio if name == "wav" else bytes(audio + encode.finish())
-    if one.stopped is Stopped.SHUTDOWN:
-        raise drained()
-    if one.stopped is not None:
+    sound, transcript = bytearray(), ""
+    text = "".join(texts_of(message.get("content")))
+    async with speak_to_client(request, conversation, from_text(text), face="chat") as client_turn:
+        async with aclosing(client_turn.events()) as events:
+            async for event in events:
+                if isinstance(event, Audio):
+                    sound += event.data if name == "wav" else encode.feed(event.data)
+                elif isinstance(event, Said):
+                    transcript += event.text
+    data = wav_header(FORMAT, len(sound)) + sound if name == "wav" else bytes(sound + encode.finish())
+    if client_turn.stop_reason is StopReason.SHUTDOWN:
+        raise draining_problem()
+    if client_turn.stop_reason is not None:
         choice["finish_reason"] = "length"
     if transcript:
         message["audio"] = {
@@ -345,8 +330,8 @@ async def _whole(
             "expires_at": int(time.time()) + EXPIRES_S,
             "transcript": transcript.strip(),
         }
-    timing = ", ".join(f"{step.removesuffix('_s')};dur={seconds * 1000:.0f}" for step, seconds in one.waterfall.items())
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers={"Server-Timing": timing})
+    headers = {"Server-Timing": client_turn.server_timing}
+    return web.Response(body=msgspec.json.encode(body), content_type=JSON, headers=headers)
 
 
 async def _object_of(relay: Relay, answer: ClientResponse) -> dict[str, Any]:
@@ -358,4 +343,28 @@ async def _object_of(relay: Relay, answer: ClientResponse) -> dict[str, Any]:
         raise SourceError(f"{relay.who}: answered with what is no JSON", hint="look at its base_url") from None
 
 
-FACE = Face([web.post("/v1/chat/completions", _completions)], bodies={"/v1/chat/completions": ChatRequest})
+# --- the list of models -----------------------------------------------------------------------------------------------------
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llm2ws"}
+
+
+async def _models(request: web.Request) -> web.Response:
+    service = request[SERVICE]
+    voices = [{"id": name} for name in service.voices]  # Not in OpenAI's API: for clients that offer a choice of them.
+    return web.json_response({"object": "list", "data": [_model(name) for name in service.llms], "voices": voices})
+
+
+async def _model_by_name(request: web.Request) -> web.Response:
+    name = request.match_info["model"]
+    if name not in request[SERVICE].llms:
+        raise Problem(404, "there is no model of that name: GET /v1/models lists them", code="model_not_found", param="model")
+    return web.json_response(_model(name))
+
+
+_SUMMARY = "An LLM's answer, with speech where modalities ask for it"
+_COMPLETIONS = Route("POST", "/v1/chat/completions", _completions, _SUMMARY, (JSON, EVENT_STREAM), ChatRequest)
+_MODELS = Route("GET", "/v1/models", _models, "The LLMs that can be asked, and the voices")
+_MODEL = Route("GET", "/v1/models/{model}", _model_by_name, "One of the LLMs")
+API = Api([_COMPLETIONS, _MODELS, _MODEL])

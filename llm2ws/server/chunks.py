@@ -1,4 +1,4 @@
-"""What Chat Completions are made of: the request as far as it is read here, and chunks for LLMs that speak another protocol."""
+"""Requests of Chat Completions, as far as the daemon reads them, and chunks for LLMs that speak another protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from msgspec import Meta
 
 from ..service import Service
 from ..sources.aside import Aside
-from .daemon import Problem, decoded, event
+from .body import decode_json
+from .problems import Problem
+from .sending import sse_event
 
 __all__ = ["DONE", "ChatAudio", "ChatRequest", "Writer", "ask", "completion"]
 
@@ -24,7 +26,7 @@ class ChatAudio(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True):
-    """What the daemon reads of a request. All else is the LLM's business."""
+    """What the daemon reads of a request. The other fields are passed on to the LLM."""
 
     model: str
     messages: Annotated[list[dict[str, msgspec.Raw]], Meta(min_length=1)]
@@ -38,7 +40,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
         return "audio" in (self.modalities or ())
 
 
-# What is passed on to them, in Chat Completions' words and theirs. Other fields have no counterpart that is known to be right.
+# The parameters that LLMs of other protocols have too, by their names in Chat Completions.
 _PARAMETERS = {
     "max_completion_tokens": "max_tokens",
     "max_tokens": "max_tokens",
@@ -49,7 +51,7 @@ _WITHOUT_EFFECT = {"model", "messages", "stream", "stream_options", "modalities"
 
 
 class Writer:
-    """Makes Chat Completions' chunks of what a source gives."""
+    """Writes the items of a source as chunks of Chat Completions."""
 
     def __init__(self, model: str) -> None:
         self.id, self.created = f"chatcmpl-{time.time_ns():x}", int(time.time())
@@ -60,11 +62,11 @@ class Writer:
         self.usage: object = None
 
     def _chunk(self, delta: Mapping[str, object], reason: str | None = None) -> bytes:
-        return event({**self.head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
+        return sse_event({**self.head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]})
 
     def item(self, item: str | Aside) -> bytes:
-        """The chunk for it, b"" where it is for the end."""
-        if item == "":  # a sign of life
+        """Return the chunk for an item; b"" where its content belongs to the end."""
+        if item == "":  # It shows only that the LLM is at work.
             return b""
         role = {} if self._begun else {"role": "assistant"}
         self._begun = True
@@ -87,11 +89,11 @@ class Writer:
         return b""
 
     def end(self, asked: ChatRequest) -> bytes:
-        """What ends the answer."""
+        """Return the chunks that end the answer."""
         parts = [self._chunk({}, self.reason)]
         wanted = bytes((asked.stream_options or {}).get("include_usage", b"")) == b"true"
         if self.usage and wanted:
-            parts.append(event({**self.head, "choices": [], "usage": self.usage}))
+            parts.append(sse_event({**self.head, "choices": [], "usage": self.usage}))
         return b"".join((*parts, DONE))
 
 
@@ -108,17 +110,17 @@ def _usage(usage: object) -> dict[str, int] | None:
 
 
 def ask(service: Service, asked: ChatRequest, fields: Mapping[str, msgspec.Raw]) -> AsyncGenerator[str | Aside, None]:
-    """The answer of an LLM that speaks another protocol. Raises Problem for what cannot be said in it."""
-    fields = {name: value for name, value in fields.items() if bytes(value) != b"null"}  # which is as good as absent
+    """Return the answer of an LLM that speaks another protocol. Raises Problem for a parameter that protocol does not have."""
+    fields = {name: value for name, value in fields.items() if bytes(value) != b"null"}  # An absent field.
     for name in fields:
         if name not in _PARAMETERS and name not in _WITHOUT_EFFECT:
             raise Problem(400, f"{name}: the model {asked.model} is not asked with it here: leave it out", param=name)
     extra = {_PARAMETERS[name]: msgspec.json.decode(value) for name, value in fields.items() if name in _PARAMETERS}
-    return service.answer(asked.model, decoded(fields["messages"], list[dict[str, Any]]), extra=extra)
+    return service.answer(asked.model, decode_json(fields["messages"], list[dict[str, Any]]), extra=extra)
 
 
 def completion(writer: Writer) -> dict[str, Any]:
-    """All that was written, as one object."""
+    """Return the whole answer as one object."""
     message = (
         {**writer.message, "content": writer.message["content"] or None} if "refusal" in writer.message else writer.message
     )

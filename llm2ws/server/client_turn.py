@@ -1,4 +1,4 @@
-"""A turn for a client: within the client's limits, counted and logged, and told when the daemon stops."""
+"""A turn that is spoken for a client: within the client's limits, counted and logged, and ended when the daemon stops."""
 
 from __future__ import annotations
 
@@ -15,46 +15,48 @@ from ..sources.aside import Aside
 from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
 from ..watch.log import turn_line
-from .access import Client
-from .daemon import CLIENT, DAEMON, Daemon, drained
+from .access import ApiClient
+from .daemon import CLIENT, DAEMON, Daemon
+from .problems import draining_problem
+
+__all__ = ["CLIENT_NOTICES", "ClientTurn", "StopReason", "count_tokens", "speak_to_client", "until_deadline"]
 
 Source = AsyncIterable[str | Aside]
 
-__all__ = ["TOLD", "Speaking", "Stopped", "count_tokens", "speaking", "until_deadline"]
-
 _log = logging.getLogger("llm2ws.turn")
 
-# Notices in the middle of a turn that a client is told of. A failed source is the turn's error, at its end.
-TOLD = frozenset(NoticeKind) - {NoticeKind.SOURCE_FAILED}
+# Notices that are passed on to clients. A failed source is none of them: it is the turn's error, at its end.
+CLIENT_NOTICES = frozenset(NoticeKind) - {NoticeKind.SOURCE_FAILED}
 
+# What of a turn's statistics says where the time went.
 _WATERFALL = (
     *("first_token_s", "first_fragment_s", "connected_s", "first_speak_s", "first_flush_s", "first_audio_s"),
     *("last_token_s", "done_s", "audio_s"),
 )
 
 
-class Stopped(StrEnum):
-    """Why a turn was ended before its time, and not by its client."""
+class StopReason(StrEnum):
+    """Why the daemon ended a turn before its end."""
 
-    TEXT = "text limit"  # the answer is longer than the client may have; what came before is spoken
-    SPEECH = "speech limit"  # it has had all the speech that it may have
-    SHUTDOWN = "shutdown"  # the daemon stops
+    TEXT = "text limit"  # The answer is longer than the client may have; what came before is spoken.
+    SPEECH = "speech limit"  # The client has had all the speech that it may have.
+    SHUTDOWN = "shutdown"  # The daemon stops.
 
 
-class Speaking:
-    """A turn in progress. Take its `events()`; `stopped` tells why it ended early, None where it did not."""
+class ClientTurn:
+    """A turn that is spoken for a client. `stop_reason`: why the daemon ended it early, None when it did not."""
 
-    def __init__(self, conversation: Conversation, source: Source, client: Client, daemon: Daemon) -> None:
-        self.stopped: Stopped | None = None
+    def __init__(self, conversation: Conversation, source: Source, client: ApiClient, daemon: Daemon) -> None:
+        self.stop_reason: StopReason | None = None
         self.turn: Turn = conversation.turn(self._within_limit(source))
         self._client = client
         self._daemon = daemon
         self._gaps, self._gap_s = 0, 0.0
-        self._heard_until = 0.0  # by a listener who began with the first audio
-        self._handed_s = 0.0
+        self._plays_until = 0.0  # When a player that began with the first audio has played all that was sent.
+        self._sent_s = 0.0  # Audio that was sent to the client.
 
     async def events(self) -> AsyncGenerator[TurnEvent, None]:
-        """Those of the turn. Its error is raised after `Done`, like the turn does it."""
+        """Yield the turn's events within the client's limits. Raises the turn's error after `Done`, as the turn does."""
         limit_s = self._client.limits.turn_speech_s
         now = asyncio.get_running_loop().time
         async with aclosing(self.turn.events()) as events:
@@ -62,28 +64,28 @@ class Speaking:
                 if isinstance(event, Audio):
                     seconds = self.turn.format.seconds(len(event.data))
                     if event.at_s + seconds > limit_s or self._client.speech_left_s <= 0:
-                        await self.stop(Stopped.SPEECH)
+                        await self.stop(StopReason.SPEECH)
                         continue
                     self._client.spoke(seconds)
-                    self._listen(seconds, now())
+                    self._measure_gaps(seconds, now())
                 yield event
 
-    async def stop(self, why: Stopped = Stopped.SHUTDOWN) -> None:
-        """End it now: its source is closed, its endpoint told. `Done` is still to come."""
-        if self.stopped is None and self.turn.outcome is None:
-            self.stopped = why
+    async def stop(self, reason: StopReason = StopReason.SHUTDOWN) -> None:
+        """End the turn now: its source is closed, and its speech cancelled. `Done` is still to come."""
+        if self.stop_reason is None and self.turn.outcome is None:
+            self.stop_reason = reason
         await self.turn.interrupt()
 
-    def _listen(self, seconds: float, now: float) -> None:
-        self._handed_s += seconds
-        gap_s = now - self._heard_until
-        if self._heard_until and gap_s > 0.02:
+    def _measure_gaps(self, seconds: float, now: float) -> None:
+        self._sent_s += seconds
+        gap_s = now - self._plays_until
+        if self._plays_until and gap_s > 0.02:
             self._gaps += 1
             self._gap_s += gap_s
-        self._heard_until = max(self._heard_until, now) + seconds
+        self._plays_until = max(self._plays_until, now) + seconds
 
     async def _within_limit(self, source: Source) -> AsyncGenerator[str | Aside, None]:
-        """The text, until the client has had as much as it may."""
+        """Yield the text until the client has had as much as it may, and count the LLM's tokens."""
         left = self._client.limits.text_chars
         items = aiter(source)
         try:
@@ -94,7 +96,7 @@ class Speaking:
                 else:
                     left -= len(item)
                     if left < 0:
-                        self.stopped = Stopped.TEXT
+                        self.stop_reason = StopReason.TEXT
                         yield item[:left]
                         return
                 yield item
@@ -104,23 +106,23 @@ class Speaking:
 
     @property
     def waterfall(self) -> dict[str, float]:
-        """Where the time went: seconds from the start of the turn, of what happened."""
+        """Where the time went: for each step that was reached, seconds from the start of the turn."""
         values = asdict(self.turn.stats)
         return {name: round(values[name], 4) for name in _WATERFALL if values[name] is not None}
 
     @property
     def server_timing(self) -> str:
-        """The same, as the header of that name."""
+        """The waterfall as the value of a Server-Timing header."""
         return ", ".join(f"{step.removesuffix('_s')};dur={seconds * 1000:.0f}" for step, seconds in self.waterfall.items())
 
-    def ended(self, face: str) -> None:
-        """Count it and log it. Called once."""
+    def record(self, face: str) -> None:
+        """Count and log the turn, once, when it is over. `face`: the name of the API in metrics and logs."""
         stats = self.turn.stats
-        outcome = str(self.stopped or self.turn.outcome or Outcome.INTERRUPTED)
+        outcome = str(self.stop_reason or self.turn.outcome or Outcome.INTERRUPTED)
         spoken = self.turn.spoken
-        # Of what was sent, what never came out as speech. Within a turn that is complete, all of it did.
+        # Characters that were sent to the endpoint and not heard as speech; in a complete turn all were heard.
         done = self.turn.outcome is Outcome.DONE
-        unheard = 0 if done else max(0, stats.sent_chars - len(spoken.split(self._handed_s).heard))
+        unheard = 0 if done else max(0, stats.sent_chars - len(spoken.split(self._sent_s).heard))
         values = asdict(stats)
         self._daemon.metrics.turn_ended(
             face=face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
@@ -132,7 +134,7 @@ class Speaking:
 
 
 def count_tokens(daemon: Daemon, usage: object) -> None:
-    """Count what an LLM says that an answer took, in the words of Chat Completions."""
+    """Count the tokens of an answer. `usage`: what the LLM says it used, in the words of Chat Completions."""
     if isinstance(usage, Mapping):
         for kind in ("prompt", "completion"):
             if isinstance(n := usage.get(f"{kind}_tokens"), int) and n > 0:
@@ -141,7 +143,7 @@ def count_tokens(daemon: Daemon, usage: object) -> None:
 
 @asynccontextmanager
 async def until_deadline(request: web.Request) -> AsyncIterator[None]:
-    """For an answer that is not a turn. When the daemon cannot wait for it any longer, its block is cancelled.
+    """Cancel the block, which makes an answer that is not a turn, when the daemon cannot wait for it any longer.
 
     Raises Problem then.
     """
@@ -161,22 +163,24 @@ async def until_deadline(request: web.Request) -> AsyncIterator[None]:
     except TimeoutError:
         if not limit.expired():
             raise
-        raise drained() from None
+        raise draining_problem() from None
 
 
 @asynccontextmanager
-async def speaking(request: web.Request, conversation: Conversation, source: Source, *, face: str) -> AsyncIterator[Speaking]:
-    """Speak what `source` gives, for the client of `request`. Leaving the block before the end interrupts.
+async def speak_to_client(
+    request: web.Request, conversation: Conversation, source: Source, *, face: str
+) -> AsyncIterator[ClientTurn]:
+    """Speak what `source` gives for the client of `request`. Leaving the block before the end interrupts the turn.
 
-    Raises Problem when the client has no speech left.
+    `face`: the name of the API in metrics and logs. Raises Problem when the client has no speech left.
     """
     client, daemon = request[CLIENT], request.app[DAEMON]
     client.check_speech()
-    one = Speaking(conversation, source, client, daemon)
-    daemon.turns.add(one.stop)
+    client_turn = ClientTurn(conversation, source, client, daemon)
+    daemon.turns.add(client_turn.stop)
     try:
-        async with one.turn:
-            yield one
+        async with client_turn.turn:
+            yield client_turn
     finally:
-        daemon.turns.discard(one.stop)
-        one.ended(face)
+        daemon.turns.discard(client_turn.stop)
+        client_turn.record(face)

@@ -1,4 +1,4 @@
-"""Audio as clients of OpenAI's API ask for it, made while it comes."""
+"""Encodes audio, while it comes, as clients of OpenAI's API ask for it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Annotated, Protocol
 from msgspec import Meta
 
 from ..audio import AudioFormat, wav_header
-from .daemon import Problem
+from .problems import Problem
 
 __all__ = ["FORMATS", "Encoder", "Speed", "encoder"]
 
 _log = logging.getLogger(__name__)
 
-MP3_KBITS = 64  # mono speech at 24 kHz; more is not heard
+MP3_KBITS = 64  # Enough for mono speech at 24 kHz.
 
-# By the name that a client gives: the type of the file.
+# The media type of each format, by its name in OpenAI's API.
 FORMATS = {"mp3": "audio/mpeg", "pcm": "audio/pcm", "pcm16": "audio/pcm", "wav": "audio/wav"}
 
-# OpenAI's API says 0.25 to 4. What no endpoint can do is refused, and not spoken at another speed than was asked for.
+# OpenAI's API has 0.25 to 4. What no endpoint can do is refused, rather than spoken at another speed.
 Speed = Annotated[float, Meta(ge=0.7, le=1.5, description="a multiple of the usual speed, within what speech endpoints have")]
 
 
 class Encoder(Protocol):
-    """linear16 in, a file's bytes out."""
+    """Turns linear16 audio into the bytes of a file."""
 
     def feed(self, pcm: bytes) -> bytes:
-        """What can be given of it now."""
+        """Add audio, and return the bytes that are complete."""
 
     def finish(self) -> bytes:
-        """The rest."""
+        """Return the last bytes."""
 
 
 class _Pcm:
@@ -42,7 +42,7 @@ class _Pcm:
 
 
 class _Wav:
-    """Its header says a length that no player waits for: the real one is not known yet."""
+    """Its header has a length that players take for endless: the real one is not known yet."""
 
     def __init__(self, fmt: AudioFormat) -> None:
         self._head = wav_header(fmt)
@@ -68,7 +68,7 @@ class _Mp3:
         self._lame.set_bit_rate(MP3_KBITS)
         self._lame.set_in_sample_rate(fmt.sample_rate_hz)
         self._lame.set_channels(1)
-        self._lame.set_quality(7)  # the fastest: it runs on the daemon's only thread
+        self._lame.set_quality(7)  # The fastest: it runs on the daemon's only thread.
         self._lame.silence()
         self._fed = False
 
@@ -77,11 +77,14 @@ class _Mp3:
         return bytes(self._lame.encode(pcm))
 
     def finish(self) -> bytes:
-        return bytes(self._lame.flush()) if self._fed else b""  # without audio it would raise
+        return bytes(self._lame.flush()) if self._fed else b""  # Without audio it would raise.
 
 
 def encoder(name: str, fmt: AudioFormat, *, param: str = "response_format") -> Encoder:
-    """For one answer. `fmt`: linear16. Raises Problem for a format that is not made here; `param` is its field."""
+    """Return an encoder of linear16 audio in `fmt` for one answer.
+
+    `param`: the request's field that has `name`. Raises Problem for a format that is not made here.
+    """
     match name:
         case "pcm" | "pcm16":
             return _Pcm()

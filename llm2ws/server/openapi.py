@@ -1,77 +1,45 @@
-"""The HTTP faces as an OpenAPI 3.1 document, made of the routes and of the types with which bodies are read.
+"""The HTTP APIs as an OpenAPI 3.1 document, made of the routes and of the types with which bodies are read.
 
 WebSockets have no place in it: `/v1/speak` is as Deepgram documents it, `/v1/realtime` as OpenAI does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from .daemon import Face
+from .api import JSON, Api, Route
 
-__all__ = ["OPERATIONS", "PATH", "Operation", "document", "face"]
+__all__ = ["PATH", "api", "document"]
 
 PATH = "/openapi.json"
-_EVENTS = "text/event-stream"
-_JSON = "application/json"
 
 
-class Operation(NamedTuple):
-    """What a reader needs besides the types: one line, and what the answer is."""
-
-    summary: str
-    answers: Sequence[str] = (_JSON,)
-
-
-OPERATIONS: dict[str, Operation] = {
-    "GET /": Operation("The page", ("text/html",)),
-    "GET /healthz": Operation("Whether the daemon lives"),
-    "GET /metrics": Operation("What it has counted, for Prometheus", ("text/plain",)),
-    f"GET {PATH}": Operation("This document"),
-    "GET /readyz": Operation("Whether it can take a conversation; 503 and the reason when not"),
-    "GET /static/{name}": Operation("The page's files", ("text/javascript", "text/css")),
-    "GET /v1/audio/models": Operation("The names of models for speech"),
-    "GET /v1/audio/voices": Operation("The names of voices"),
-    "GET /v1/models": Operation("The LLMs that can be asked, and the voices"),
-    "GET /v1/models/{model}": Operation("One of the LLMs"),
-    "POST /chat": Operation("An answer as events: its text, and what of it is spoken when", (_EVENTS,)),
-    "POST /v1/audio/speech": Operation(
-        "Speech for a text, while it is made", ("audio/mpeg", "audio/wav", "audio/pcm", _EVENTS)
-    ),
-    "POST /v1/chat/completions": Operation("An LLM's answer, with speech where modalities ask for it", (_JSON, _EVENTS)),
-}
-
-
-def face(faces: Sequence[Face]) -> Face:
-    """The route of the document about these faces, and about itself."""
+def api(apis: Iterable[Api]) -> Api:
+    """Return the API that serves the document about `apis` and about itself."""
 
     async def serve(_request: web.Request) -> web.Response:
-        return web.json_response(body=made)
+        return web.json_response(body=body)
 
-    own = Face([web.get(PATH, serve)], public=True)
-    made = msgspec.json.encode(document([*faces, own]))
+    own = Api([Route("GET", PATH, serve, "This document")], public=True)
+    body = msgspec.json.encode(document([*apis, own]))
     return own
 
 
-def document(faces: Iterable[Face]) -> dict[str, Any]:
-    """The document. A route without a line in `OPERATIONS` is a WebSocket's."""
-    bodies = {path: kind for one in faces for path, kind in one.bodies.items()}
+def document(apis: Iterable[Api]) -> dict[str, Any]:
+    """Return the document about `apis`."""
+    routes = [(route, api.public) for api in apis for route in api.routes if route.summary]
     schemas, components = msgspec.json.schema_components(
-        bodies.values(),
-        schema_hook=lambda _kind: {},  # anything, such as `object`
+        [route.body for route, _ in routes],
+        schema_hook=lambda _kind: {},  # Any value, for types such as `object`.
         ref_template="#/components/schemas/{name}",
     )
-    by_path = dict(zip(bodies, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for one in faces:
-        for route in one.routes:
-            if (operation := OPERATIONS.get(f"{route.method} {route.path}")) is not None:
-                described = _operation(operation, route.path, by_path.get(route.path), public=one.public)
-                paths.setdefault(route.path, {})[route.method.lower()] = described
+    for (route, public), schema in zip(routes, schemas, strict=True):
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema, public=public)
     return {
         "openapi": "3.1.0",
         "info": {"title": "llm2ws", "version": "1", "description": "LLM stream in, speech out."},
@@ -101,20 +69,21 @@ _ERROR = {
 }
 
 
-def _operation(operation: Operation, path: str, body: Mapping[str, Any] | None, *, public: bool) -> dict[str, Any]:
-    error = {"content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    found: dict[str, Any] = {
-        "summary": operation.summary,
+def _operation(route: Route, schema: dict[str, Any], *, public: bool) -> dict[str, Any]:
+    error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    described: dict[str, Any] = {
+        "summary": route.summary,
         "responses": {
-            "200": {"description": "As asked", "content": {kind: {} for kind in operation.answers}},
+            "200": {"description": "As asked", "content": {kind: {} for kind in route.answers}},
             "default": {"description": "What was wrong, and what to do", **error},
         },
     }
     if names:
-        found["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    if body is not None:
-        found["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+        required = {"in": "path", "required": True, "schema": {"type": "string"}}
+        described["parameters"] = [{"name": name, **required} for name in names]
+    if route.body is not None:
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     if not public:
-        found["security"] = [{"key": []}, {}]  # none where no client keys are set
-    return found
+        described["security"] = [{"key": []}, {}]  # None where no client keys are set.
+    return described

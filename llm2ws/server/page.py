@@ -1,4 +1,4 @@
-"""The page at `/`: its files, and under which policy a browser runs them. What it asks is answered by `POST /chat`."""
+"""The page at `/`: its files, and the policy under which a browser runs them. Its questions go to `POST /chat`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from importlib.resources import files
 
 from aiohttp import hdrs, web
 
-from .daemon import Face, Problem
+from .api import Api, Route
+from .problems import Problem
 
-__all__ = ["FACE"]
+__all__ = ["API"]
 
-# Every file there is, and its type. `/static/player.js` is for other pages too.
+# Every file that is served, and its media type. `/static/player.js` is for other pages too.
 _TYPES = {
     "icon.svg": "image/svg+xml",
     "index.html": "text/html",
@@ -22,7 +23,7 @@ _TYPES = {
     "worklet.js": "text/javascript",
 }
 
-# Nothing from elsewhere, nothing inline, and no text can become a script or markup.
+# Nothing from other servers, nothing inline, and no text can become a script or markup.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -37,7 +38,7 @@ _HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"
 
 @cache
 def _file(name: str) -> tuple[bytes, str]:
-    """A file, and what tells that it is the same as before."""
+    """Return a file and its entity tag, which is the same for as long as the file is."""
     body = files(__package__).joinpath("static", name).read_bytes()
     return body, hashlib.sha256(body).hexdigest()[:16]
 
@@ -47,7 +48,7 @@ def _answer(request: web.Request, name: str) -> web.Response:
         raise Problem(404, "there is no such file: look at the address", code="not_found")
     body, etag = _file(name)
     headers = {**_HEADERS, hdrs.ETAG: f'"{etag}"'}
-    if any(known.value in (etag, "*") for known in request.if_none_match or ()):
+    if any(cached.value in (etag, "*") for cached in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     return web.Response(body=body, content_type=_TYPES[name], charset="utf-8", headers=headers)
 
@@ -60,4 +61,5 @@ async def _static(request: web.Request) -> web.Response:
     return _answer(request, request.match_info["name"])
 
 
-FACE = Face([web.get("/", _page), web.get("/static/{name}", _static)], public=True)
+_STATIC = Route("GET", "/static/{name}", _static, "The page's files", ("text/javascript", "text/css"))
+API = Api([Route("GET", "/", _page, "The page", ("text/html",)), _STATIC], public=True)

@@ -1,4 +1,4 @@
-"""The plain relay: a prompt in, server-sent events out. For `curl -N`, fetch, and whatever reads lines.
+"""The plain relay: a prompt in, server-sent events out, for `curl -N`, fetch, and whatever reads lines.
 
 text {delta}                what the LLM writes, as it writes it
 audio {data, format}        with ?audio=1: base64 of 16-bit samples, mono, little endian, at 24 kHz
@@ -30,23 +30,26 @@ from ..sources.aside import Aside
 from ..sources.prompt import Prompt
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Notice, Said
-from .client_turn import TOLD, Speaking, speaking
-from .daemon import CLIENT, SERVICE, Face, Problem, event, problem_of, read_json
-from .sending import write
+from .api import EVENT_STREAM, Api, Route
+from .body import read_json
+from .client_turn import CLIENT_NOTICES, ClientTurn, speak_to_client
+from .daemon import CLIENT, SERVICE
+from .problems import Problem, logged_problem
+from .sending import event_stream, sse_event, write
 
-__all__ = ["FACE"]
+__all__ = ["API"]
 
 FORMAT = AudioFormat()
-FORMAT_NAME = "pcm16"  # as OpenAI's API calls it
+FORMAT_NAME = "pcm16"  # Its name in OpenAI's API.
 _SWITCH = {"0": False, "1": True, "false": False, "true": True}
 
 
-# What the types cannot say is said in the document alone, and checked in `question`.
+# What types cannot express is added to the OpenAPI document, and checked in `question`.
 _Message = Annotated[dict[str, Any], Meta(extra_json_schema={"required": ["role"], "properties": {"role": {"type": "string"}}})]
 
 
 class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Either `prompt` or `messages`. `llm`, `voice`: names of the settings, "" for the default."""
+    """A request: either `prompt` or `messages`. `llm`, `voice`: names of the settings, "" for the default."""
 
     prompt: Annotated[str, Meta(extra_json_schema={"pattern": r"\S"})] | None = None
     messages: Annotated[list[_Message], Meta(min_length=1)] | None = None
@@ -54,7 +57,7 @@ class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     voice: str = ""
 
     def question(self) -> Prompt:
-        """What to ask the LLM. Raises Problem when there is not exactly one question."""
+        """Return what to ask the LLM. Raises Problem when there is not exactly one question."""
         if (self.prompt is None) == (self.messages is None):
             raise Problem(400, "body: send either prompt or messages", code="invalid_value")
         if self.prompt is not None:
@@ -70,37 +73,34 @@ class RelayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Events:
-    """The answer's events. It begins with the first, so that what fails before is an error by its status."""
+    """The server-sent events of one answer."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
-        self.response = web.StreamResponse(headers=headers)
+        self.response = event_stream()
 
     async def send(self, name: str, **data: object) -> None:
-        if not self.response.prepared:
-            await self.response.prepare(self._request)
-        await write(self._request, self.response, event(data, name))
+        await write(self._request, self.response, sse_event(data, name))
 
-    async def told(self, answer: AsyncGenerator[str | Aside, None]) -> AsyncGenerator[str | Aside, None]:
-        """A source: the answer, whose text is told as it passes. The turn waits for it, so nothing is sent before it."""
+    async def pass_on(self, answer: AsyncGenerator[str | Aside, None]) -> AsyncGenerator[str | Aside, None]:
+        """Yield the LLM's answer, and send its text. The turn waits for the sending, so a slow client slows the LLM."""
         async with aclosing(answer):
             async for item in answer:
-                if item and isinstance(item, str):  # an empty one is a sign of life
+                if item and isinstance(item, str):  # An empty one shows only that the LLM is at work.
                     await self.send("text", delta=item)
                 yield item
 
-    async def speak(self, one: Speaking, *, audio: bool) -> str | None:
-        """What is heard of the turn. Gives why the LLM stopped. Raises like the turn's events."""
+    async def speak(self, client_turn: ClientTurn, *, audio: bool) -> str | None:
+        """Send what is spoken, and return why the LLM stopped. Raises the turn's error, after its last event."""
         reason = None
-        async with aclosing(one.events()) as events:
-            async for happened in events:
-                match happened:
+        async with aclosing(client_turn.events()) as events:
+            async for event in events:
+                match event:
                     case Audio(data=data) if audio:
                         await self.send("audio", data=b2a_base64(data, newline=False).decode(), format=FORMAT_NAME)
                     case Said(span=(start, end), at_s=at_s):
                         await self.send("spoken", start=start, end=end, at_s=round(at_s, 3))
-                    case Notice(kind=kind, detail=detail) if kind in TOLD:
+                    case Notice(kind=kind, detail=detail) if kind in CLIENT_NOTICES:
                         await self.send("notice", kind=kind, message=detail)
                     case Aside(kind="finish", data=finish):
                         reason = str(finish.get("reason"))
@@ -119,28 +119,29 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     conversation = service.conversation(voice=asked.voice, format=FORMAT, pace=Pace.LISTENER if audio else Pace.NONE)
     request[CLIENT].check_speech()
     events = _Events(request)
-    one: Speaking | None = None
-    reason = None
-    try:
-        async with speaking(request, conversation, events.told(answer), face="relay") as one:
-            reason = await events.speak(one, audio=audio)
-    except SlowConsumerError:
-        raise
-    except Llm2wsError as exc:
-        if not events.response.prepared:
+    reason, problem = None, None
+    async with speak_to_client(request, conversation, events.pass_on(answer), face="relay") as client_turn:
+        try:
+            reason = await events.speak(client_turn, audio=audio)
+        except SlowConsumerError:
             raise
-        problem = problem_of(exc)
+        except Llm2wsError as exc:
+            if not events.response.prepared:
+                raise
+            problem = logged_problem(exc)
+    if problem is not None:
         await events.send("error", message=problem.message, code=problem.code)
-    assert one is not None
-    values = asdict(one.turn.stats).items()
+    values = asdict(client_turn.turn.stats).items()
     stats = {name: round(value, 4) if isinstance(value, float) else value for name, value in values}
-    await events.send("done", outcome=str(one.stopped or one.turn.outcome), reason=reason, stats=stats)
+    await events.send("done", outcome=str(client_turn.stop_reason or client_turn.turn.outcome), reason=reason, stats=stats)
     await events.response.write_eof()
     return events.response
 
 
-# And this, of the fields together.
+# Which of the fields are required, which their types cannot express.
 _EITHER = [
     {"required": [name], "properties": {name: {"type": kind}}} for name, kind in (("prompt", "string"), ("messages", "array"))
 ]
-FACE = Face([web.post("/chat", _chat)], bodies={"/chat": Annotated[RelayRequest, Meta(extra_json_schema={"oneOf": _EITHER})]})
+_SUMMARY = "An answer as events: its text, and what of it is spoken when"
+_BODY = Annotated[RelayRequest, Meta(extra_json_schema={"oneOf": _EITHER})]
+API = Api([Route("POST", "/chat", _chat, _SUMMARY, (EVENT_STREAM,), _BODY)])

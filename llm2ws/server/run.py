@@ -1,4 +1,4 @@
-"""The daemon from start to end: what it listens on, new settings while it runs, and an end that loses nothing."""
+"""Runs the daemon: listens, serves, replaces settings while it serves, and ends without losing an answer."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ from .access import Access
 from .app import create_app
 from .certificates import load_certificate, server_tls
 from .daemon import Daemon
-from .health import Readiness
 
 __all__ = ["running", "serve"]
 
 _log = logging.getLogger(__name__)
 _http_log = logging.getLogger(f"{__name__}.http")
 
-IDLE_S = 75.0  # after which a connection is closed that asks nothing, or never finishes its question
-TOLD_S = 2.0  # for clients to take what they are told at the end
-BACKLOG = 1024  # clients that wait to be accepted
-END_S = 10.0  # for all that comes after draining
-SAY_AGAIN_S = 60.0  # what lasts is not logged more often
+IDLE_S = 75.0  # When a connection without a complete request is closed.
+GOODBYE_S = 2.0  # How long clients have to read the last message.
+BACKLOG = 1024  # Connections that wait to be accepted.
+END_S = 10.0  # How long everything after draining may take.
+LOG_AGAIN_S = 60.0  # How often a fault that lasts is logged.
 
 
 async def serve(
@@ -49,56 +48,59 @@ async def serve(
     started: Callable[[str], None] = lambda url: None,
     sockets: Sequence[socket.socket] = (),
 ) -> None:
-    """Serve until `shutdown`; then finish what runs, within `drain_s`. `started` is told the address; systemd is told all.
+    """Serve until `shutdown` is set, then finish the answers in progress within `drain_s`. systemd is notified of each state.
 
-    `reloads`: each gives new settings when it is called; one that fails changes nothing. `sockets`: what listens
-    already, instead of `server.listen`. Raises ConfigError for settings that cannot be right, SpeechError when the embedded
-    endpoint does not start.
+    `reloads`: yields functions that return new settings; one that raises changes nothing. `started`: called with the URL when
+    the daemon listens. `sockets`: listening sockets to serve instead of `server.listen`. Raises ConfigError for settings that
+    cannot be right, SpeechError when the embedded endpoint does not start.
     """
-    asyncio.get_running_loop().set_exception_handler(_Unforeseen())
-    status = _Status()
-    telling = asyncio.create_task(notify.feed(status.text))
+    asyncio.get_running_loop().set_exception_handler(_ExceptionHandler())
+    status = _ServiceStatus()
+    notifying = asyncio.create_task(notify.feed(status.text))
     try:
         async with running(settings, sockets) as status.daemon:
             started(status.daemon.url)
             notify.tell(READY=1, STATUS=status.text())
-            reloading = asyncio.create_task(_reload(status, reloads, sockets)) if reloads is not None else None
+            reloading = asyncio.create_task(_reload(status, status.daemon, reloads, sockets)) if reloads is not None else None
             try:
                 await shutdown.wait()
             finally:
                 if reloading is not None:
-                    await _cancelled(reloading)
+                    await _cancel(reloading)
             stop_s = status.daemon.settings.server.drain_s + END_S  # systemd's own TimeoutStopSec may be less
             notify.tell(STOPPING=1, EXTEND_TIMEOUT_USEC=round(stop_s * 1e6))
     finally:
-        await _cancelled(telling)
+        await _cancel(notifying)
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
     if not task.cancelled():
-        task.result()  # raises what it ended with
+        task.result()  # Raises the error that the task ended with.
 
 
-class _Status:
-    """What `systemctl status` shows."""
+class _ServiceStatus:
+    """The line that `systemctl status` shows."""
 
     def __init__(self) -> None:
         self.daemon: Daemon | None = None
-        self.wrong = ""  # with the settings that were to be read again
+        self.reload_error = ""  # Why the last reload failed.
 
     def text(self) -> str:
         if self.daemon is None:
             return "starting"
         n, answers = self.daemon.running, len(self.daemon.turns)
         doing = "draining" if self.daemon.draining.is_set() else f"listening on {self.daemon.url}"
-        wrong = f"; settings were not reloaded: {self.wrong}" if self.wrong else ""
+        wrong = f"; settings were not reloaded: {self.reload_error}" if self.reload_error else ""
         return f"{doing}; {n} {'conversation' if n == 1 else 'conversations'}, {answers} speaking{wrong}"
 
 
 def _one_line(record: logging.LogRecord) -> bool:
-    """aiohttp logs bytes that are no HTTP with a traceback and with the bytes: they are a client's fault, and its business."""
+    """Shorten aiohttp's log record of a request that is no HTTP to one line.
+
+    aiohttp logs it as an error, with a traceback and the request's bytes, which are a client's and may hold a secret.
+    """
     if record.exc_info:
         kind = record.exc_info[0]
         record.msg, record.args, record.exc_info = f"bad request: {kind.__name__ if kind else ''}", (), None
@@ -109,32 +111,32 @@ def _one_line(record: logging.LogRecord) -> bool:
 _http_log.addFilter(_one_line)
 
 
-class _Unforeseen:
-    """What nobody waits for has failed: a line in the log. A traceback may quote what a client wrote."""
+class _ExceptionHandler:
+    """Logs an exception that no task handled as one line: a traceback may quote what a client wrote."""
 
     def __init__(self) -> None:
-        self._said_at = -math.inf  # that there are no descriptors; asyncio says so for each client that waits, every second
+        self._logged_at = -math.inf  # When it was logged that no descriptors are left, which asyncio reports every second.
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         exc = context.get("exception")
         if not isinstance(exc, OSError) or exc.errno not in (errno.EMFILE, errno.ENFILE):
             _log.error("%s: %s", context.get("message"), type(exc).__name__)
-        elif loop.time() - self._said_at > SAY_AGAIN_S:
-            self._said_at = loop.time()
+        elif loop.time() - self._logged_at > LOG_AGAIN_S:
+            self._logged_at = loop.time()
             _log.error("new clients wait, for no descriptors are left: raise ulimit -n, or LimitNOFILE of the unit")
 
 
 @asynccontextmanager
 async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> AsyncIterator[Daemon]:
-    """A daemon that listens, on `sockets` where there are any, until the block is left: then it drains."""
-    configured, settings = settings.server.listen, _where(settings, sockets)
+    """Run a daemon until the block is left, then drain it. It listens on `sockets` where there are any."""
+    configured, settings = settings.server.listen, _listening_on(settings, sockets)
     if settings.server.listen != configured:
         _log.warning("server.listen %s is not used: systemd listens on %s", configured, settings.server.listen)
     host, port = split_host_port(settings.server.listen, setting="server.listen")
     async with AsyncExitStack() as stack:
         access = Access(settings.server)
         tls = server_tls(settings.server)
-        daemon = Daemon(settings, Service(settings), access, Metrics(), Readiness(), tls)
+        daemon = Daemon(settings, Service(settings), access, Metrics(), tls)
         await daemon.service.__aenter__()
         stack.push_async_callback(daemon.close)
         await _prewarm(daemon)
@@ -143,7 +145,7 @@ async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> 
             access_log=None,
             logger=_http_log,
             handler_cancellation=True,
-            shutdown_timeout=TOLD_S,
+            shutdown_timeout=GOODBYE_S,
             keepalive_timeout=IDLE_S,
             handle_signals=False,
         )
@@ -166,10 +168,11 @@ async def running(settings: Settings, sockets: Sequence[socket.socket] = ()) -> 
             await _drain(daemon)
 
 
-def _where(settings: Settings, sockets: Sequence[socket.socket]) -> Settings:
-    """With the address of the sockets as `server.listen`, of several the one that most can reach: who may ask follows it.
+def _listening_on(settings: Settings, sockets: Sequence[socket.socket]) -> Settings:
+    """Return the settings with the address of the sockets as `server.listen`, by which access is judged.
 
-    Raises ConfigError for one that is not TCP: neither clients' addresses nor hosts could be told apart there.
+    Of several sockets it is one that other machines can reach, where there is one. Raises ConfigError for a socket that is not
+    TCP: there clients have no address, and no Host can be checked.
     """
     if not sockets:
         return settings
@@ -185,14 +188,14 @@ def _url(host: str, port: int, tls: ssl.SSLContext | None) -> str:
 
 
 async def _prewarm(daemon: Daemon) -> None:
-    """Have a connection before the first client comes. An endpoint that is away is no reason not to start."""
-    why = await daemon.readiness.why_not(daemon)
-    if why:
-        _log.warning("not ready yet: %s", why)
+    """Open a connection to the speech endpoint before the first client comes. The daemon starts without it, too."""
+    why_not = await daemon.readiness.why_not(daemon.service, daemon.settings.server.ready_s)
+    if why_not:
+        _log.warning("not ready yet: %s", why_not)
 
 
 async def _drain(daemon: Daemon) -> None:
-    """Let what runs finish; at the deadline, tell it and end it."""
+    """Let the conversations in progress finish; end them, and tell their clients, after `drain_s`."""
     daemon.draining.set()
     if not daemon.running:
         return
@@ -206,30 +209,34 @@ async def _drain(daemon: Daemon) -> None:
         daemon.deadline.set()
         await asyncio.gather(*(stop() for stop in daemon.turns), return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TOLD_S):
+            async with asyncio.timeout(GOODBYE_S):
                 await daemon.until_unused()
 
 
-async def _reload(status: _Status, reloads: AsyncIterator[Callable[[], Settings]], sockets: Sequence[socket.socket]) -> None:
-    assert status.daemon is not None
+async def _reload(
+    status: _ServiceStatus,
+    daemon: Daemon,
+    reloads: AsyncIterator[Callable[[], Settings]],
+    sockets: Sequence[socket.socket],
+) -> None:
     async for load in reloads:
         notify.tell(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
-        status.wrong = ""
+        status.reload_error = ""
         try:
-            await _exchange(status.daemon, _where(load(), sockets))
+            await _exchange(daemon, _listening_on(load(), sockets))
         except Llm2wsError as exc:
-            status.wrong = str(exc)
-        except Exception as exc:  # noqa: BLE001 - a bug, whose words may quote a key; the next reload may do
-            status.wrong = f"a bug: {type(exc).__name__}"
-        if status.wrong:
-            _log.error("settings were not reloaded, all stays as it was: %s", status.wrong)
+            status.reload_error = str(exc)
+        except Exception as exc:  # noqa: BLE001 - a bug, whose message may quote a key; the next reload may succeed
+            status.reload_error = f"a bug: {type(exc).__name__}"
+        if status.reload_error:
+            _log.error("settings were not reloaded, all stays as it was: %s", status.reload_error)
         else:
             _log.warning("settings were reloaded")
         notify.tell(READY=1, STATUS=status.text())
 
 
 async def _exchange(daemon: Daemon, settings: Settings) -> None:
-    """New requests are served by the new settings; those in progress keep what they began with."""
+    """Serve new requests with the new settings; those in progress keep what they began with."""
     old = daemon.settings.server
     if settings.server.listen != old.listen:
         _log.warning("server.listen is taken at the next start only")
@@ -238,8 +245,8 @@ async def _exchange(daemon: Daemon, settings: Settings) -> None:
     access = Access(settings.server, daemon.access)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(Service(settings))
-        server_tls(settings.server)  # a bad one is not half loaded
+        server_tls(settings.server)  # Raises before a bad certificate is half loaded.
         if daemon.tls is not None:
             load_certificate(daemon.tls, settings.server)
-        stack.pop_all()  # it is the daemon's now
+        stack.pop_all()  # The service is the daemon's now.
     daemon.exchange(settings, service, access)

@@ -13,12 +13,17 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from llm2ws.server import openapi
+from llm2ws.server.app import APIS
 from llm2ws.server.daemon import Daemon
 from llm2ws.server.run import running
 from llm2ws.settings.fields import Llm, Secret, Server, Settings, Speech
 from llm2ws.testing import Coding, FaultySpeech, tokens
 from tests.sources.replay import SSE, End, Reply, replay
 from tests.sources.replay import Server as Llms
+
+# What the OpenAPI document describes, as "METHOD /path".
+OPERATIONS = {f"{route.method} {route.path}" for api in (*APIS, openapi.api(APIS)) for route in api.routes if route.summary}
 
 # Speech that tells its characters, short enough to be handled quickly.
 CODING = Coding(char_samples=24, word_pause_s=0.004, sentence_pause_s=0.01, lead_in_s=0.0)

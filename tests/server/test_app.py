@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm2ws.settings.fields import ClientLimits, Server
 from tests.server.conftest import Running, Start, says
+from tests.server.test_access import BODY, status
 from tests.server.test_chat import ASK, SPOKEN, TEXT
 from tests.sources.replay import End
 
@@ -135,3 +138,32 @@ async def test_requests_one_behind_another_on_one_connection(start: Start) -> No
             while seen.count(b'{"status": "ok"}') < 500:
                 seen += await reader.read(65_536)
         writer.transport.abort()
+
+
+async def test_a_correlation_id_is_taken_and_given(start: Start) -> None:
+    async with start() as daemon:
+        async with daemon.http.get("/healthz", headers={"X-Request-Id": "abc.1-2_3"}) as answer:
+            assert answer.headers["X-Request-Id"] == "abc.1-2_3"
+        for bad in ("a b", "x" * 65, "a;b", ""):
+            async with daemon.http.get("/healthz", headers={"X-Request-Id": bad}) as answer:
+                given = answer.headers["X-Request-Id"]
+                assert str(uuid.UUID(given)) == given  # as vendors' are
+
+
+async def test_what_is_not_there(start: Start) -> None:
+    async with start() as daemon:
+        assert await status(daemon, "/nowhere") == 404
+        async with daemon.http.get("/v1/chat/completions") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+            assert (await answer.json())["error"]["message"]
+
+
+async def test_a_bug_is_one_line_and_the_daemon_serves_on(start: Start, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    async with start() as daemon:
+        monkeypatch.setattr(daemon.daemon.service, "relays", lambda name: 1 / 0)
+        async with daemon.http.post("/v1/chat/completions", json=BODY) as answer:
+            assert answer.status == 500
+            assert "log" in (await answer.json())["error"]["message"]
+        errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert errors[0].startswith("a bug of llm2ws: ZeroDivisionError")
+        assert await status(daemon, "/healthz") == 200

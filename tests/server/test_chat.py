@@ -535,3 +535,11 @@ async def test_other_llms_are_made_into_chunks(start: Start) -> None:
         assert taken[-1].choices[0].finish_reason == "stop"
         with pytest.raises(openai.BadRequestError, match="tools"):
             await client.chat.completions.create(**asked, tools=[])  # type: ignore[call-overload]
+
+
+async def test_the_models_that_can_be_asked(start: Start) -> None:
+    async with start() as daemon, sdk(daemon) as client:
+        assert [model.id async for model in client.models.list()] == ["scripted"]
+        assert (await client.models.retrieve("scripted")).id == "scripted"
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("other")

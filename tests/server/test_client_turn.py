@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from llm2ws.errors import SourceError
-from llm2ws.server.client_turn import Speaking, Stopped, speaking
-from llm2ws.server.daemon import CLIENT, DAEMON, Problem
+from llm2ws.server.client_turn import ClientTurn, StopReason, speak_to_client
+from llm2ws.server.daemon import CLIENT, DAEMON
+from llm2ws.server.problems import Problem
 from llm2ws.settings.fields import ClientLimits, Server
 from llm2ws.testing import FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Done, Outcome
@@ -22,21 +23,21 @@ from tests.watch.test_metrics import value
 
 
 class Request(dict[Any, Any]):
-    """What `speaking` reads of a request: who asks, and the daemon."""
+    """What `speak_to_client` reads of a request: who asks, and the daemon."""
 
     def __init__(self, daemon: Running) -> None:
-        super().__init__({CLIENT: daemon.daemon.access.anyone})
+        super().__init__({CLIENT: daemon.daemon.access.keyless_client})
         self.app = {DAEMON: daemon.daemon}
 
 
-async def spoken(daemon: Running, source: Any) -> tuple[Speaking, str, Done]:
+async def spoken(daemon: Running, source: Any) -> tuple[ClientTurn, str, Done]:
     request: Any = Request(daemon)
     conversation = daemon.daemon.service.conversation()
-    async with speaking(request, conversation, source, face="test") as one:
-        events = [event async for event in one.events()]
+    async with speak_to_client(request, conversation, source, face="test") as client_turn:
+        events = [event async for event in client_turn.events()]
     done = events[-1]
     assert isinstance(done, Done)
-    return one, decode(b"".join(event.data for event in events if isinstance(event, Audio))), done
+    return client_turn, decode(b"".join(event.data for event in events if isinstance(event, Audio))), done
 
 
 def turns(daemon: Running, outcome: str) -> float:
@@ -47,8 +48,8 @@ async def test_a_turn_that_is_done(start: Start, caplog: pytest.LogCaptureFixtur
     closed: list[bool] = []
     async with start() as daemon:
         with caplog.at_level(logging.INFO, "llm2ws.turn"):
-            one, said, done = await spoken(daemon, script(*tokens(TEXT), on_close=lambda: closed.append(True)))
-        assert (said, done.outcome, one.stopped) == (TEXT, Outcome.DONE, None)
+            client_turn, said, done = await spoken(daemon, script(*tokens(TEXT), on_close=lambda: closed.append(True)))
+        assert (said, done.outcome, client_turn.stop_reason) == (TEXT, Outcome.DONE, None)
         assert turns(daemon, "done") == 1
         assert not daemon.daemon.turns
     assert closed == [True]
@@ -56,7 +57,7 @@ async def test_a_turn_that_is_done(start: Start, caplog: pytest.LogCaptureFixtur
     fields = dict(part.split("=") for part in line.split()[1:])
     assert (fields["face"], fields["client"], fields["outcome"]) == ("test", "local", "done")
     assert int(fields["source_chars"]) == len(TEXT)
-    assert list(one.waterfall) == [
+    assert list(client_turn.waterfall) == [
         *("first_token_s", "first_fragment_s", "connected_s", "first_speak_s", "first_flush_s", "first_audio_s"),
         *("last_token_s", "done_s", "audio_s"),
     ]
@@ -65,10 +66,10 @@ async def test_a_turn_that_is_done(start: Start, caplog: pytest.LogCaptureFixtur
 async def test_an_answer_as_long_as_allowed_is_spoken_whole(start: Start) -> None:
     limits = ClientLimits(text_chars=len(TEXT))
     async with start(server=Server(limits=limits)) as daemon:
-        one, said, _ = await spoken(daemon, script(*tokens(TEXT)))
-        assert (said, one.stopped) == (TEXT, None)
-        one, said, _ = await spoken(daemon, script(*tokens(TEXT), " More."))
-        assert (said, one.stopped) == (TEXT, Stopped.TEXT)
+        client_turn, said, _ = await spoken(daemon, script(*tokens(TEXT)))
+        assert (said, client_turn.stop_reason) == (TEXT, None)
+        client_turn, said, _ = await spoken(daemon, script(*tokens(TEXT), " More."))
+        assert (said, client_turn.stop_reason) == (TEXT, StopReason.TEXT)
         assert turns(daemon, "text limit") == 1
 
 
@@ -76,8 +77,8 @@ async def test_the_source_is_closed_at_the_limit_of_speech(start: Start) -> None
     closed = asyncio.Event()
     speech = FaultySpeech(coding=CODING)
     async with start(server=Server(limits=ClientLimits(turn_speech_s=0.1)), speech=speech) as daemon:
-        one, said, done = await spoken(daemon, script(TEXT, math.inf, on_close=closed.set))
-        assert one.stopped is Stopped.SPEECH
+        client_turn, said, done = await spoken(daemon, script(TEXT, math.inf, on_close=closed.set))
+        assert client_turn.stop_reason is StopReason.SPEECH
         assert done.outcome is Outcome.INTERRUPTED
         assert TEXT.startswith(said.rsplit(" ", 1)[0])
         assert closed.is_set()
@@ -95,12 +96,12 @@ async def test_at_the_deadline_it_ends_and_is_counted(start: Start) -> None:
     async with start() as daemon:
         request: Any = Request(daemon)
         conversation = daemon.daemon.service.conversation()
-        async with speaking(request, conversation, script("One sentence. Two", math.inf), face="test") as one:
+        async with speak_to_client(request, conversation, script("One sentence. Two", math.inf), face="test") as client_turn:
             for stop in list(daemon.daemon.turns):
                 await stop()
-            events = [event async for event in one.events()]
+            events = [event async for event in client_turn.events()]
         assert isinstance(events[-1], Done)
-        assert one.stopped is Stopped.SHUTDOWN
+        assert client_turn.stop_reason is StopReason.SHUTDOWN
         assert turns(daemon, "shutdown") == 1
 
 
@@ -117,7 +118,10 @@ async def test_leaving_is_an_interruption(start: Start) -> None:
         request: Any = Request(daemon)
         conversation = daemon.daemon.service.conversation()
         source = script("One sentence is here. Two", math.inf, on_close=closed.set)
-        async with speaking(request, conversation, source, face="test") as one, aclosing(one.events()) as events:
+        async with (
+            speak_to_client(request, conversation, source, face="test") as client_turn,
+            aclosing(client_turn.events()) as events,
+        ):
             async for event in events:
                 if isinstance(event, Audio):
                     break

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, wav_header
-from llm2ws.server.daemon import Problem
 from llm2ws.server.encode import FORMATS, MP3_KBITS, encoder
+from llm2ws.server.problems import Problem
 
 PIECES = st.lists(st.binary(max_size=2_000).map(lambda data: data[: len(data) // 2 * 2]), max_size=8)
 

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from llm2ws.server.chunks import _PARAMETERS, _WITHOUT_EFFECT, ChatRequest
-from llm2ws.server.client_turn import TOLD
+from llm2ws.server.client_turn import CLIENT_NOTICES
 from llm2ws.server.encode import FORMATS, Speed
-from llm2ws.server.openapi import OPERATIONS
-from llm2ws.server.realtime.events import _SessionIn
+from llm2ws.server.realtime.events import SessionParams
 from llm2ws.server.realtime.session import _NOT_SERVED, _SERVED
 from llm2ws.server.relay import RelayRequest
 from llm2ws.server.speech import NOT_MADE, OPENAI_MODELS, SpeechRequest
 from llm2ws.speech.dialects import deepgram_server as deepgram
+from tests.server.conftest import OPERATIONS
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "faces.md").read_text()
@@ -59,7 +59,7 @@ def test_every_event_of_the_relay_is_on_it() -> None:
         ("OpenAI: speech", SpeechRequest, ()),
         ("The plain relay", RelayRequest, ()),
         # What a session cannot be given is told as "all else"; the name of its kind is no choice.
-        ("OpenAI: Realtime", _SessionIn, ("type", "audio", "prompt", "reasoning", "tracing")),
+        ("OpenAI: Realtime", SessionParams, ("type", "audio", "prompt", "reasoning", "tracing")),
     ],
 )
 def test_every_field_is_on_it(section: str, kind: type[msgspec.Struct], skipped: tuple[str, ...]) -> None:
@@ -71,7 +71,7 @@ def test_what_stands_for_lists_in_the_code_says_all_of_them() -> None:
     assert set(_PARAMETERS) | _WITHOUT_EFFECT <= chat | {"stream_options"}
     assert {*FORMATS, *NOT_MADE, *OPENAI_MODELS} - {"pcm16"} <= speech
     assert set(deepgram._FIELDS) <= speak
-    assert {kind.name for kind in TOLD} <= speak
-    assert {str(kind) for kind in TOLD} <= named("The plain relay")
+    assert {kind.name for kind in CLIENT_NOTICES} <= speak
+    assert {str(kind) for kind in CLIENT_NOTICES} <= named("The plain relay")
     speed = get_args(Speed)[1]
     assert f"from {speed.ge} to {speed.le}:" in SECTIONS["For all faces"]

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from llm2ws.speech.dialects.deepgram import Deepgram
-from llm2ws.testing import FaultySpeech
 from tests.server.conftest import Start
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
 from tests.support import MS, ROOT
@@ -28,21 +27,6 @@ async def test_alive_and_ready(start: Start) -> None:
         async with daemon.http.get("/readyz") as answer:
             assert (answer.status, await answer.json()) == (200, {"ready": True, "reason": None})
         assert daemon.speech.connections == 1  # opened before the first client came
-
-
-async def test_not_ready_without_an_endpoint(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    speech = FaultySpeech()
-    speech.refusals.extend([401] * 5)
-    async with start(speech=speech) as daemon, daemon.http.get("/readyz") as answer:
-        body = await answer.json()
-        assert answer.status == 503
-        assert body["reason"].startswith("faulty: the speech endpoint cannot be used")
-        for _ in range(3):
-            async with daemon.http.get("/readyz") as again:
-                assert again.status == 503
-    complaints = [record.message for record in caplog.records if record.name == "llm2ws.server.health"]
-    assert len(complaints) == 1  # though it is asked again and again
-    assert "DEEPGRAM_API_KEY" in complaints[0]
 
 
 async def test_metrics_are_there_from_the_start(start: Start) -> None:
@@ -91,3 +75,14 @@ async def test_what_a_turn_cost_is_counted(start: Start) -> None:
         assert value(metrics, 'llm2ws_tokens_total{kind="completion"}') == 7
         assert value(metrics, 'llm2ws_requests_total{face="/v1/chat/completions",status="200"}') == 1
         assert value(metrics, "llm2ws_answers_running") == 0
+
+
+async def test_readyz_says_no_while_it_drains(start: Start) -> None:
+    async with start() as daemon:
+        daemon.daemon.draining.set()
+        async with daemon.http.get("/readyz") as answer:
+            assert (answer.status, (await answer.json())["reason"]) == (503, "draining")
+        async with daemon.http.get("/v1/models") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (503, "draining")
+        async with daemon.http.get("/healthz") as answer:
+            assert answer.status == 200

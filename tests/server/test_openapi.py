@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llm2ws.server.app import create_app
-from llm2ws.server.openapi import OPERATIONS, PATH
-from tests.server.conftest import Start
+from llm2ws.server.openapi import PATH
+from tests.server.conftest import OPERATIONS, Start
 
 WEBSOCKETS = {"GET /v1/speak", "GET /v1/realtime"}
 

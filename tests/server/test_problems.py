@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llm2ws import errors
 from llm2ws.errors import ConnectFailed, Llm2wsError, SlowConsumerError, SourceError, TurnLost, UnknownName
-from llm2ws.server.daemon import told
+from llm2ws.server.problems import to_problem
 from llm2ws.settings.fields import Settings
 from llm2ws.testing import Drop, How
 from tests.server.conftest import Running, Start
@@ -46,7 +46,7 @@ SECRET = "ws://10.0.0.7:8080/v1/speak: nothing listens there"
     ],
 )
 def test_what_a_client_is_told(exc: Llm2wsError, status: int, words: str) -> None:
-    problem = told(exc)
+    problem = to_problem(exc)
     assert problem.status == status
     assert words in problem.message
     assert not BEHIND.search(problem.message), problem.message
@@ -56,7 +56,7 @@ def test_every_error_has_something_to_tell() -> None:
     kinds = [getattr(errors, name) for name in errors.__all__]
     for kind in kinds:
         extra: Any = {"waited_s": 1.0} if kind is SlowConsumerError else {}
-        assert told(kind("what", **extra)).status >= 400
+        assert to_problem(kind("what", **extra)).status >= 400
 
 
 # --- through every face -----------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from llm2ws.server.openapi import OPERATIONS, PATH
+from llm2ws.server.openapi import PATH
 from llm2ws.settings.fields import ClientLimits, Llm, Server, Settings, SpeechLimits
 from llm2ws.speech.dialects.deepgram_server import Limits
 from llm2ws.testing import FaultySpeech
-from tests.server.conftest import CODING, Start, chunks
+from tests.server.conftest import CODING, OPERATIONS, Start, chunks
 from tests.support import child_environment
 
 CHECKS = (

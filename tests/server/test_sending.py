@@ -8,7 +8,7 @@ import pytest
 
 from llm2ws.errors import SlowConsumerError
 from llm2ws.server import sending
-from llm2ws.server.sending import taken
+from llm2ws.server.sending import send_in_time
 from tests.support import MS
 
 
@@ -20,10 +20,10 @@ async def test_a_client_has_so_long_for_each_message(monkeypatch: pytest.MonkeyP
         await room.wait()
 
     with pytest.raises(SlowConsumerError, match="leave") as slow:
-        await taken(send())
+        await send_in_time(send())
     assert slow.value.waited_s == 20 * MS
     room.set()
-    await taken(send())
+    await send_in_time(send())
 
 
 async def test_what_goes_wrong_is_not_taken_for_slowness() -> None:
@@ -31,4 +31,4 @@ async def test_what_goes_wrong_is_not_taken_for_slowness() -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await taken(send())
+        await send_in_time(send())

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .session import FACE
+from .session import API
 
-__all__ = ["FACE"]
+__all__ = ["API"]

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's Realtime API send, and what a session is set to.
+"""The events that clients of OpenAI's Realtime API send, and the settings of a session and its responses.
 
 https://platform.openai.com/docs/api-reference/realtime-client-events
 """
@@ -11,23 +11,23 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from ...audio import AudioFormat, Encoding
-from ..daemon import Problem
 from ..encode import Speed
+from ..problems import Problem
 
 __all__ = [
-    "Asked",
-    "Cancel",
-    "Create",
-    "Head",
+    "ConversationItem",
+    "EventHead",
+    "ItemById",
     "ItemCreate",
-    "ItemIn",
-    "ItemNamed",
     "ItemTruncate",
+    "ResponseCancel",
+    "ResponseCreate",
+    "ResponseParams",
+    "ResponseSettings",
     "SessionUpdate",
-    "Wanted",
 ]
 
-# The formats of the API, and what they are.
+# The audio formats of the API.
 _FORMATS = {
     "audio/pcm": AudioFormat(Encoding.LINEAR16, 24_000),
     "audio/pcma": AudioFormat(Encoding.ALAW, 8_000),
@@ -36,13 +36,13 @@ _FORMATS = {
 
 
 class _Strict(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A field that is not known is not served, and so it is an error."""
+    """An object in which a field that is not served is an error."""
 
 
-# The session, and what one response may have different
+# The session, and what a response may have different from it
 
 
-class _Format(_Strict, kw_only=True):
+class _FormatParams(_Strict, kw_only=True):
     type: Literal["audio/pcm", "audio/pcma", "audio/pcmu"]
     rate: Literal[24_000, 8_000] | None = None
 
@@ -51,24 +51,24 @@ class _VoiceId(_Strict, kw_only=True):
     id: str
 
 
-class _Output(_Strict, kw_only=True):
-    format: _Format | None = None
+class _AudioOutput(_Strict, kw_only=True):
+    format: _FormatParams | None = None
     voice: str | _VoiceId | None = None
     speed: Speed | None = None
 
 
-class _Input(_Strict, kw_only=True):
+class _AudioInput(_Strict, kw_only=True):
     """Audio input is not served: it can only be switched off."""
 
-    format: _Format | None = None
+    format: _FormatParams | None = None
     noise_reduction: None = None
     transcription: None = None
     turn_detection: None = None
 
 
-class _Audio(_Strict, kw_only=True):
-    input: _Input | None = None
-    output: _Output | None = None
+class _AudioParams(_Strict, kw_only=True):
+    input: _AudioInput | None = None
+    output: _AudioOutput | None = None
 
 
 class _Tool(_Strict, kw_only=True):
@@ -87,36 +87,36 @@ _ToolChoice = Literal["auto", "none", "required"] | _Choice
 _Limit = Annotated[int, Meta(ge=1)] | Literal["inf"]
 
 
-class Asked(_Strict, kw_only=True):
-    """What a session and one response may say about answers."""
+class ResponseParams(_Strict, kw_only=True):
+    """The fields that a session and a single response have in common."""
 
-    audio: _Audio | None = None
+    audio: _AudioParams | None = None
     instructions: str | None = None
     max_output_tokens: _Limit | None = None
     output_modalities: Annotated[list[Literal["audio", "text"]], Meta(min_length=1, max_length=1)] | None = None
     parallel_tool_calls: bool | None = None
     tool_choice: _ToolChoice | None = None
     tools: list[_Tool] | None = None
-    # Not served: nothing but their absence is understood.
+    # Not served: they may only be null.
     prompt: None = None
     reasoning: None = None
 
 
-class _SessionIn(Asked, kw_only=True):
+class SessionParams(ResponseParams, kw_only=True):
     type: Literal["realtime"]
     model: str | None = None
     tracing: None = None
-    truncation: Literal["auto", "disabled"] | None = None  # no item is ever left out
+    truncation: Literal["auto", "disabled"] | None = None  # Without effect: no item is ever left out.
 
 
-class _ResponseIn(Asked, kw_only=True):
+class _ResponseCreateParams(ResponseParams, kw_only=True):
     conversation: Literal["auto", "none"] = "auto"
-    input: list[ItemIn] | None = None
+    input: list[ConversationItem] | None = None
     metadata: dict[str, str] | None = None
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """How an answer is to be made: what the session says, changed by what a `response.create` says."""
+class ResponseSettings(Struct, frozen=True, kw_only=True):
+    """How a response is made: the settings of the session, changed by those of its `response.create`."""
 
     model: str
     spoken: bool = True
@@ -133,28 +133,28 @@ class Wanted(Struct, frozen=True, kw_only=True):
     def audio_format(self) -> AudioFormat:
         return _FORMATS[self.format]
 
-    def changed(self, asked: Asked) -> Wanted:
-        """The same but for what is asked. Raises Problem for what cannot be changed."""
-        model = getattr(asked, "model", None)
+    def changed(self, params: ResponseParams) -> ResponseSettings:
+        """Return the settings with those of `params` that are set. Raises Problem for a setting that cannot be changed."""
+        model = getattr(params, "model", None)
         if model not in (None, self.model):
             raise Problem(400, "session.model: it is set when connecting: connect again", param="session.model")
-        output = (asked.audio and asked.audio.output) or _Output()
+        output = (params.audio and params.audio.output) or _AudioOutput()
         voice = output.voice
         given = {
-            "spoken": None if asked.output_modalities is None else asked.output_modalities == ["audio"],
-            "instructions": asked.instructions,
+            "spoken": None if params.output_modalities is None else params.output_modalities == ["audio"],
+            "instructions": params.instructions,
             "voice": voice.id if isinstance(voice, _VoiceId) else voice,
             "speed": output.speed,
-            "format": _checked(output.format),
-            "max_output_tokens": asked.max_output_tokens,
-            "parallel_tool_calls": asked.parallel_tool_calls,
-            "tool_choice": asked.tool_choice,
-            "tools": None if asked.tools is None else tuple(asked.tools),
+            "format": _checked_format(output.format),
+            "max_output_tokens": params.max_output_tokens,
+            "parallel_tool_calls": params.parallel_tool_calls,
+            "tool_choice": params.tool_choice,
+            "tools": None if params.tools is None else tuple(params.tools),
         }
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def shown(self) -> dict[str, object]:
-        """The fields that a session and a response have in common, as the client sees them."""
+        """Return the fields that a session and a response have in common, as the client sees them."""
         fmt = {"type": self.format, "rate": 24_000} if self.format == "audio/pcm" else {"type": self.format}
         return {
             "output_modalities": ["audio" if self.spoken else "text"],
@@ -163,7 +163,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         }
 
     def session(self, session_id: str) -> dict[str, object]:
-        """The whole session, as the client sees it."""
+        """Return the session as the client sees it."""
         shown: dict[str, Any] = self.shown()
         shown["audio"]["output"]["speed"] = self.speed
         choice = self.tool_choice
@@ -173,18 +173,18 @@ class Wanted(Struct, frozen=True, kw_only=True):
             "id": session_id,
             "model": self.model,
             "instructions": self.instructions,
-            "tools": [_present(tool) for tool in self.tools],
+            "tools": [_without_none(tool) for tool in self.tools],
             "tool_choice": choice if isinstance(choice, str) else asdict(choice),
             **shown,
         }
 
     def parameters(self) -> dict[str, object]:
-        """The same for an LLM, in the words of Chat Completions."""
+        """Return the parameters for an LLM, in the words of Chat Completions."""
         fields: dict[str, object] = {}
         if self.max_output_tokens != "inf":
             fields["max_tokens"] = self.max_output_tokens
         if self.tools:
-            functions = [{name: value for name, value in _present(tool).items() if name != "type"} for tool in self.tools]
+            functions = [{name: value for name, value in _without_none(tool).items() if name != "type"} for tool in self.tools]
             fields["tools"] = [{"type": "function", "function": function} for function in functions]
             choice = self.tool_choice
             fields["tool_choice"] = (
@@ -195,7 +195,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return fields
 
 
-def _checked(fmt: _Format | None) -> str | None:
+def _checked_format(fmt: _FormatParams | None) -> str | None:
     if fmt is None:
         return None
     if fmt.rate not in (None, _FORMATS[fmt.type].sample_rate_hz):
@@ -203,15 +203,15 @@ def _checked(fmt: _Format | None) -> str | None:
     return fmt.type
 
 
-def _present(tool: _Tool) -> dict[str, Any]:
+def _without_none(tool: _Tool) -> dict[str, Any]:
     return {name: value for name, value in asdict(tool).items() if value is not None}
 
 
 # Events
 
 
-class Head(Struct):
-    """What all events have. `type` is looked up before the rest is understood."""
+class EventHead(Struct):
+    """The fields of all events. `type` decides how the others are read."""
 
     type: str
     event_id: str | None = None
@@ -223,21 +223,21 @@ class _Event(_Strict, kw_only=True):
 
 
 class SessionUpdate(_Event, kw_only=True):
-    session: _SessionIn
+    session: SessionParams
 
 
-class _Part(Struct):
+class _ContentPart(Struct):
     type: str
     text: str | None = None
 
 
-class ItemIn(Struct, kw_only=True):
-    """An item of any kind, or a reference to one. What has to be there differs between kinds."""
+class ConversationItem(Struct, kw_only=True):
+    """An item of any kind, or a reference to one. Which fields are required depends on the kind; `item_of` checks it."""
 
     type: str
     id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     role: str = ""
-    content: list[_Part] = []
+    content: list[_ContentPart] = []
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -245,25 +245,25 @@ class ItemIn(Struct, kw_only=True):
 
 
 class ItemCreate(_Event, kw_only=True):
-    item: ItemIn
+    item: ConversationItem
     previous_item_id: str | None = None
 
 
-class ItemNamed(_Event, kw_only=True):
-    """conversation.item.delete and conversation.item.retrieve."""
+class ItemById(_Event, kw_only=True):
+    """A conversation.item.delete or conversation.item.retrieve."""
 
     item_id: str
 
 
 class ItemTruncate(_Event, kw_only=True):
     item_id: str
-    content_index: Literal[0]  # an answer has one part
+    content_index: Literal[0]  # An answer has one content part.
     audio_end_ms: Annotated[int, Meta(ge=0)]
 
 
-class Create(_Event, kw_only=True):
-    response: _ResponseIn | UnsetType | None = UNSET
+class ResponseCreate(_Event, kw_only=True):
+    response: _ResponseCreateParams | UnsetType | None = UNSET
 
 
-class Cancel(_Event, kw_only=True):
+class ResponseCancel(_Event, kw_only=True):
     response_id: str | None = None

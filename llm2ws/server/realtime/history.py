@@ -1,4 +1,4 @@
-"""The conversation of one connection, as its client sees it and as an LLM is told it."""
+"""The conversation of one Realtime session, as its client sees it and as an LLM reads it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 from ...sources.prompt import Message
 from ...speech.utterance.heard import Spoken
-from ..daemon import Problem
-from .events import ItemIn
+from ..problems import Problem
+from .events import ConversationItem
 
 __all__ = ["History", "Item", "item_of", "messages"]
 
 
 @dataclass(slots=True)
 class Item:
-    """`shown` is what clients see of it, `text` what the LLM is told that it says.
+    """An item of the conversation.
 
-    `spoken`: of an answer with audio, which can be cut to what was heard.
+    `shown`: the item as clients see it. `text`: what the LLM reads of it. `spoken`: how an answer with audio was
+    spoken, so that it can be cut to what was heard; None for other items.
     """
 
     shown: dict[str, Any]
@@ -31,17 +32,17 @@ class Item:
 
     @property
     def kind(self) -> str:
-        """Who says it, or which half of a function call it is."""
+        """The role of a message; for other items their type."""
         return str(self.shown.get("role", self.shown["type"]))
 
     @property
     def chars(self) -> int:
-        """Of all that is kept of it: names and ids are its client's too, and items without a text cost memory as well."""
+        """The characters of everything that is kept of the item: names and ids cost memory as texts do."""
         words = sum(len(value) for name, value in self.shown.items() if isinstance(value, str) and name != "output")
         return len(self.text) + words + sum(len(part["type"]) for part in self.shown.get("content", ()))
 
     def cut(self, heard_s: float) -> None:
-        """After so many seconds of its audio nothing was heard. Raises Problem when it has no audio, or less."""
+        """Cut the text to what `heard_s` seconds of the audio said. Raises Problem when the item has no such audio."""
         if self.spoken is None:
             raise Problem(400, "item_id: not an answer with audio: name one", param="item_id", code="invalid_value")
         if heard_s > self.spoken.seconds + 0.001:
@@ -54,8 +55,8 @@ class Item:
 _CONTENT = {"user": "input_text", "system": "input_text", "assistant": "output_text"}
 
 
-def item_of(given: ItemIn, item_id: str) -> Item:
-    """An item that a client made. Raises Problem for kinds that are not served."""
+def item_of(given: ConversationItem, item_id: str) -> Item:
+    """Return the item that a client sent. Raises Problem for an item that is not served or not complete."""
     shown: dict[str, Any] = {"id": given.id or item_id, "object": "realtime.item", "type": given.type, "status": "completed"}
     match given.type:
         case "message" if given.role in _CONTENT:
@@ -79,10 +80,11 @@ def item_of(given: ItemIn, item_id: str) -> Item:
 
 
 class History:
-    """The conversation of one connection. `max_chars`: the longest that it may become."""
+    """The conversation of one session: its items in their order. It may have at most `max_chars` characters."""
 
-    def __init__(self, max_chars: int) -> None:
-        self._items: dict[str, Item] = {}  # in their order
+    def __init__(self, conversation_id: str, max_chars: int) -> None:
+        self.id = conversation_id
+        self._items: dict[str, Item] = {}
         self._max_chars = max_chars
 
     def __iter__(self) -> Iterator[Item]:
@@ -92,19 +94,19 @@ class History:
         return self._items.get(item.id) is item
 
     def __getitem__(self, item_id: str) -> Item:
-        """Raises Problem when there is none of that id."""
+        """Return the item of that id. Raises Problem when there is none."""
         if item_id not in self._items:
             raise Problem(404, "item_id: the conversation has no such item", param="item_id", code="item_not_found")
         return self._items[item_id]
 
     def __delitem__(self, item_id: str) -> None:
-        """Raises Problem when there is none of that id."""
+        """Remove the item of that id. Raises Problem when there is none."""
         del self._items[self[item_id].id]
 
     def add(self, item: Item, after: str | None = None) -> str | None:
-        """Put it after another one ("root": first of all, None: last), whose id is given, None when it is the first.
+        """Insert an item, and return the id of the item before it; None when the new one is the first.
 
-        Raises Problem when it cannot be.
+        `after`: the id of an item, "root" for the beginning, None for the end. Raises Problem when the item cannot be added.
         """
         if item.id in self._items:
             raise Problem(400, "item.id: there is one already: send another id, or none", param="item.id")
@@ -128,20 +130,20 @@ class History:
 
 
 def messages(items: Iterable[Item], instructions: str) -> list[Message]:
-    """The conversation as Chat Completions wants it.
+    """Return the conversation in the form of Chat Completions.
 
     There a message with function calls is followed by the outputs of all of them: outputs move up to their calls, calls that
     follow each other or a message become one with it, and calls that have no output yet are left out.
     """
     items = list(items)
     outputs = {item.shown["call_id"]: item.text for item in items if item.kind == "function_call_output"}
-    told: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
+    prompt: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
     calling: dict[str, Any] | None = None  # the message to which the next call belongs
     answers: list[dict[str, Any]] = []
 
     def answer() -> None:
         nonlocal calling
-        told.extend(answers)
+        prompt.extend(answers)
         answers.clear()
         calling = None
 
@@ -150,7 +152,7 @@ def messages(items: Iterable[Item], instructions: str) -> list[Message]:
             case "function_call" if item.shown["call_id"] in outputs:
                 if calling is None:
                     calling = {"role": "assistant", "content": None}
-                    told.append(calling)
+                    prompt.append(calling)
                 calling.setdefault("tool_calls", []).append(_call(item.shown))
                 call_id = item.shown["call_id"]
                 answers.append({"role": "tool", "tool_call_id": call_id, "content": outputs[call_id]})
@@ -160,10 +162,10 @@ def messages(items: Iterable[Item], instructions: str) -> list[Message]:
                 answer()
             case role if item.text:
                 answer()
-                told.append({"role": role, "content": item.text})
-                calling = told[-1] if role == "assistant" else None
+                prompt.append({"role": role, "content": item.text})
+                calling = prompt[-1] if role == "assistant" else None
     answer()
-    return [*told]
+    return [*prompt]
 
 
 def _call(shown: Mapping[str, Any]) -> dict[str, object]:

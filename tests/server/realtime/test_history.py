@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert
 
-from llm2ws.server.daemon import Problem
-from llm2ws.server.realtime.events import ItemIn
+from llm2ws.server.problems import Problem
+from llm2ws.server.realtime.events import ConversationItem
 from llm2ws.server.realtime.history import History, Item, item_of, messages
 
 
@@ -18,10 +18,10 @@ def item(kind: str, n: int, text: str) -> Item:
     """A message, a call or an output, number `n`."""
     if kind in ("user", "assistant", "system"):
         part: Any = {"type": "message", "role": kind}
-        made = item_of(ItemIn(**part), f"{kind}_{n}")
+        made = item_of(ConversationItem(**part), f"{kind}_{n}")
         made.text = text
         return made
-    return item_of(ItemIn(type=kind, call_id=f"call_{n}", name="f", output=text), f"{kind}_{n}")
+    return item_of(ConversationItem(type=kind, call_id=f"call_{n}", name="f", output=text), f"{kind}_{n}")
 
 
 KINDS = st.sampled_from(["user", "assistant", "system", "function_call", "function_call_output"])
@@ -52,7 +52,7 @@ def test_any_conversation_is_one_that_chat_completions_takes(given: list[tuple[s
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=12))
 def test_items_are_where_they_were_put(moves: list[tuple[bool, int]]) -> None:
-    history = History(1_000)
+    history = History("conv_1", 1_000)
     order: list[str] = []
     for n, (delete, at) in enumerate(moves):
         if delete and order:
@@ -69,7 +69,7 @@ def test_items_are_where_they_were_put(moves: list[tuple[bool, int]]) -> None:
 
 
 def test_a_conversation_has_an_end() -> None:
-    history = History(2 * item("user", 0, "12345").chars)
+    history = History("conv_1", 2 * item("user", 0, "12345").chars)
     history.add(item("user", 0, "12345"))
     history.add(item("user", 1, "12345"))
     with pytest.raises(Problem, match="delete items first"):
@@ -80,7 +80,7 @@ def test_a_conversation_has_an_end() -> None:
 
 @pytest.mark.parametrize("field", ["call_id", "name", "arguments", "text", "none"])
 def test_all_that_is_kept_counts(field: str) -> None:
-    history = History(20_000)
+    history = History("conv_1", 20_000)
 
     def fill() -> None:
         for n in range(1_000):
@@ -88,7 +88,7 @@ def test_all_that_is_kept_counts(field: str) -> None:
             part = [{"type": "input_text", "text": "x" * 1_000}] if field == "text" else []
             message = {"type": "message", "role": "user", "content": part}
             given = message if field in ("text", "none") else {"type": "function_call", **fields}
-            history.add(item_of(convert(given, ItemIn), f"{n}"))
+            history.add(item_of(convert(given, ConversationItem), f"{n}"))
 
     with pytest.raises(Problem, match="delete items first"):
         fill()
