@@ -44,10 +44,11 @@ class StopReason(StrEnum):
 
 
 class ClientTurn:
-    """A turn that is spoken for a client. `stop_reason`: why the daemon ended it early, None when it did not."""
+    """A turn that is spoken for a client."""
 
     def __init__(self, conversation: Conversation, source: Source, client: ApiClient, daemon: Daemon) -> None:
-        self.stop_reason: StopReason | None = None
+        self._limit: StopReason | None = None  # The client's limit at which the turn was cut.
+        self._shutdown = False
         self.turn: Turn = conversation.turn(self._within_limit(source))
         self._client = client
         self._daemon = daemon
@@ -64,17 +65,23 @@ class ClientTurn:
                 if isinstance(event, Audio):
                     seconds = self.turn.format.seconds(len(event.data))
                     if event.at_s + seconds > limit_s or self._client.speech_left_s <= 0:
-                        await self.stop(StopReason.SPEECH)
+                        self._limit = self._limit or StopReason.SPEECH
+                        await self.turn.interrupt()
                         continue
                     self._client.spoke(seconds)
                     self._measure_gaps(seconds, now())
                 yield event
 
-    async def stop(self, reason: StopReason = StopReason.SHUTDOWN) -> None:
-        """End the turn now: its source is closed, and its speech cancelled. `Done` is still to come."""
-        if self.stop_reason is None and self.turn.outcome is None:
-            self.stop_reason = reason
+    async def stop(self) -> None:
+        """End the turn now, because the daemon stops. `Done` is still to come."""
+        self._shutdown = True
         await self.turn.interrupt()
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the daemon cut the turn; None when everything was spoken and given out, or the client left."""
+        cut_by_shutdown = self._shutdown and self.turn.outcome is Outcome.INTERRUPTED
+        return self._limit or (StopReason.SHUTDOWN if cut_by_shutdown else None)
 
     def _measure_gaps(self, seconds: float, now: float) -> None:
         self._sent_s += seconds
@@ -96,7 +103,7 @@ class ClientTurn:
                 else:
                     left -= len(item)
                     if left < 0:
-                        self.stop_reason = StopReason.TEXT
+                        self._limit = StopReason.TEXT
                         yield item[:left]
                         return
                 yield item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -98,3 +99,18 @@ def start(canary: Callable[[], str]) -> Start:
                 yield Running(daemon, llm, voice, http)
 
     return begin
+
+
+@asynccontextmanager
+async def slow(daemon: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client whose socket holds little, so that what it does not read waits in the daemon."""
+
+    def small(address: Any) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        return made
+
+    connector = aiohttp.TCPConnector(socket_factory=small)
+    async with aiohttp.ClientSession(daemon.url, connector=connector, read_bufsize=8_192) as http:
+        yield http

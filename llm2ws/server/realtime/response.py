@@ -69,6 +69,7 @@ class Response:
         self._words: list[str] = []  # The text of `message`.
         self._client_turn: ClientTurn | None = None
         self._writing: asyncio.Timeout | None = None  # When it expires, the answer in text ends.
+        self._complete = False  # The answer is made; its last events are being sent.
         self._reason: str | None = None  # Why the response was stopped: CANCELLED, or a StopReason.
         self._heard: asyncio.Future[Heard] | None = None  # What was heard before the client or the daemon stopped it.
         self._cut_s: float | None = None  # What the client says it has heard, when it says so before the end.
@@ -87,6 +88,7 @@ class Response:
             problem = exc
         except Llm2wsError as exc:
             problem = logged_problem(exc)
+        self._complete = True
         ending = self._ending(problem)
         await self._close_message(ending.status)
         for call in self._held:
@@ -95,7 +97,9 @@ class Response:
         await self._send("response.done", response=self._shown(ending))
 
     async def stop(self, reason: str = StopReason.SHUTDOWN) -> None:
-        """End the answer now. Its last events are still to come."""
+        """End the answer now, unless it is complete. Its last events are still to come."""
+        if self._complete:
+            return
         self._reason = self._reason or reason
         if self._client_turn is not None:
             self._heard = self._heard or asyncio.get_running_loop().create_future()
@@ -138,11 +142,18 @@ class Response:
     # Text
 
     async def _write(self, source: AsyncGenerator[str | Aside, None]) -> None:
-        left = self._request[CLIENT].limits.text_chars
         turns = self._request.app[DAEMON].turns
         turns.add(self.stop)
         try:
-            async with aclosing(source), asyncio.timeout(0.0 if self._reason else None) as self._writing:
+            async with aclosing(source):
+                await self._write_until_stopped(source)
+        finally:
+            turns.discard(self.stop)
+
+    async def _write_until_stopped(self, source: AsyncGenerator[str | Aside, None]) -> None:
+        left = self._request[CLIENT].limits.text_chars
+        try:
+            async with asyncio.timeout(0.0 if self._reason else None) as self._writing:
                 async for item in source:
                     if isinstance(item, Aside):
                         await self._aside(item)
@@ -157,7 +168,7 @@ class Response:
             if self._reason is None:
                 raise
         finally:
-            turns.discard(self.stop)
+            self._writing = None
 
     # Items
 

@@ -10,7 +10,7 @@ import pytest
 
 from llm2ws.settings.fields import ClientLimits, Server
 from llm2ws.testing import Coding, Drop, FaultySpeech, decode
-from tests.server.conftest import CODING, Start, says
+from tests.server.conftest import CODING, Start, says, slow
 from tests.server.realtime.client import MESSAGE, SPOKEN, asked, audio, connected, kinds
 from tests.sources.replay import SSE, End, Reply
 
@@ -162,3 +162,27 @@ async def test_a_lost_endpoint_fails_the_response(start: Start) -> None:
         speech.refusals.extend([401] * 9)
         done = (await client.ask("Count."))[-1].response
         assert (done.status, done.status_details.type) == ("failed", "failed")
+
+
+async def test_a_late_cancel_of_a_text_that_a_slow_client_has_not_read_to_its_end(start: Start) -> None:
+    pieces = [
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": "word " * 20_000}}]}).encode() + b"\n\n"
+    ] * 40
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    reply = Reply([*pieces, b"data: " + json.dumps(end).encode() + b"\n\n", b"data: [DONE]\n\n"], 200, SSE)
+    async with start(reply, server=Server(limits=ClientLimits(text_chars=10**8))) as running, slow(running) as http:
+        async with http.ws_connect("/v1/realtime", max_msg_size=0) as ws:
+            item = {**MESSAGE, "content": [{"type": "input_text", "text": "Count."}]}
+            await ws.send_json({"type": "conversation.item.create", "item": item})
+            await ws.send_json({"type": "response.create", "response": {"output_modalities": ["text"]}})
+            seen = [await ws.receive_json()]
+            while [event["type"] for event in seen].count("response.output_text.delta") < len(pieces):
+                seen.append(await ws.receive_json())
+            await ws.send_json({"type": "response.cancel"})  # The events that end the answer wait, each with the whole text.
+            while seen[-1]["type"] != "response.done":
+                seen.append(await ws.receive_json())
+            assert seen[-1]["response"]["status"] == "completed"
+            await ws.send_json({"type": "response.cancel"})
+            while (event := await ws.receive_json())["type"] != "error":
+                pass
+            assert event["error"]["code"] == "response_cancel_not_active"
