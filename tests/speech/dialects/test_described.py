@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
@@ -20,38 +18,27 @@ from llm2ws.settings.fields import Secret
 from llm2ws.settings.loading import load
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram import SAMPLE_RATES_HZ, Deepgram
-from llm2ws.speech.dialects.described import Described, described
+from llm2ws.speech.dialects.described import described
 from llm2ws.speech.messages import (
-    Audio,
     Begin,
     Cancel,
-    Cancelled,
     Close,
     Command,
     End,
-    Failed,
     Flush,
-    FlushAcked,
     KeepAlive,
     Speak,
-    Unknown,
 )
 from llm2ws.testing import Coding, decode, script, tokens
 from tests import support
-from tests.speech.strange import JSON
+from tests.speech.dialects.descriptions import SIMPLE, changed, dialect
 from tests.support import ROOT
 from tests.vendors.simple import SimpleServer
 from tests.whole import FORMAT, heard
 
 EXAMPLE = ROOT / "config" / "speech.toml"
-SIMPLE = ROOT / "tests" / "vendors" / "simple.toml"
 CODING = Coding(char_samples=24, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
 COMMANDS: list[Command] = [Begin(1), Speak(1, "Hé. "), Flush(1), End(1), Cancel(1, 100), KeepAlive(), Close()]
-
-
-def dialect(path: Path, **setup: object) -> Described:
-    given_ = {"url": "", "voice": "", "format": AudioFormat(), **setup}
-    return described(tomllib.loads(path.read_text()), "x.toml")(Setup(**given_))  # type: ignore[arg-type]
 
 
 # --- the example, which describes an endpoint that there is code for
@@ -109,34 +96,6 @@ def test_each_slot_has_its_message() -> None:
     assert simple.encode(Speak(1, "{voice}")) == ['{"type":"text.delta","delta":"{voice}"}']
 
 
-def test_what_comes_is_known_by_the_values_at_its_paths() -> None:
-    table = tomllib.loads(SIMPLE.read_text())
-    table["receive"]["done"] = {"result": {"parts.0.last": True}}
-    table["audio"] = table["audio"] | {"path": "result.parts.0.audio", "when": {}}
-    nested = described(table, "x.toml")(Setup("", "", AudioFormat()))
-    part = {"audio": "AAEC", "last": True}
-    assert nested.decode(json.dumps({"result": {"parts": [part]}})) == [Audio(b"\0\1\2"), FlushAcked()]
-    assert nested.decode(json.dumps({"result": {"parts": [part | {"last": False}]}})) == [Audio(b"\0\1\2")]
-    assert nested.decode('{"type": "audio.clear"}') == [Cancelled()]
-    assert nested.decode('{"result": {"parts": [{"audio": "?"}]}}') == [Unknown("")]
-    assert nested.decode('{"result": {"parts": []}, "type": "other"}') == [Unknown("other")]
-    assert nested.decode(b"\0\1") == [Unknown("a binary frame")]
-
-
-def test_its_failures_are_one_line_without_the_key(canary: Callable[[], str]) -> None:
-    key = canary()
-    simple = dialect(SIMPLE, key=key)
-    body = json.dumps({"error": {"message": f"No.\n{key}"}})
-    [failed] = simple.decode(json.dumps({"type": "error", **json.loads(body)}))
-    assert isinstance(failed, Failed)
-    assert (failed.what, failed.retry_s) == ("the endpoint failed (No. ***)", 0.0)
-    refused = simple.refused(401, {}, body.encode())
-    assert (refused.what, refused.retry_s) == ("answered HTTP 401 (No. ***)", None)
-    assert simple.refused(503, {}, b"no JSON").what == "answered HTTP 503"
-    assert "***" in simple.closed(1008, key).what
-    assert key not in repr(simple) + repr(simple.request())
-
-
 def test_without_a_key_there_is_no_header_for_it() -> None:
     assert dialect(SIMPLE).request().headers == {"X-Client": "llm2ws"}
     assert dialect(SIMPLE, key="k").request().headers == {"X-Client": "llm2ws", "Authorization": "Bearer k"}
@@ -177,79 +136,6 @@ def test_what_it_does_not_have_cannot_be_asked_for(setup: dict[str, object], mes
 
 
 # --- mistakes in a file
-
-
-def changed(path: str, value: object) -> dict[str, object]:
-    """The simple one with something else at a path, None for nothing."""
-    table = inner = tomllib.loads(SIMPLE.read_text())
-    *sections, key = path.split(".")
-    for section in sections:
-        inner = inner.setdefault(section, {})
-    if value is None:
-        del inner[key]
-    else:
-        inner[key] = value
-    return table
-
-
-PLACES = "{encoding}, {language}, {model}, {sample_rate}, {speed}, {voice}"
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("adress", "x", "x.toml: Object contains unknown field adress: config/speech.toml shows all there is"),
-        ("url", None, "x.toml: Object missing required field url"),
-        ("ping_s", 0, "x.toml: ping_s: Expected"),
-        ("policy", "never", "x.toml: policy: Invalid enum value 'never'"),
-        ("audio.rate", 1, "x.toml: audio: Object contains unknown field rate"),
-        ("audio.encodings", {"mp3": "mp3"}, "x.toml: key in $.audio.encodings: Invalid enum value 'mp3'"),
-        ("audio.rates_hz", [], "x.toml: audio.rates_hz: Expected"),
-        ("send.speek", {}, "x.toml: send: Object contains unknown field speek"),
-        ("send.speak", "text", "x.toml: send.speak: Expected object, got str"),
-        ("send.speak", {"type": "text"}, 'x.toml: send.speak: say where "{text}" goes'),
-        (
-            "send.speak",
-            {"a": "{text}", "b": "{txt}"},
-            f"x.toml: send.speak: {{txt}} stands for nothing: write one of {PLACES}, {{text}}",
-        ),
-        ("send.speak", {"a": "Say {text}"}, "x.toml: send.speak: Say {text} stands for nothing"),
-        ("send.end", {"a": "{text}"}, f"x.toml: send.end: {{text}} stands for nothing: write one of {PLACES}"),
-        ("query.token", "{key}", "x.toml: query: {key} stands for nothing"),  # it would be seen in logs
-        ("headers.Auth", "Token {kee}", "x.toml: headers.Auth: {kee} stands for nothing: only {key} goes into a header"),
-        ("headers.Auth", "{key} {voice}", "x.toml: headers.Auth: {voice} stands for nothing"),
-        ("query.sample_rate", None, 'x.toml: audio.rates_hz: there are several, so say where "{sample_rate}" goes'),
-        ("audio.encodings.mulaw", "mu", 'x.toml: audio.encodings: there are several, so say where "{encoding}" goes'),
-        ("send.flush", {"a": 1}, "x.toml: send: needs flush, or end if there is no flush"),
-        ("send.end", None, "x.toml: send: needs flush, or end"),
-        ("receive.cancelled", None, "x.toml: send.cancel: needs receive.cancelled"),
-        ("receive.done", None, "x.toml: receive: Object missing required field done"),
-        ("receive.done", {}, "x.toml: receive.done: say by what it is known"),
-        ("receive.doen", {}, "x.toml: receive: Object contains unknown field doen"),
-        ("keepalive_s", None, "x.toml: send.keepalive: needs keepalive_s"),
-        ("limits.chars", 1, "x.toml: limits.chars: is not known: give one of chars_per_speak, "),
-        ("limits.chars_per_speak", 0, "x.toml: limits: Expected"),
-        ("limits.chars_per_speak", 1.5, "x.toml: chars_per_speak: Expected"),
-    ],
-)
-def test_a_mistake_is_told_in_one_line_with_its_place(path: str, value: object, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        described(changed(path, value), "x.toml")
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-KINDS = st.sampled_from(["audio.delta", "audio.done", "audio.clear", "error"]) | JSON
-
-
-@given(
-    st.text()
-    | st.binary()
-    | st.builds(lambda kind, delta: json.dumps({"type": kind, "delta": delta, "error": delta}), KINDS, JSON)
-)
-def test_no_message_breaks_the_reader(message: str | bytes) -> None:
-    dialect(SIMPLE).decode(message)
-    dialect(SIMPLE).refused(500, {}, message.encode("utf-8", "replace") if isinstance(message, str) else message)
 
 
 # --- as a person meets it
