@@ -18,6 +18,7 @@ class Words:
     def __init__(self, language: str | None) -> None:
         self._language = language
         self.known = language is not None
+        self.nouns_have_capitals = language == "de"
 
     @cached_property
     def abbreviations(self) -> frozenset[str]:

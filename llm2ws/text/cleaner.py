@@ -30,6 +30,7 @@ from .machinery import OPENING
 from .markup import BLOCKS, EMOJI, IN_CODE, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
+from .signs import RUN_CHARS, SIGN_CHARS, pictograph, sign
 
 __all__ = ["REPLACE_CHARS", "Cleaner", "Rules"]
 
@@ -112,6 +113,9 @@ class Cleaner:
         Then the Cleaner is ready for another turn, with positions from 0.
         """
         pieces = self._run(More.NEVER)
+        state = self._state
+        if state.pictograph is not None and not state.said.last.strip():
+            pieces.append(Piece(*state.pictograph))  # an answer that is nothing but a pictograph
         self._reset()
         return pieces
 
@@ -170,8 +174,12 @@ class Cleaner:
             case "key" | "half_key":
                 key = plan.keys.match(state.buf, at)
                 after = state.put(self._replace[key.group()], *key.span()) if key else at
-            case kind:
-                state.said.drop(apart=kind == "emoji")
+            case "emoji":
+                after = pictograph(state, at, found.end())
+            case "sign":
+                after = sign(state, at)
+            case _:
+                state.said.drop()
                 after = found.end()
         return state.say(at, at + 1) if after == at else after
 
@@ -288,7 +296,9 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
         ways.append(f"(?P<mark>[{marks}])")
         chars += marks
     if rules.emoji:
-        ways.append(f"(?P<emoji>[{EMOJI}]+)")
+        ways.append(f"(?P<sign>[{SIGN_CHARS}])")
+        chars += SIGN_CHARS.replace("^", "\\^")
+        ways.append(f"(?P<emoji>[{EMOJI}]{{1,{RUN_CHARS}}})")
         chars += EMOJI
     if rules.unseen:
         ways.append(f"(?P<unseen>{UNSEEN})")

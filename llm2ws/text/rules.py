@@ -15,7 +15,9 @@ class Rules:
     """
 
     code: bool = True  # fenced blocks are dropped, to the end of the text if unclosed; a phrase is said in place of each
-    emoji: bool = True  # dropped; the digit of a keycap stays
+    emoji: bool = (
+        True  # dropped, but for those that are words; arrows and other signs are said in words; a keycap's digit stays
+    )
     emphasis: bool = True  # *, _, **, ***, ~~ are dropped, what they enclose is said
     entities: bool = True  # &amp; becomes &
     escapes: bool = True  # \* becomes *; Deepgram's \{"word": …} stays as it is

@@ -101,6 +101,10 @@ class Said:
         if self._gap is not None:
             self._say_gap()
 
+    def forget_gap(self) -> None:
+        """Drop the spaces that wait, before a stop of ours."""
+        self._gap = None
+
     def new_paragraph(self, at: int) -> None:
         """Begin a paragraph with what comes."""
         if self.newlines < 2:

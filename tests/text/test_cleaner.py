@@ -77,7 +77,7 @@ SWITCHED = {
     "inline_code": ("`**a**`", ()),
     "links": ("[a](b) <c@d.e>", ("html", "urls")),
     "lists": ("- a\n1. b\n- [ ] c", ()),
-    "math": ("$x^2$ and $$ and \\(a\\)", ("escapes",)),
+    "math": ("$x^2$ and $$ and \\(a\\)", ("emoji", "escapes")),
     "quotes": ("> a\n> b", ()),
     "separators": ("a\n\n---\n\nb", ()),
     "tables": ("| a | b |\n|---|---|\n", ()),

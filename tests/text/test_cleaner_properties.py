@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import pairwise
 
 import pytest
@@ -251,7 +252,11 @@ def test_a_pause_never_lets_half_of_a_link_or_tag_or_address_go(text: str, place
         assert mark not in said
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\n", categories=["Lu", "Ll", "Nd"]), min_size=1, max_size=12))
+@given(
+    st.text(alphabet=st.characters(exclude_characters="\n", categories=["Lu", "Ll", "Nd"]), min_size=1, max_size=12).filter(
+        lambda word: unicodedata.normalize("NFKC", word) == word
+    )
+)
 def test_words_are_never_held(word: str) -> None:
     cleaner = Cleaner()
     cleaner.feed("So")
