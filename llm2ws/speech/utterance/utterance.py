@@ -35,7 +35,7 @@ class Resume(StrEnum):
 
 SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
 PACE_CHARS = 100  # after so many, the times of words tell its pace
-GROUP_S = 12.0
+GROUP_S = 15.0  # of speech: three sentences of a slow voice and their pauses, so that a text read at once needs few Flushes
 
 
 class Utterance:
