@@ -24,7 +24,7 @@ from ..sources.aside import Aside
 from ..sources.events import last_events
 from ..sources.openai import ChatParser, texts_of
 from ..sources.relay import Relay, post_to_first
-from ..sources.sse import Decoder, Event
+from ..sources.sse import EventDecoder, StreamEvent
 from ..sources.text import from_text
 from ..speech.utterance.pacing import Pace
 from ..turn import Audio, Done, Said
@@ -144,7 +144,7 @@ class _SpokenAnswer:
 
     async def passed_on(self, relay: Relay, answer: ClientResponse) -> AsyncGenerator[str | Aside, None]:
         """Yield what the LLM's chunks say, and pass them on at the same time, without a task between."""
-        decoder, parser = Decoder(relay.who), relay.parser()
+        decoder, parser = EventDecoder(relay.who), relay.parser()
         async with aclosing(relay.reads(answer)) as reads:
             async for data in reads:
                 text, error = await self._pass_on_events(decoder.feed(data), parser)
@@ -163,7 +163,7 @@ class _SpokenAnswer:
             raise error
         yield parser.end()
 
-    async def _pass_on_events(self, events: Sequence[Event], parser: ChatParser) -> tuple[str, SourceError | None]:
+    async def _pass_on_events(self, events: Sequence[StreamEvent], parser: ChatParser) -> tuple[str, SourceError | None]:
         """Pass events on, and keep those that end the answer. Return their text, and the error when the LLM failed."""
         error: SourceError | None = None
         out: list[bytes] = []

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Protocol, Self
 from ..errors import SourceError
 from .aside import Aside
 from .faults import silent
-from .model import Endpoint, ModelSettings
+from .model import LlmEndpoint, ModelSettings
 
-__all__ = ["DRAIN_S", "Opened", "Reader", "Watchdog", "ask"]
+__all__ = ["DRAIN_S", "AnswerReader", "ResponseStream", "Watchdog", "ask"]
 
 DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
 
 
-class Reader(Protocol):
+class AnswerReader(Protocol):
     """Reads one answer. Its methods raise SourceError when the server says that it failed."""
 
     @property
@@ -36,16 +36,16 @@ class Reader(Protocol):
         """The Aside("finish"). Raises SourceError when the answer is not complete."""
 
 
-class Opened(NamedTuple):
+class ResponseStream(NamedTuple):
     """A response: its reads, or whole messages where its protocol has them, and what understands them."""
 
     reads: AsyncGenerator[bytes, None]
-    reader: Reader
+    reader: AnswerReader
 
 
 async def ask(
-    open_response: Callable[[AsyncExitStack], Awaitable[Opened]],
-    endpoint: Endpoint,
+    open_response: Callable[[AsyncExitStack], Awaitable[ResponseStream]],
+    endpoint: LlmEndpoint,
     settings: ModelSettings,
     *,
     caught: tuple[type[Exception], ...],

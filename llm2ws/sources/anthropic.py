@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .answer import Opened
 from .aside import Aside
+from .client import SdkClient
 from .deltas import Finals
-from .events import EventReader, Paragraphs, finish_of, json_of
+from .events import Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, settings_from
+from .model import LlmEndpoint, ModelOptions, ModelSettings, Vendor, settings_from
 from .prompt import Message, Prompt, conversation, without_system
 from .reasons import reason_of
-from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
-from .sse import Event
+from .sse import StreamEvent
 
 if TYPE_CHECKING:
     import anthropic
@@ -53,33 +52,23 @@ def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> Async
 class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
     """Messages."""
 
+    _required = ("model", "messages", "max_tokens")
+
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings, VENDOR)
 
     def _make(self) -> tuple[anthropic.AsyncAnthropic, type[Exception]]:
         import anthropic
 
-        sdk = anthropic.AsyncAnthropic(
-            base_url=self._endpoint.url.removesuffix("/v1"),  # the SDK adds it
-            api_key=self._endpoint.key or NO_KEY,
-            max_retries=self._settings.max_retries,
-            http_client=http_client(anthropic.DefaultAioHttpClient, self._endpoint),
-        )
-        _ = sdk.messages.with_streaming_response  # imports what it needs
+        base_url = self._endpoint.url.removesuffix("/v1")  # The SDK adds it.
+        sdk = anthropic.AsyncAnthropic(base_url=base_url, **self._options(anthropic.DefaultAioHttpClient))
         return sdk, anthropic.AnthropicError
 
-    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
-        fields = self._body(prompt, extra)
-        request = self._sdk.messages.with_streaming_response.create(
-            model=fields.pop("model"),
-            messages=fields.pop("messages"),
-            max_tokens=fields.pop("max_tokens"),
-            stream=True,
-            extra_headers=HEADERS,
-            extra_body=fields,
-        )
-        response = (await stack.enter_async_context(request)).http_response
-        return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
+    def _create(self, sdk: anthropic.AsyncAnthropic) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        return sdk.messages.with_streaming_response.create
+
+    def _parser(self) -> MessagesParser:
+        return MessagesParser(self._endpoint)
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
@@ -160,7 +149,7 @@ def _tool(tool: object) -> object:
             return tool
 
 
-class _Parser:
+class MessagesParser:
     """Events of one answer: https://docs.anthropic.com/en/api/messages-streaming
 
     Text is in the `text_delta`s of `content_block_delta`; thinking, signatures and citations are in others. A block may begin
@@ -169,7 +158,7 @@ class _Parser:
     that are not known here are passed over, as the API asks for. Without `message_stop` the answer is not complete.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: LlmEndpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
         self._paragraphs = Paragraphs()
@@ -181,7 +170,7 @@ class _Parser:
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
 
-    def event(self, event: Event) -> list[str | Aside]:
+    def event(self, event: StreamEvent) -> list[str | Aside]:
         body = json_of(event.data, self._endpoint, event.name)
         if not isinstance(body, dict):
             self._is_strange = True

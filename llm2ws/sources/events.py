@@ -11,19 +11,19 @@ import msgspec
 from ..errors import SourceError
 from .aside import Aside
 from .faults import broke_off, failed, no_answer, no_text
-from .model import Endpoint
+from .model import LlmEndpoint
 from .reasons import is_failure
-from .sse import MAX_EVENT_BYTES, Decoder, Event
+from .sse import MAX_EVENT_BYTES, EventDecoder, StreamEvent
 
-__all__ = ["EventReader", "Paragraphs", "Parser", "finish_of", "json_of", "json_or_text", "last_events"]
+__all__ = ["EventParser", "EventReader", "Paragraphs", "finish_of", "json_of", "json_or_text", "last_events"]
 
 
-class Parser(Protocol):
+class EventParser(Protocol):
     """One answer in one API's events. Its methods raise SourceError when the server says that it failed."""
 
     complete: bool  # the event came that says so
 
-    def event(self, event: Event) -> list[str | Aside]: ...
+    def event(self, event: StreamEvent) -> list[str | Aside]: ...
 
     def whole(self, body: object) -> list[str | Aside]:
         """The same from JSON instead of a stream: the server cannot stream."""
@@ -35,11 +35,11 @@ class Parser(Protocol):
 class EventReader:
     """A response of server-sent events, or of JSON as a whole, whatever its header says."""
 
-    def __init__(self, parser: Parser, endpoint: Endpoint) -> None:
+    def __init__(self, parser: EventParser, endpoint: LlmEndpoint) -> None:
         self.started = False
         self._parser = parser
         self._endpoint = endpoint
-        self._decoder = Decoder(endpoint.who)
+        self._decoder = EventDecoder(endpoint.who)
         self._sniffed = False
         self._whole: bytearray | None = None  # where it is no stream
 
@@ -67,7 +67,7 @@ class EventReader:
         return self._parser.end()
 
 
-def last_events(decoder: Decoder) -> list[Event]:
+def last_events(decoder: EventDecoder) -> list[StreamEvent]:
     """The events that the end of the stream completes. JSON that the connection cut off in the middle is none."""
     return [event for event in decoder.finish() if event.data[-1:] in (b"}", b"]")]
 
@@ -93,7 +93,7 @@ class Paragraphs:
         self._ended = True
 
 
-def finish_of(endpoint: Endpoint, reason: str | None, usage: object, *, is_strange: bool) -> Aside:
+def finish_of(endpoint: LlmEndpoint, reason: str | None, usage: object, *, is_strange: bool) -> Aside:
     """The Aside("finish") of an answer that is complete.
 
     `is_strange`: something came, and nothing of it is known here. Raises SourceError for that, and for a reason that says
@@ -106,7 +106,7 @@ def finish_of(endpoint: Endpoint, reason: str | None, usage: object, *, is_stran
     return Aside("finish", {"reason": reason, "usage": usage})
 
 
-def _whole_json(body: bytearray, endpoint: Endpoint) -> object:
+def _whole_json(body: bytearray, endpoint: LlmEndpoint) -> object:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -114,7 +114,7 @@ def _whole_json(body: bytearray, endpoint: Endpoint) -> object:
     raise no_answer(endpoint, kind)
 
 
-def json_of(data: bytes, endpoint: Endpoint, name: str = "") -> object:
+def json_of(data: bytes, endpoint: LlmEndpoint, name: str = "") -> object:
     """What an event, of that name, or a line holds.
 
     Plain objects: typed ones measured no faster, and one wrong field would fail all of it. Raises SourceError when it is no

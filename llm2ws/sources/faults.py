@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SourceError
-from .model import Endpoint
+from .model import LlmEndpoint
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,44 +36,44 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 
-class _Status(NamedTuple):
+class _Diagnosis(NamedTuple):
     what: str
     hint: str
     retry: bool = False
 
 
 _STATUS = {
-    401: _Status("the key was refused", "set {key_variable} to a valid key"),
-    402: _Status("the account has no credit left", "add credit, or choose another model"),
-    403: _Status("the key may not use this model", "choose another model, or allow it for the key"),
-    404: _Status("no such address or model", "check the settings base_url (usually like {url}) and model"),
-    408: _Status("the server gave up waiting", "try again", retry=True),
-    409: _Status("the server is busy with something that conflicts", "try again", retry=True),
-    413: _Status("the conversation is longer than the server takes", "shorten it"),
-    429: _Status("too many requests", "try again later, or raise the limit of the account", retry=True),
-    503: _Status("the server is not ready", "try again later", retry=True),
-    529: _Status("the server is overloaded", "try again later", retry=True),
+    401: _Diagnosis("the key was refused", "set {key_variable} to a valid key"),
+    402: _Diagnosis("the account has no credit left", "add credit, or choose another model"),
+    403: _Diagnosis("the key may not use this model", "choose another model, or allow it for the key"),
+    404: _Diagnosis("no such address or model", "check the settings base_url (usually like {url}) and model"),
+    408: _Diagnosis("the server gave up waiting", "try again", retry=True),
+    409: _Diagnosis("the server is busy with something that conflicts", "try again", retry=True),
+    413: _Diagnosis("the conversation is longer than the server takes", "shorten it"),
+    429: _Diagnosis("too many requests", "try again later, or raise the limit of the account", retry=True),
+    503: _Diagnosis("the server is not ready", "try again later", retry=True),
+    529: _Diagnosis("the server is overloaded", "try again later", retry=True),
 }
-_CLIENT_ERROR = _Status("the request was refused", "check the settings model, temperature, max_tokens, stop and extra")
-_SERVER_ERROR = _Status("an error of the server", "try again, or look into its log", retry=True)
+_CLIENT_ERROR = _Diagnosis("the request was refused", "check the settings model, temperature, max_tokens, stop and extra")
+_SERVER_ERROR = _Diagnosis("an error of the server", "try again, or look into its log", retry=True)
 
 # What servers say, in whatever words, under whatever status. The first that fits.
-_CAUSES: list[tuple[re.Pattern[str], _Status]] = [
+_CAUSES: list[tuple[re.Pattern[str], _Diagnosis]] = [
     (
         re.compile(r"insufficient_quota|exceeded your current quota|billing|credit balance", re.IGNORECASE),
-        _Status("the account has no credit left", "add credit, or choose another model"),
+        _Diagnosis("the account has no credit left", "add credit, or choose another model"),
     ),
     (
         re.compile(r"context.?(length|window|size)|maximum context|prompt is too long|too many (input )?tokens", re.IGNORECASE),
-        _Status("the conversation is longer than the model takes", "shorten it, or choose another model"),
+        _Diagnosis("the conversation is longer than the model takes", "shorten it, or choose another model"),
     ),
     (
         re.compile(r"model.{0,80}(not found|does not exist|not exist|unknown)|unknown model|model_not_found", re.IGNORECASE),
-        _Status("it has no such model", "set model to the name of one that it has"),
+        _Diagnosis("it has no such model", "set model to the name of one that it has"),
     ),
     (
         re.compile(r"more system memory|out of memory|insufficient memory", re.IGNORECASE),
-        _Status("the server has too little memory for the model", "choose a smaller model"),
+        _Diagnosis("the server has too little memory for the model", "choose a smaller model"),
     ),
     (re.compile(r"overloaded", re.IGNORECASE), _STATUS[529]),
     (re.compile(r"rate.?limit", re.IGNORECASE), _STATUS[429]),
@@ -81,17 +81,17 @@ _CAUSES: list[tuple[re.Pattern[str], _Status]] = [
 
 # What may be wrong with a connection.
 _NETWORK = "check base_url, and the network"
-_NO_ADDRESS = _Status("there is no such address", _NETWORK, retry=True)
-_CERTIFICATE = _Status("its certificate is not trusted", "set ca_file to the authority's PEM file")
-_TLS = _Status("TLS failed", "check whether base_url is https:// or http://")
-_NOBODY = _Status("nothing listens there", "start the server, or check base_url", retry=True)
-_UNREACHABLE = _Status("it cannot be reached", _NETWORK, retry=True)
-_BROKE = _Status("the connection broke", "try again, or look into the server's log", retry=True)
+_NO_ADDRESS = _Diagnosis("there is no such address", _NETWORK, retry=True)
+_CERTIFICATE = _Diagnosis("its certificate is not trusted", "set ca_file to the authority's PEM file")
+_TLS = _Diagnosis("TLS failed", "check whether base_url is https:// or http://")
+_NOBODY = _Diagnosis("nothing listens there", "start the server, or check base_url", retry=True)
+_UNREACHABLE = _Diagnosis("it cannot be reached", _NETWORK, retry=True)
+_BROKE = _Diagnosis("the connection broke", "try again, or look into the server's log", retry=True)
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{2,60}")
 
 
-def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str, str]) -> SourceError:
+def refused(endpoint: LlmEndpoint, status: int, body: object, headers: Mapping[str, str]) -> SourceError:
     """The server answered with a status that is no success."""
     if 300 <= status < 400:
         location = headers.get("location", "").partition("?")[0]
@@ -105,14 +105,14 @@ def refused(endpoint: Endpoint, status: int, body: object, headers: Mapping[str,
     return _error(endpoint, f"{status}, {known.what}", body, hint, status=status, retry=known.retry)
 
 
-def _of_status(status: int, body: object, endpoint: Endpoint) -> _Status:
+def _of_status(status: int, body: object, endpoint: LlmEndpoint) -> _Diagnosis:
     if status == 401 and not endpoint.key:
-        return _Status("it asks for a key", "set api_key")
+        return _Diagnosis("it asks for a key", "set api_key")
     known = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
     return known if status in (401, 402, 403) else _cause(body) or known
 
 
-def of_sdk(exc: Exception, endpoint: Endpoint) -> SourceError:
+def of_sdk(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
     """What an official SDK raised (the same generator wrote both), or let through from below while a response was read."""
     if isinstance(status := getattr(exc, "status_code", None), int):
         response: httpx2.Response = exc.response  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ _GRPC = {
     "UNKNOWN": 500,
 }
 # What gRPC says of a connection, which is all that there is to tell one from the other.
-_GRPC_LINKS: list[tuple[re.Pattern[str], _Status]] = [
+_GRPC_LINKS: list[tuple[re.Pattern[str], _Diagnosis]] = [
     (re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed"), _CERTIFICATE),
     (re.compile(r"SSL|TLS|handshake", re.IGNORECASE), _TLS),
     (re.compile(r"DNS resolution|name resolution", re.IGNORECASE), _NO_ADDRESS),
@@ -141,14 +141,14 @@ _GRPC_LINKS: list[tuple[re.Pattern[str], _Status]] = [
 ]
 
 
-def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
+def of_grpc(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
     """What a call of gRPC ended with."""
     code = getattr(getattr(exc, "code", lambda: None)(), "name", "")
     details = getattr(exc, "details", lambda: "")() or ""
     shown = details.replace(endpoint.key, "***") if endpoint.key else details
     _log.debug("%s: %s: %s", endpoint.who, code or type(exc).__name__, shown)
     if code == "UNIMPLEMENTED":
-        known = _Status("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
+        known = _Diagnosis("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
     elif code in _GRPC:
         known = _of_status(_GRPC[code], details, endpoint)
     elif code == "UNAVAILABLE":
@@ -160,14 +160,14 @@ def of_grpc(exc: Exception, endpoint: Endpoint) -> SourceError:
     return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, status=_GRPC.get(code), retry=known.retry)
 
 
-def failed(endpoint: Endpoint, body: object) -> SourceError:
+def failed(endpoint: LlmEndpoint, body: object) -> SourceError:
     """The server said in the middle of a stream that it failed."""
     known = _cause(body) or _status_in(body, endpoint) or _SERVER_ERROR
     what = f"failed in the middle of the answer, {known.what}"
     return _error(endpoint, what, body, known.hint, status=None, retry=known.retry)
 
 
-def _status_in(body: object, endpoint: Endpoint) -> _Status | None:
+def _status_in(body: object, endpoint: LlmEndpoint) -> _Diagnosis | None:
     """What the number of a status within an error says, as gateways have it that have begun their answer with 200."""
     for _ in range(3):
         if not isinstance(body, Mapping):
@@ -179,18 +179,18 @@ def _status_in(body: object, endpoint: Endpoint) -> _Status | None:
     return None
 
 
-def broke_off(endpoint: Endpoint, reason: str) -> SourceError:
+def broke_off(endpoint: LlmEndpoint, reason: str) -> SourceError:
     """The server ended the answer with a `reason` that says that it gave up."""
     named = f" ({reason})" if _IDENTIFIER.fullmatch(reason) and not _holds_key(endpoint, reason) else ""
     return SourceError(f"{endpoint.who}: gave up in the middle of the answer{named}", hint=_SERVER_ERROR.hint, retry=True)
 
 
-def no_text(endpoint: Endpoint, hint: str) -> SourceError:
+def no_text(endpoint: LlmEndpoint, hint: str) -> SourceError:
     """The answer is complete, and in what came nothing was known as text."""
     return SourceError(f"{endpoint.who}: sent data in which there is no text that is known here", hint=hint)
 
 
-def silent(endpoint: Endpoint, stall_s: float | None) -> SourceError:
+def silent(endpoint: LlmEndpoint, stall_s: float | None) -> SourceError:
     """Nothing came for `stall_s` seconds within an answer; None: nothing came at all."""
     if stall_s is None:
         return SourceError(
@@ -199,33 +199,33 @@ def silent(endpoint: Endpoint, stall_s: float | None) -> SourceError:
     return SourceError(f"{endpoint.who}: nothing came for {stall_s:g} s", hint="try again, or raise stall_s", retry=True)
 
 
-def no_answer(endpoint: Endpoint, kind: str) -> SourceError:
+def no_answer(endpoint: LlmEndpoint, kind: str) -> SourceError:
     """The server answered with `kind`, under a status of success."""
     hint = f"check base_url, which is usually like {endpoint.vendor.url}"
     return SourceError(f"{endpoint.who}: answered with {kind} that is no answer of a model", hint=hint)
 
 
-def ended_early(endpoint: Endpoint) -> SourceError:
+def ended_early(endpoint: LlmEndpoint) -> SourceError:
     """The stream ended, and the answer had not."""
     return SourceError(
         f"{endpoint.who}: the answer ended before it was complete", hint="look into the server's log", retry=True
     )
 
 
-def broken(endpoint: Endpoint, exc: Exception) -> SourceError:
+def broken(endpoint: LlmEndpoint, exc: Exception) -> SourceError:
     """The connection could not be opened, or broke. Reads the reason from what caused `exc`."""
     import aiohttp
 
     chain = _chain(exc)
     _log.debug("%s: %s", endpoint.who, " from ".join(type(one).__name__ for one in chain))
-    reasons: list[tuple[type[BaseException], _Status]] = [
-        (aiohttp.ClientProxyConnectionError, _Status("the proxy cannot be reached", "check HTTPS_PROXY", retry=True)),
-        (aiohttp.ClientHttpProxyError, _Status("the proxy refused", "check HTTPS_PROXY")),
+    reasons: list[tuple[type[BaseException], _Diagnosis]] = [
+        (aiohttp.ClientProxyConnectionError, _Diagnosis("the proxy cannot be reached", "check HTTPS_PROXY", retry=True)),
+        (aiohttp.ClientHttpProxyError, _Diagnosis("the proxy refused", "check HTTPS_PROXY")),
         (socket.gaierror, _NO_ADDRESS),
         (ssl.SSLCertVerificationError, _CERTIFICATE),
         (ssl.SSLError, _TLS),
         (ConnectionRefusedError, _NOBODY),
-        (TimeoutError, _Status("no connection in time", _NETWORK, retry=True)),
+        (TimeoutError, _Diagnosis("no connection in time", _NETWORK, retry=True)),
         (aiohttp.ClientConnectorError, _UNREACHABLE),
         (Exception, _BROKE),
     ]
@@ -248,7 +248,7 @@ def _chain(exc: BaseException) -> list[BaseException]:
     return chain
 
 
-def _cause(body: object) -> _Status | None:
+def _cause(body: object) -> _Diagnosis | None:
     said = _said(body)
     return next((cause for pattern, cause in _CAUSES if pattern.search(said)), None)
 
@@ -269,7 +269,7 @@ def _strings(body: object, keys: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _error(endpoint: Endpoint, what: str, body: object, hint: str, *, status: int | None, retry: bool) -> SourceError:
+def _error(endpoint: LlmEndpoint, what: str, body: object, hint: str, *, status: int | None, retry: bool) -> SourceError:
     """With the identifiers that the server gave, such as a code: these a person can look up."""
     said = _said(body)
     _log.debug("%s: %s: %s", endpoint.who, what, said.replace(endpoint.key, "***") if endpoint.key else said)
@@ -280,5 +280,5 @@ def _error(endpoint: Endpoint, what: str, body: object, hint: str, *, status: in
     return SourceError(f"{endpoint.who}: {what}{named}", hint=hint, status=status, retry=retry)
 
 
-def _holds_key(endpoint: Endpoint, text: str) -> bool:
+def _holds_key(endpoint: LlmEndpoint, text: str) -> bool:
     return bool(endpoint.key) and endpoint.key in text

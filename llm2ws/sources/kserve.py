@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, SourceError
-from .model import Endpoint, ModelSettings
-from .prompt import Request
+from .model import LlmEndpoint, ModelSettings
+from .prompt import RequestTemplate
 from .tensors import packed, shape_of
 
-__all__ = ["Model", "described", "put"]
+__all__ = ["ModelSignature", "put", "signature_of"]
 
 PROMPTS = ("text_input", "prompt", "text", "input")  # usual names for the input that takes the question
 TEXTS = ("text_output", "text", "output")  # and for the output that has the answer
@@ -35,23 +35,23 @@ INPUTS: dict[str, object] = {
 }
 
 
-class Model(NamedTuple):
+class ModelSignature(NamedTuple):
     """What is known of a model."""
 
     inputs: Mapping[str, Any]  # the metadata of each
     required: frozenset[str]
-    request: Request  # a value for each input
+    request: RequestTemplate  # a value for each input
     text: str  # the output with the answer
 
 
-def described(
+def signature_of(
     metadata: Any,
     config: Any,
-    request: Request | None,
+    request: RequestTemplate | None,
     text: str,
     settings: ModelSettings,
-    endpoint: Endpoint,
-) -> Model:
+    endpoint: LlmEndpoint,
+) -> ModelSignature:
     """A model by its ModelMetadataResponse and its ModelConfig (None where the server gives none).
 
     `request` None, `text` "": to be found here. Raises SourceError when they are not.
@@ -62,12 +62,12 @@ def described(
         question = _chosen("input", PROMPTS, metadata.inputs, "request", endpoint)
         given = {name: value for name, value in INPUTS.items() if name in inputs}
         with _told_of(endpoint):
-            request = Request(json.dumps({question: "{prompt}"} | given), settings.given)
+            request = RequestTemplate(json.dumps({question: "{prompt}"} | given), settings.given)
     text = text or _chosen("output", TEXTS, metadata.outputs, "text_path", endpoint)
-    return Model(inputs, frozenset(inputs.keys() - optional), request, text)
+    return ModelSignature(inputs, frozenset(inputs.keys() - optional), request, text)
 
 
-def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: str, endpoint: Endpoint) -> str:
+def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: str, endpoint: LlmEndpoint) -> str:
     """The input for the question, or the output with the answer: of a usual name, else the only one that holds text."""
     names: list[str] = [tensor.name for tensor in tensors if tensor.datatype == "BYTES"]
     for name in usual:
@@ -79,7 +79,7 @@ def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: st
     raise SourceError(f"{endpoint.who}: which {kind} is the text is not known, it has {has}", hint=f"set {setting}")
 
 
-def put(model: Model, values: Mapping[str, object], request: Any, endpoint: Endpoint) -> None:
+def put(model: ModelSignature, values: Mapping[str, object], request: Any, endpoint: LlmEndpoint) -> None:
     """Values into a ModelInferRequest. Raises SourceError for what the model has no input for, or misses, or cannot take."""
     if unknown := values.keys() - model.inputs.keys():
         hint = f"write request for what it has: {', '.join(model.inputs)}"
@@ -95,7 +95,7 @@ def put(model: Model, values: Mapping[str, object], request: Any, endpoint: Endp
 
 
 @contextmanager
-def _told_of(endpoint: Endpoint) -> Iterator[None]:
+def _told_of(endpoint: LlmEndpoint) -> Iterator[None]:
     """Settings that a model cannot take are known to be wrong only when it is asked."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which model is asked, where, and with whose key. What both kinds of API share before a request is sent."""
+"""Which model is asked, on which server, with which key; and the HTTP clients that send the requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx2
 
-__all__ = ["Endpoint", "ModelOptions", "ModelSettings", "Vendor", "http_client", "http_session", "resolve", "settings_from"]
+__all__ = ["LlmEndpoint", "ModelOptions", "ModelSettings", "Vendor", "http_client", "http_session", "resolve", "settings_from"]
 
 CONNECT_S = 10.0
-IDLE_S = 30.0  # how long a connection is kept for the next answer
+IDLE_S = 30.0  # How long a connection is kept for the next answer.
 
 
 class ModelOptions(TypedDict, total=False):
@@ -44,9 +44,9 @@ class ModelOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """How a model is asked. Of optional settings, None leaves it to the server."""
+    """How a model is asked. None leaves a setting to the server, unless it says otherwise here."""
 
-    model: str | None = None  # None: a small one of the vendor's own; any other server has to be told
+    model: str | None = None  # None: a small one of the vendor's own; other servers need a name
     base_url: str | None = None  # None: the vendor's variable of the environment (OPENAI_BASE_URL), else the vendor's own
     api_key: str | None = field(default=None, repr=False)  # None: the vendor's variable, but not for a `base_url` given here
     system: str | None = None  # the system prompt
@@ -56,19 +56,19 @@ class ModelSettings:
     stop: Sequence[str] = ()  # words at which the model stops
     extra: Mapping[str, object] = field(default_factory=dict)  # more fields of the request; they win over those made here
     ca_file: str | None = None  # a PEM file with a private certificate authority
-    first_token_s: float = 120.0  # from the request to the first event: a local model may have to be loaded
-    stall_s: float = 30.0  # silence within an answer after which the model counts as dead
+    first_token_s: float = 120.0  # seconds from the request to the first event: a local model may have to be loaded
+    stall_s: float = 30.0  # seconds of silence within an answer after which the model counts as dead
     max_retries: int = 2  # of a request that got no answer, before the first token and never after it
 
     @property
     def stop_words(self) -> list[str]:
-        """`stop` as a list, though it was given as one word."""
+        """`stop` as a list, also if it was given as one word."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop)
 
     @property
     def given(self) -> dict[str, object]:
-        """What a request has to say besides the question: settings that are set, by their names."""
-        # A template has the system prompt in the question.
+        """The settings that a request states besides the question, by their names. Those that are None are left out."""
+        # With {system} in the template, the system prompt is part of the question.
         system = None if self.template and "{system}" in self.template else self.system
         named = {
             "max_tokens": self.max_tokens,
@@ -91,61 +91,45 @@ def settings_from(function: str, options: ModelOptions) -> ModelSettings:
 
 
 class Vendor(NamedTuple):
-    """Who made the API, and what stands for its settings when they are not given."""
+    """The vendor of an API, and what its settings are if they are not given."""
 
     name: str
     url: str
     url_variable: str
     key_variable: str
     model: str
-    service: bool = True  # at `url` is a service that wants a key; else it is an example for messages
+    service: bool = True  # `url` is a public service that wants a key; else `url` is an example for messages
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One model on one server, with what is known to be right about it."""
+class LlmEndpoint:
+    """One model on one server. Its values have been checked."""
 
     vendor: Vendor
     url: str
-    host: str  # with the port when it is given: for messages
+    host: str  # for messages, with the port if one was given
     model: str
-    key: str = field(repr=False)  # "" when there is none
+    key: str = field(repr=False)  # "" for none
     loopback: bool
     tls: ssl.SSLContext | None = None  # None: the authorities that the machine trusts
 
     @property
     def who(self) -> str:
-        """For messages."""
+        """The model and its server, for messages."""
         return f"{self.model} at {self.host}" if self.model else self.host
 
 
-def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
-    """Where to ask, with the environment taken in.
+def resolve(settings: ModelSettings, vendor: Vendor) -> LlmEndpoint:
+    """Return the endpoint that the settings mean, with the environment taken in.
 
-    Raises ConfigError for an address that is none, a missing model or key, and a key that would be sent in clear text to
-    another machine. A `base_url` that is given here gets no key from the environment: that one was meant for someone else.
+    A `base_url` of the settings gets no key from the environment: that key was meant for another server. Raises ConfigError
+    for an address that is none, a missing model or key, and a key that would be sent in clear text to another machine.
     """
     if settings.template is not None:
         check_template(settings.template)
+    key = _key(settings, vendor)
     url = (settings.base_url or os.environ.get(vendor.url_variable) or vendor.url).strip().rstrip("/")
-    key = settings.api_key
-    if key is None:
-        key = "" if settings.base_url else os.environ.get(vendor.key_variable, "")
-    key = key.strip()
-    if key and not is_key(key):
-        raise ConfigError(
-            f"the key for {vendor.name} holds a character that no key has", hint=f"set {vendor.key_variable} again"
-        )
-    parts = _split(url)
-    host = parts.hostname
-    if not host or parts.scheme not in ("http", "https"):
-        raise ConfigError("base_url is no http:// or https:// URL", hint=f"such as {vendor.url}")
-    # Of a vendor's API it is the beginning, of other servers all of the address.
-    query = parts.query if vendor.service else ""
-    if parts.username is not None or query or parts.fragment:
-        raise ConfigError(
-            f"base_url for {host} holds a name, password or query", hint="give the key as api_key, and only there"
-        )
+    parts, host = _address(url, vendor)
     if key and not may_carry_key(parts.scheme, host):
         raise ConfigError(f"a key would be sent to {host} in clear text", hint="use https://, or leave the key out")
     is_vendor = vendor.service and host == urlsplit(vendor.url).hostname
@@ -154,26 +138,57 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> Endpoint:
     model = settings.model or (vendor.model if is_vendor else "")
     if not model and vendor.service:
         raise ConfigError(f"no model is set for {host}", hint="set model to the name of one that it has")
+    shown = host if parts.port is None else f"{host}:{parts.port}"
+    return LlmEndpoint(vendor, url, shown, model, key, is_loopback(host), _authorities(settings.ca_file))
+
+
+def _key(settings: ModelSettings, vendor: Vendor) -> str:
+    """Return the key, "" for none."""
+    key = settings.api_key
+    if key is None:
+        key = "" if settings.base_url else os.environ.get(vendor.key_variable, "")
+    key = key.strip()
+    if key and not is_key(key):
+        what = f"the key for {vendor.name} holds a character that no key has"
+        raise ConfigError(what, hint=f"set {vendor.key_variable} again")
+    return key
+
+
+def _address(url: str, vendor: Vendor) -> tuple[SplitResult, str]:
+    """Return the parts of a base_url, and its host."""
     try:
-        tls = None if settings.ca_file is None else ssl.create_default_context(cafile=settings.ca_file)
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # Brackets without an end, or a port that is no number.
+        parts = urlsplit("")
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise ConfigError("base_url is no http:// or https:// URL", hint=f"such as {vendor.url}")
+    # The base_url of a vendor's API is the beginning of an address, that of other servers is all of it.
+    query = parts.query if vendor.service else ""
+    if parts.username is not None or query or parts.fragment:
+        what = f"base_url for {parts.hostname} holds a name, password or query"
+        raise ConfigError(what, hint="give the key as api_key, and only there")
+    return parts, parts.hostname
+
+
+def _authorities(ca_file: str | None) -> ssl.SSLContext | None:
+    try:
+        return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
     except OSError as exc:
-        why = exc.strerror or "no certificates in PEM"
-        raise ConfigError(
-            f"ca_file {settings.ca_file}: {why}", hint="give a PEM file with the authority's certificate"
-        ) from exc
-    return Endpoint(vendor, url, host if parts.port is None else f"{host}:{parts.port}", model, key, is_loopback(host), tls)
+        what = f"ca_file {ca_file}: {exc.strerror or 'no certificates in PEM'}"
+        raise ConfigError(what, hint="give a PEM file with the authority's certificate") from exc
 
 
-def http_client(kind: type[httpx2.AsyncClient], endpoint: Endpoint) -> httpx2.AsyncClient:
-    """The HTTP client for an SDK. `kind`: the SDK's own on aiohttp, which at a token's pace costs a third of the usual one.
+def http_client(kind: type[httpx2.AsyncClient], endpoint: LlmEndpoint) -> httpx2.AsyncClient:
+    """Return an HTTP client for an SDK. `kind`: the SDK's own on aiohttp, which costs a third of the usual one per token.
 
-    Reads have no limit here; `answer.py` limits them. Redirects are not followed, because they would carry the key along.
-    Proxies of the environment are used, but never for this machine. Blocks while it reads certificates.
+    Reads have no limit here: `answer.py` limits them. Redirects are not followed, because they would carry the key along.
+    The proxies of the environment are used, but never for this machine. Blocks while it reads certificates.
     """
     import httpx2
 
     return kind(
-        # Reading the authorities takes 20 ms, for nothing where no TLS is spoken.
+        # Reading the authorities takes 20 ms, which is not needed without TLS.
         verify=endpoint.tls or not (endpoint.loopback and endpoint.url.startswith("http:")),
         timeout=httpx2.Timeout(None, connect=CONNECT_S),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=IDLE_S),
@@ -182,8 +197,8 @@ def http_client(kind: type[httpx2.AsyncClient], endpoint: Endpoint) -> httpx2.As
     )
 
 
-def http_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """The same without an SDK: at a token's pace it costs two thirds of what the SDKs' raw responses cost."""
+def http_session(endpoint: LlmEndpoint, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """Return an HTTP session for a client without an SDK. It costs two thirds of an SDK's raw response per token."""
     import aiohttp
 
     return aiohttp.ClientSession(
@@ -191,16 +206,6 @@ def http_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.Clie
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ssl=endpoint.tls or True),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-        trust_env=not endpoint.loopback,  # the proxies of the environment
+        trust_env=not endpoint.loopback,  # That is, the proxies of the environment.
         cookie_jar=aiohttp.DummyCookieJar(),
     )
-
-
-def _split(url: str) -> SplitResult:
-    """Of no address, the parts are empty."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # brackets without an end, a port that is no number
-        return urlsplit("")
-    return parts

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from .answer import Opened
+from .answer import ResponseStream
 from .aside import Aside
+from .client import SdkClient
 from .deltas import Finals
-from .events import EventReader, finish_of, json_of
+from .events import finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings, Vendor, http_client, settings_from
+from .model import LlmEndpoint, ModelOptions, ModelSettings, Vendor, settings_from
 from .prompt import Prompt, conversation
 from .reasons import NO_REASONS, reason_of
-from .sdk import HEADERS, NO_KEY, SdkClient, reads_of
-from .sse import Event
+from .sse import StreamEvent
 
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["LIMITS", "VENDOR", "ChatParser", "OpenAIChat", "defaults", "is_openai", "make_sdk", "openai_chat", "texts_of"]
+__all__ = ["LIMITS", "VENDOR", "ChatParser", "OpenAIChat", "OpenAIClient", "defaults", "is_openai", "openai_chat", "texts_of"]
 
 LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one field
 
@@ -37,78 +37,71 @@ def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerat
     return one_answer(OpenAIChat(settings_from("openai_chat", options)), prompt)
 
 
-def make_sdk(endpoint: Endpoint, settings: ModelSettings) -> tuple[openai.AsyncOpenAI, type[Exception]]:
-    """OpenAI's SDK for an endpoint, as `SdkClient` wants it."""
-    import openai
-
-    sdk = openai.AsyncOpenAI(
-        base_url=endpoint.url,
-        api_key=endpoint.key or NO_KEY,
-        max_retries=settings.max_retries,
-        http_client=http_client(openai.DefaultAioHttpClient, endpoint),
-    )
-    if not is_openai(endpoint):
-        sdk.organization = sdk.project = None  # of the environment, and OpenAI's business alone
-    return sdk, openai.OpenAIError
-
-
-def is_openai(endpoint: Endpoint) -> bool:
+def is_openai(endpoint: LlmEndpoint) -> bool:
     """OpenAI, or Microsoft's copy of it: other servers do not know all of its words."""
     return endpoint.host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
 
 
-def _limit(endpoint: Endpoint) -> str:
+def _limit(endpoint: LlmEndpoint) -> str:
     # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
     return "max_completion_tokens" if is_openai(endpoint) else "max_tokens"
 
 
-def defaults(endpoint: Endpoint, settings: ModelSettings) -> dict[str, object]:
+def defaults(endpoint: LlmEndpoint, settings: ModelSettings) -> dict[str, object]:
     """What the settings say of a request besides the question."""
     limit = _limit(endpoint)
     own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
     return {**{name: value for name, value in own.items() if value is not None}, **settings.extra}
 
 
-class OpenAIChat(SdkClient["openai.AsyncOpenAI"]):
-    """Chat Completions."""
+class OpenAIClient(SdkClient["openai.AsyncOpenAI"]):
+    """A client on OpenAI's SDK."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings, VENDOR)
-        self._include_usage = True
 
     def _make(self) -> tuple[openai.AsyncOpenAI, type[Exception]]:
-        sdk, root = make_sdk(self._endpoint, self._settings)
-        _ = sdk.chat.completions.with_streaming_response  # imports what it needs
-        return sdk, root
-
-    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
         import openai
 
-        create = self._sdk.chat.completions.with_streaming_response.create
-        body = self._body(prompt, extra)
-        while True:
-            fields = dict(body)
-            if self._include_usage:
-                # The padding against guessing by length is for the open network; only OpenAI knows the field.
-                padding = {"include_obfuscation": False} if is_openai(self._endpoint) else {}
-                fields.setdefault("stream_options", {"include_usage": True, **padding})
-            request = create(
-                model=cast(str, fields.pop("model")),
-                messages=cast(Any, fields.pop("messages")),
-                stream=True,
-                extra_headers=HEADERS,
-                extra_body=fields,
-            )
-            try:
-                response = (await stack.enter_async_context(request)).http_response
-                return Opened(reads_of(response), EventReader(ChatParser(self._endpoint), self._endpoint))
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
-                # Some servers refuse fields they do not know. Usage is worth less than an answer.
-                if not self._include_usage or "stream_options" not in exc.response.text:
-                    raise
-                self._include_usage = False
+        sdk = openai.AsyncOpenAI(base_url=self._endpoint.url, **self._options(openai.DefaultAioHttpClient))
+        if not is_openai(self._endpoint):
+            sdk.organization = sdk.project = None  # They are from the environment, and OpenAI's business alone.
+        return sdk, openai.OpenAIError
 
-    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
+
+class OpenAIChat(OpenAIClient):
+    """Chat Completions."""
+
+    _required = ("model", "messages")
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self._include_usage = True
+
+    def _create(self, sdk: openai.AsyncOpenAI) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        return sdk.chat.completions.with_streaming_response.create
+
+    def _parser(self) -> ChatParser:
+        return ChatParser(self._endpoint)
+
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> ResponseStream:
+        import openai
+
+        body = self._body(prompt, extra)
+        if not self._include_usage:
+            return await self._send(body, stack)
+        # The padding against guessing by length is for the open network; only OpenAI knows the field.
+        padding = {"include_obfuscation": False} if is_openai(self._endpoint) else {}
+        try:
+            return await self._send({"stream_options": {"include_usage": True, **padding}, **body}, stack)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+            # Some servers refuse fields they do not know. Usage is worth less than an answer.
+            if "stream_options" not in exc.response.text:
+                raise
+        self._include_usage = False
+        return await self._send(body, stack)
+
+    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
         limit = _limit(self._endpoint)
         return {
@@ -138,7 +131,7 @@ class ChatParser:
     - A `message` has the whole answer: instead of deltas, or after them.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: LlmEndpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
         self.first: Mapping[str, object] = {}  # the first chunk, whose names are those of the answer
@@ -151,7 +144,7 @@ class ChatParser:
         self._is_strange = False  # something came that may be, under another name
         self._usage: object = None
 
-    def event(self, event: Event) -> list[str | Aside]:
+    def event(self, event: StreamEvent) -> list[str | Aside]:
         if event.data.startswith(b"[DONE]"):
             self.complete = True
             return []

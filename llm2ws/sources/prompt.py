@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Message", "Prompt", "Request", "check_template", "conversation", "question", "without_system"]
+__all__ = ["Message", "Prompt", "RequestTemplate", "check_template", "conversation", "question", "without_system"]
 
 # One message of a conversation, such as {"role": "user", "content": "Hello"}; passed on as it is.
 Message = Mapping[str, object]
@@ -69,7 +69,7 @@ def _text(message: Message) -> str:
             return ""
 
 
-class Request:
+class RequestTemplate:
     """What a server of no known API is sent: JSON in which a text such as "{prompt}" stands for a value.
 
     Values are put in as values and never pasted into text: what a user says cannot change the request. What has no value is

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import ConfigError, SourceError
-from .answer import Opened
 from .aside import Aside
 from .deltas import Finals
-from .events import EventReader, Paragraphs, finish_of, json_of
+from .events import Paragraphs, finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
-from .model import Endpoint, ModelOptions, ModelSettings, settings_from
-from .openai import VENDOR, is_openai, make_sdk
+from .model import LlmEndpoint, ModelOptions, ModelSettings, settings_from
+from .openai import OpenAIClient, is_openai
 from .prompt import Message, Prompt, conversation, without_system
 from .reasons import is_failure, reason_of
-from .sdk import HEADERS, SdkClient, reads_of
-from .sse import Event
+from .sse import StreamEvent
 
 if TYPE_CHECKING:
     import openai
@@ -47,27 +45,21 @@ def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGe
     return one_answer(OpenAIResponses(settings_from("openai_responses", options)), prompt)
 
 
-class OpenAIResponses(SdkClient["openai.AsyncOpenAI"]):
+class OpenAIResponses(OpenAIClient):
     """Responses."""
 
     def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings, VENDOR)
+        super().__init__(settings)
         if settings.stop_words:
             raise ConfigError("stop: OpenAI's Responses know no stop words", hint="leave stop out, or use the kind openai")
 
-    def _make(self) -> tuple[openai.AsyncOpenAI, type[Exception]]:
-        sdk, root = make_sdk(self._endpoint, self._settings)
-        _ = sdk.responses.with_streaming_response  # imports what it needs
-        return sdk, root
+    def _create(self, sdk: openai.AsyncOpenAI) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        return sdk.responses.with_streaming_response.create
 
-    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
-        request = self._sdk.responses.with_streaming_response.create(
-            stream=True, extra_headers=HEADERS, extra_body=self._body(prompt, extra)
-        )
-        response = (await stack.enter_async_context(request)).http_response
-        return Opened(reads_of(response), EventReader(_Parser(self._endpoint), self._endpoint))
+    def _parser(self) -> ResponsesParser:
+        return ResponsesParser(self._endpoint)
 
-    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, object]:
+    def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:
         settings = self._settings
         system, messages = without_system(conversation(prompt, system=settings.system, template=settings.template))
         own = {
@@ -137,7 +129,7 @@ def _flat(tool: object) -> object:
             return tool
 
 
-class _Parser:
+class ResponsesParser:
     """Events of one answer: https://platform.openai.com/docs/api-reference/responses-streaming
 
     Text is in `response.output_text.delta`. It comes again in the events that end a text, a part, an item and the response;
@@ -146,7 +138,7 @@ class _Parser:
     answer is not complete.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: LlmEndpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
         self._paragraphs = Paragraphs()
@@ -160,7 +152,7 @@ class _Parser:
         self._reason = "stop"
         self._usage: dict[str, int] | None = None
 
-    def event(self, event: Event) -> list[str | Aside]:
+    def event(self, event: StreamEvent) -> list[str | Aside]:
         body: Any = json_of(event.data, self._endpoint, event.name)
         items = self._items(body)
         if items:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import SourceError
 
-__all__ = ["KEEP_ALIVES", "Decoder", "Event", "Lines"]
+__all__ = ["KEEP_ALIVES", "EventDecoder", "LineDecoder", "StreamEvent"]
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -20,14 +20,14 @@ KEEP_ALIVES = frozenset(
 )  # names of events that keep a stream open
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event. `name` is "" where the stream gave none; `data` is what its `data:` lines held, joined by line feeds."""
 
     name: str
     data: bytes
 
 
-class Decoder:
+class EventDecoder:
     """Bytes in, events out, however the bytes are cut: `feed` each read, then `finish`.
 
     Bytes and not text: a character may be split over two reads, and a line end is never part of one. Lines end in LF, CRLF or
@@ -68,7 +68,7 @@ class Decoder:
         self._bare = False  # of text: no space is written after `data:`
         self._given = False  # of text: a line of this event has been given
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes) -> list[StreamEvent]:
         """The events that these bytes complete.
 
         Raises SourceError when more than `max_event_bytes` have come and no event was complete: no server fills the memory.
@@ -80,7 +80,7 @@ class Decoder:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        events: list[Event] = []
+        events: list[StreamEvent] = []
         if not data:
             return events
         self._held += len(data)
@@ -97,14 +97,14 @@ class Decoder:
             raise SourceError(f"{self._who}: sent an event of more than {self._max_event_bytes} bytes")
         return events
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[StreamEvent]:
         """The stream has ended: what is left. The empty line after the last event may be missing, as with llama.cpp."""
         rest = b"".join(self._line)
         self._line.clear()
         events = [self._take(rest) if rest else None, self._dispatch()]
         return [event for event in events if event is not None]
 
-    def _take(self, line: bytes) -> Event | None:
+    def _take(self, line: bytes) -> StreamEvent | None:
         """The event that a line completes."""
         if self._at_start:
             self._at_start = False
@@ -112,7 +112,7 @@ class Decoder:
         if not line:
             if self._in_event or not (self._is_text and self._begun):
                 return self._dispatch()
-            return Event("", b"\n")  # more than one empty line: the text had them
+            return StreamEvent("", b"\n")  # more than one empty line: the text had them
         before, self._in_event = self._in_event, True
         if line.startswith(b"data:"):  # nearly all lines
             value = line[5:]
@@ -134,7 +134,7 @@ class Decoder:
                 return self._add(line if before else b"\n\n" + line)  # a line of a text that was written as it is
         return None
 
-    def _add(self, line: bytes) -> Event | None:
+    def _add(self, line: bytes) -> StreamEvent | None:
         """Take a line of data. Return the event that it shows to be complete: the one before it."""
         self._begun = True
         event = None
@@ -150,14 +150,14 @@ class Decoder:
         self._data.append(line)
         return event
 
-    def _dispatch(self) -> Event | None:
+    def _dispatch(self) -> StreamEvent | None:
         event = None
         if self._data:
             data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
             is_break = self._is_text and not data and not self._given
             event = self._event(self._name, b"\n" if is_break else data)
         elif self._name and self._names:
-            event = Event(self._name, b"")
+            event = StreamEvent(self._name, b"")
         self._name = ""
         self._data.clear()
         self._held = 0
@@ -165,10 +165,10 @@ class Decoder:
         self._given = False
         return event
 
-    def _event(self, name: str, data: bytes) -> Event | None:
+    def _event(self, name: str, data: bytes) -> StreamEvent | None:
         """An event, None for one that only keeps the stream open."""
         keeps_open = name.lower() in KEEP_ALIVES or (data.lstrip()[:1] in (b"", b":") if self._is_json else not data)
-        return None if keeps_open else Event(name, data)
+        return None if keeps_open else StreamEvent(name, data)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -187,7 +187,7 @@ def _is_one_event(data: bytes) -> bool:
     return data.startswith(b"data: ") and data.endswith(b"\n\n") and 6 < data.find(b"\n") == len(data) - 2 and b"\r" not in data
 
 
-class Lines:
+class LineDecoder:
     """The same from lines that hold one JSON value each (newline-delimited JSON): an event without a name for each.
 
     Empty lines and lines that begin with a colon only keep the stream open.
@@ -199,8 +199,8 @@ class Lines:
         self._line: list[bytes] = []
         self._held = 0
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The lines that these bytes complete. Raises SourceError as `Decoder.feed` does."""
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        """The lines that these bytes complete. Raises SourceError as `EventDecoder.feed` does."""
         *lines, rest = data.split(b"\n")
         if lines:
             lines[0] = b"".join((*self._line, lines[0]))
@@ -211,8 +211,8 @@ class Lines:
             self._held += len(rest)
         if self._held > self._max_event_bytes:
             raise SourceError(f"{self._who}: sent an event of more than {self._max_event_bytes} bytes")
-        return [Event("", line) for line in map(bytes.strip, lines) if line and not line.startswith(b":")]
+        return [StreamEvent("", line) for line in map(bytes.strip, lines) if line and not line.startswith(b":")]
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[StreamEvent]:
         """The stream has ended: what is left."""
         return self.feed(b"\n")

@@ -5,23 +5,23 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError, SourceError
-from .answer import Opened
+from .answer import ResponseStream
 from .aside import Aside
-from .client import Client
+from .client import ApiClient
 from .deltas import Deltas
 from .events import json_of, json_or_text
 from .faults import broke_off, broken, ended_early, failed, no_answer, no_text, refused
-from .model import Endpoint, ModelSettings, Vendor, http_session
-from .prompt import Prompt, Request, conversation
+from .model import LlmEndpoint, ModelSettings, Vendor, http_session
+from .prompt import Prompt, RequestTemplate, conversation
 from .reasons import NO_REASONS, is_failure, reason_of
-from .sse import Decoder, Event, Lines
+from .sse import EventDecoder, LineDecoder, StreamEvent
 
 if TYPE_CHECKING:
     import aiohttp
@@ -49,7 +49,7 @@ class Shape:
     """
 
     framing: str = "sse"  # one of FRAMINGS
-    request: str = ""  # JSON for `Request`; "": as most servers take it
+    request: str = ""  # JSON for `RequestTemplate`; "": as most servers take it
     text_path: str = ""  # where the text is in an event or line; "": that itself is the text
     text_events: Sequence[str] = ()  # names of the events that hold text, "message" for those without; (): see `_WITHOUT_TEXT`
     end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
@@ -64,7 +64,7 @@ class Shape:
         return dict(self.headers) | ({self.key_header: value} if key else {})
 
 
-class HttpStream(Client):
+class HttpStream(ApiClient["aiohttp.ClientSession"]):
     """A server that answers a POST with a stream."""
 
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:
@@ -74,32 +74,29 @@ class HttpStream(Client):
         if shape.framing == "ndjson" and not shape.text_path:
             raise ConfigError("text_path is not set", hint="say where the text is in a line, such as message.content")
         self._shape = shape
-        self._request = Request(shape.request or REQUEST, settings.given)
+        self._request = RequestTemplate(shape.request or REQUEST, settings.given)
 
-    def _load(self) -> tuple[type[Exception], ...]:
+    def _load(self) -> tuple[Callable[[], aiohttp.ClientSession], tuple[type[Exception], ...]]:
         import aiohttp
 
-        return (aiohttp.ClientError, OSError)
-
-    async def _connect(self, stack: AsyncExitStack) -> None:
         headers = self._shape.headers_with(self._endpoint.key)
-        self._session = await stack.enter_async_context(http_session(self._endpoint, headers))
+        return partial(http_session, self._endpoint, headers), (aiohttp.ClientError, OSError)
 
     def _source_error(self, exc: Exception) -> SourceError:
         return broken(self._endpoint, exc)
 
-    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> ResponseStream:
         settings, shape = self._settings, self._shape
         messages = conversation(prompt, system=settings.system, template=settings.template)
         body = self._request.filled(messages, {"model": self._endpoint.model or None, **settings.given, **extra})
-        response = await self._tried(partial(self._sent, "POST", json.dumps(body).encode()))
+        response = await self._retry(partial(self._sent, "POST", json.dumps(body).encode()))
         stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
         if response.content_type == "text/html":
             raise no_answer(self._endpoint, "a web page")
         splitter = splitter_of(shape, self._endpoint.who)
         # Events and JSON are UTF-8 by their standards, whatever is said of them.
         encoding = _encoding(response.charset if shape.framing == "text" else None)
-        return Opened(_reads(response), _Reader(splitter, shape, self._endpoint, encoding))
+        return ResponseStream(_reads(response), ShapeReader(splitter, shape, self._endpoint, encoding))
 
     async def _models(self) -> list[str] | None:
         """There is no list. Whether somebody is there is known from any answer that does not say otherwise."""
@@ -108,7 +105,7 @@ class HttpStream(Client):
 
     async def _sent(self, method: str, body: bytes, *, also: Collection[int] = ()) -> aiohttp.ClientResponse:
         """The response when it is one of success or `also`. Raises SourceError for others."""
-        response = await self._session.request(method, self._endpoint.url, data=body, allow_redirects=False)
+        response = await self._connection.request(method, self._endpoint.url, data=body, allow_redirects=False)
         if response.status < 300 or response.status in also:
             return response
         said = await response.content.read(MAX_REFUSAL_BYTES)
@@ -133,18 +130,18 @@ async def _reads(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None
 
 
 class _Splitter(Protocol):
-    def feed(self, data: bytes) -> list[Event]: ...
+    def feed(self, data: bytes) -> list[StreamEvent]: ...
 
-    def finish(self) -> list[Event]: ...
+    def finish(self) -> list[StreamEvent]: ...
 
 
 class _Text:
     """The body is the text: each read is a piece of it."""
 
-    def feed(self, data: bytes) -> list[Event]:
-        return [Event("", data)]
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        return [StreamEvent("", data)]
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[StreamEvent]:
         return []
 
 
@@ -156,19 +153,19 @@ def splitter_of(shape: Shape, who: str) -> _Splitter:
     """Return what tells the pieces of a body apart. `who`: for messages."""
     match shape.framing:
         case "ndjson":
-            return Lines(who)
+            return LineDecoder(who)
         case "text":
             return _Text()
         case _ if shape.text_path:
-            return Decoder(who, names=True)
+            return EventDecoder(who, names=True)
         case _:
-            return Decoder(who, data="outputs" if shape.cumulative else "text", names=True)
+            return EventDecoder(who, data="outputs" if shape.cumulative else "text", names=True)
 
 
-class _Reader:
+class ShapeReader:
     """One answer of a server, in the shape that the settings say."""
 
-    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: Endpoint, encoding: str = "utf-8-sig") -> None:
+    def __init__(self, splitter: _Splitter, shape: Shape, endpoint: LlmEndpoint, encoding: str = "utf-8-sig") -> None:
         self.started = False
         self.complete = False
         self._splitter = splitter
@@ -202,7 +199,7 @@ class _Reader:
             raise no_text(self._endpoint, "check the settings text_path and text_events")
         return Aside("finish", {"reason": self._reason, "usage": None})
 
-    def _rest(self) -> list[Event]:
+    def _rest(self) -> list[StreamEvent]:
         """What is left at the end. Of JSON that the connection cut off in the middle, only that it was there."""
         events = self._splitter.finish()
         if self._shape.text_path and events and not self._is_end(events[-1]) and events[-1].data[-1:] not in _WHOLE_ENDS:
@@ -210,11 +207,11 @@ class _Reader:
             events.pop()
         return events
 
-    def _is_end(self, event: Event) -> bool:
+    def _is_end(self, event: StreamEvent) -> bool:
         end, data = self._shape.end, event.data.strip()
         return data == b"[DONE]" or (bool(end) and (event.name == end or data == end.encode()))
 
-    def _text(self, event: Event) -> str:
+    def _text(self, event: StreamEvent) -> str:
         """What is new in it. Raises SourceError where it says that the server failed."""
         shape = self._shape
         if event.name == "error":
@@ -238,7 +235,7 @@ class _Reader:
         self._has_text = True
         return self._deltas.feed(text)
 
-    def _may_hold_text(self, event: Event) -> bool:
+    def _may_hold_text(self, event: StreamEvent) -> bool:
         names = self._shape.text_events
         if names:
             may_hold = (event.name or "message") in names
@@ -247,7 +244,7 @@ class _Reader:
         self._is_strange = self._is_strange or not may_hold
         return may_hold
 
-    def _text_itself(self, event: Event) -> str:
+    def _text_itself(self, event: StreamEvent) -> str:
         """What is new in data that is the text. A token may be a string of JSON; an object of JSON is an error, or no text."""
         data = event.data.strip()
         if self._shape.framing == "sse" and data[:1] + data[-1:] in (b'""', b"{}"):

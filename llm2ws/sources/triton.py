@@ -8,22 +8,23 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/deco
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, SourceError
-from .answer import Opened
+from .answer import ResponseStream
 from .aside import Aside
-from .client import Client
+from .client import ApiClient
 from .deltas import Deltas
 from .faults import failed, no_answer, of_grpc
-from .kserve import Model, described, put
-from .model import Endpoint, ModelSettings, Vendor
-from .prompt import Prompt, Request, conversation
+from .kserve import ModelSignature, put, signature_of
+from .model import LlmEndpoint, ModelSettings, Vendor
+from .prompt import Prompt, RequestTemplate, conversation
 from .stream import Shape
 from .tensors import texts_in
 
@@ -34,7 +35,15 @@ PORT = 8001
 SERVICE = "/inference.GRPCInferenceService/"
 
 
-class TritonModel(Client):
+class _Grpc(NamedTuple):
+    """A connection, and the modules that its use needs, which take long to import."""
+
+    channel: Any
+    messages: Any  # the protocol's, made by protobuf
+    rpc_error: Any
+
+
+class TritonModel(ApiClient[_Grpc]):
     """A decoupled model behind KServe v2 over gRPC.
 
     Of `shape`, `request` holds a value for each input, `text_path` names the output; "": they are found in the model's
@@ -48,8 +57,8 @@ class TritonModel(Client):
         if not self._endpoint.model:
             raise ConfigError("no model is set for Triton", hint="set model to the name of one that it has")
         self._shape = shape
-        self._request = Request(shape.request, settings.given) if shape.request else None
-        self._known: Model | None = None
+        self._request = RequestTemplate(shape.request, settings.given) if shape.request else None
+        self._known: ModelSignature | None = None
         self._metadata = [(name.lower(), value) for name, value in shape.headers_with(self._endpoint.key).items()]
         try:
             self._ca = Path(settings.ca_file).read_bytes() if settings.ca_file else None
@@ -57,17 +66,17 @@ class TritonModel(Client):
             hint = "give a PEM file with the authority's certificate"
             raise ConfigError(f"ca_file {settings.ca_file}: {exc.strerror}", hint=hint) from exc
 
-    def _load(self) -> tuple[type[Exception], ...]:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to standard error what is raised as well
+    def _load(self) -> tuple[Callable[[], AbstractAsyncContextManager[_Grpc]], tuple[type[Exception], ...]]:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # It writes to standard error what is raised as well.
         import grpc
         from google.protobuf.message import DecodeError
         from tritonclient.grpc import service_pb2
 
-        self._wire = service_pb2
-        self._rpc_error = grpc.aio.AioRpcError
-        return (grpc.aio.AioRpcError, DecodeError)
+        rpc_error = grpc.aio.AioRpcError
+        return partial(self._connect, service_pb2, rpc_error), (rpc_error, DecodeError)
 
-    async def _connect(self, stack: AsyncExitStack) -> None:
+    @asynccontextmanager
+    async def _connect(self, messages: Any, rpc_error: type[Exception]) -> AsyncIterator[_Grpc]:
         import grpc
 
         parts = urlsplit(self._endpoint.url)
@@ -77,7 +86,8 @@ class TritonModel(Client):
             channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(self._ca), options)
         else:
             channel = grpc.aio.insecure_channel(target, options)
-        self._channel = await stack.enter_async_context(channel)
+        async with channel:
+            yield _Grpc(channel, messages, rpc_error)
 
     def _source_error(self, exc: Exception) -> SourceError:
         return of_grpc(exc, self._endpoint)
@@ -86,25 +96,27 @@ class TritonModel(Client):
         await self._model()
         return await self._listed()
 
-    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> Opened:
+    async def _ask(self, prompt: Prompt, extra: Mapping[str, object], stack: AsyncExitStack) -> ResponseStream:
         settings = self._settings
-        model = await self._tried(self._model)
+        model = await self._retry(self._model)
         messages = conversation(prompt, system=settings.system, template=settings.template)
         values = model.request.filled(messages, {"model": self._endpoint.model, **settings.given, **extra})
-        infer = self._channel.stream_stream(
-            f"{SERVICE}ModelStreamInfer", request_serializer=self._wire.ModelInferRequest.SerializeToString
+        infer = self._connection.channel.stream_stream(
+            f"{SERVICE}ModelStreamInfer", request_serializer=self._connection.messages.ModelInferRequest.SerializeToString
         )
-        request = self._wire.ModelInferRequest(model_name=self._endpoint.model)
+        request = self._connection.messages.ModelInferRequest(model_name=self._endpoint.model)
         put(model, values, request, self._endpoint)
         call = infer([request], metadata=self._metadata)  # after the one, the call is half closed, and ends with the answer
         stack.callback(call.cancel)
         deltas = Deltas(self._endpoint.who, cumulative=self._shape.cumulative)
-        return Opened(_reads(call), _Reader(self._wire.ModelStreamInferResponse, model.text, deltas, self._endpoint))
+        return ResponseStream(
+            _reads(call), _InferReader(self._connection.messages.ModelStreamInferResponse, model.text, deltas, self._endpoint)
+        )
 
     async def _call(self, method: str, **fields: object) -> Any:
         """A call that has one answer."""
-        request, response = (getattr(self._wire, f"{method}{kind}") for kind in ("Request", "Response"))
-        call = self._channel.unary_unary(
+        request, response = (getattr(self._connection.messages, f"{method}{kind}") for kind in ("Request", "Response"))
+        call = self._connection.channel.unary_unary(
             SERVICE + method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
         )
         return await call(request(**fields), metadata=self._metadata)
@@ -113,30 +125,30 @@ class TritonModel(Client):
         """The models that the server has loaded; None: it does not say."""
         try:
             index = await self._call("RepositoryIndex")
-        except self._rpc_error as exc:
+        except self._connection.rpc_error as exc:
             if exc.code().name != "UNIMPLEMENTED":  # it is an extension of Triton's
                 raise
             return None
         return [model.name for model in index.models if model.state in ("", "READY")]
 
-    async def _model(self) -> Model:
+    async def _model(self) -> ModelSignature:
         """What is known of the model: it is asked for once. Raises SourceError for one that cannot be used."""
         if self._known is None:
             self._known = await self._described()
         return self._known
 
-    async def _described(self) -> Model:
+    async def _described(self) -> ModelSignature:
         who, name = self._endpoint.who, self._endpoint.model
         try:
             metadata = await self._call("ModelMetadata", name=name)
-        except self._rpc_error as exc:
+        except self._connection.rpc_error as exc:
             # Triton says that a model is not there with NOT_FOUND, INVALID_ARGUMENT or UNAVAILABLE.
             if exc.code().name == "UNAUTHENTICATED" or not (listed := await self._listed()) or name in listed:
                 raise
             raise SourceError(f"{who}: it has no such model", hint=f"it has {', '.join(listed[:5])}") from None
         try:
             config = (await self._call("ModelConfig", name=name)).config
-        except self._rpc_error as exc:
+        except self._connection.rpc_error as exc:
             if exc.code().name != "UNIMPLEMENTED":  # the same
                 raise
             config = None
@@ -145,7 +157,7 @@ class TritonModel(Client):
             streaming = [one for one in await self._listed() or () if one.startswith(name) and "stream" in one[len(name) :]]
             hint = f"set model to {streaming[0]}" if streaming else "set model to a decoupled one"
             raise SourceError(f"{who}: it does not stream", hint=hint)
-        return described(metadata, config, self._request, self._shape.text_path, self._settings, self._endpoint)
+        return signature_of(metadata, config, self._request, self._shape.text_path, self._settings, self._endpoint)
 
 
 async def _reads(call: Any) -> AsyncGenerator[bytes, None]:
@@ -156,10 +168,10 @@ async def _reads(call: Any) -> AsyncGenerator[bytes, None]:
                 yield message
 
 
-class _Reader:
+class _InferReader:
     """One answer. The status of the call, which gRPC raises, is its end."""
 
-    def __init__(self, message: Any, output: str, deltas: Deltas, endpoint: Endpoint) -> None:
+    def __init__(self, message: Any, output: str, deltas: Deltas, endpoint: LlmEndpoint) -> None:
         self.started = False
         self.complete = False
         self._parse = message.FromString

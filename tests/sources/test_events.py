@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from llm2ws.errors import SourceError
 from llm2ws.sources.events import Paragraphs, json_of
-from llm2ws.sources.model import Endpoint
+from llm2ws.sources.model import LlmEndpoint
 from llm2ws.sources.openai import VENDOR
 
-HERE = Endpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
 
 
 def joined(*blocks: list[str]) -> str:

@@ -8,14 +8,14 @@ import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from llm2ws.errors import SourceError
-from llm2ws.sources.kserve import Model, described, put
-from llm2ws.sources.model import Endpoint, ModelSettings
+from llm2ws.sources.kserve import ModelSignature, put, signature_of
+from llm2ws.sources.model import LlmEndpoint, ModelSettings
 from llm2ws.sources.triton import VENDOR
 
-HERE = Endpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
 
 
-def model(inputs: Sequence[str], outputs: Sequence[str], optional: Sequence[str] | None = None) -> Model:
+def model(inputs: Sequence[str], outputs: Sequence[str], optional: Sequence[str] | None = None) -> ModelSignature:
     """Of tensors as "name" or "name:TYPE". `optional` None: the server gives no configuration."""
     tensor = service_pb2.ModelMetadataResponse.TensorMetadata
     tensors = [
@@ -27,7 +27,7 @@ def model(inputs: Sequence[str], outputs: Sequence[str], optional: Sequence[str]
         declared = [model_config_pb2.ModelInput(name=one.name, optional=one.name in optional) for one in tensors[0]]
         config = model_config_pb2.ModelConfig(input=declared)
     metadata = service_pb2.ModelMetadataResponse(inputs=tensors[0], outputs=tensors[1])
-    return described(metadata, config, None, "", ModelSettings(), HERE)
+    return signature_of(metadata, config, None, "", ModelSettings(), HERE)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
-from llm2ws.sources.prompt import Request, check_template, conversation, without_system
+from llm2ws.sources.prompt import RequestTemplate, check_template, conversation, without_system
 
 USER = {"role": "user", "content": "Why?"}
 HISTORY = [USER, {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}]
@@ -68,7 +68,7 @@ def test_where_the_system_prompt_is_no_message() -> None:
 
 
 def filled(template: object, messages: list[dict[str, object]], **values: object) -> object:
-    return Request(json.dumps(template)).filled(messages, values)
+    return RequestTemplate(json.dumps(template)).filled(messages, values)
 
 
 def test_a_request_has_values_where_their_names_stand() -> None:

@@ -10,14 +10,14 @@ import pytest
 from llm2ws import Aside
 from llm2ws.errors import ConfigError, LocalProtocolError
 from llm2ws.sources.events import EventReader
-from llm2ws.sources.model import Endpoint, ModelSettings
+from llm2ws.sources.model import LlmEndpoint, ModelSettings
 from llm2ws.sources.openai import VENDOR
-from llm2ws.sources.responses import OpenAIResponses, _Parser, openai_responses
+from llm2ws.sources.responses import OpenAIResponses, ResponsesParser, openai_responses
 from tests.sources.asking import event, outcome_of
 from tests.sources.kinds import responses_text
 from tests.sources.replay import WHOLE, Answer, End, Reply, json_reply, read, replay, stream
 
-HERE = Endpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 32, "total_tokens": 43}
 
 
@@ -48,7 +48,7 @@ async def test_recorded_streams_give_the_sdks_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_recorded_streams_cut_at_every_byte(name: str) -> None:
-    whole, fresh = stream(name), EventReader(_Parser(HERE), HERE)
+    whole, fresh = stream(name), EventReader(ResponsesParser(HERE), HERE)
 
     for cut in range(len(whole)):
         reader = deepcopy(fresh)

@@ -10,45 +10,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.errors import SourceError
-from llm2ws.sources.sse import Decoder, Event
+from llm2ws.sources.sse import EventDecoder, StreamEvent
 from tests.sources.replay import DATA
 
 STREAMS = {path.stem: path.read_bytes() for path in sorted(DATA.glob("*.sse"))}
 
 
-def decoded(*reads: bytes, data: Literal["json", "text", "outputs"] = "json", names: bool = False) -> list[Event]:
-    decoder = Decoder(data=data, names=names)
+def decoded(*reads: bytes, data: Literal["json", "text", "outputs"] = "json", names: bool = False) -> list[StreamEvent]:
+    decoder = EventDecoder(data=data, names=names)
     return [event for read in reads for event in decoder.feed(read)] + decoder.finish()
 
 
 @pytest.mark.parametrize(
     ("stream", "expected"),
     [
-        (b"data: a\n\n", [Event("", b"a")]),
-        (b"data:a\n\ndata:  b\n\n", [Event("", b"a"), Event("", b" b")]),
-        (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [Event("", b"a"), Event("", b"b"), Event("", b"c")]),
-        (b"data: a\ndata: b\ndata\ndata: c\n\n", [Event("", b"a\nb\n\nc")]),
-        (b"event: start\ndata: {}\n\ndata: x\n\n", [Event("start", b"{}"), Event("", b"x")]),
-        (b"event: ping\ndata: {}\n\nevent: Keep-Alive\ndata: y\n\ndata: x\n\n", [Event("", b"x")]),
-        (b"data: : KEEP\n\ndata::\n\ndata: \t\n\ndata: x\n\n", [Event("", b"x")]),
+        (b"data: a\n\n", [StreamEvent("", b"a")]),
+        (b"data:a\n\ndata:  b\n\n", [StreamEvent("", b"a"), StreamEvent("", b" b")]),
+        (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [StreamEvent("", b"a"), StreamEvent("", b"b"), StreamEvent("", b"c")]),
+        (b"data: a\ndata: b\ndata\ndata: c\n\n", [StreamEvent("", b"a\nb\n\nc")]),
+        (b"event: start\ndata: {}\n\ndata: x\n\n", [StreamEvent("start", b"{}"), StreamEvent("", b"x")]),
+        (b"event: ping\ndata: {}\n\nevent: Keep-Alive\ndata: y\n\ndata: x\n\n", [StreamEvent("", b"x")]),
+        (b"data: : KEEP\n\ndata::\n\ndata: \t\n\ndata: x\n\n", [StreamEvent("", b"x")]),
         # Lines of JSON are events. What is no JSON by itself is one over several lines.
-        (b'data: {"a": 1}\ndata: [2]\ndata: [DONE]\n\n', [Event("", b'{"a": 1}'), Event("", b"[2]"), Event("", b"[DONE]")]),
-        (b'event: e\ndata: {"a": 1}\ndata:\ndata: {}\n', [Event("e", b'{"a": 1}'), Event("e", b"{}")]),
-        (b'data: {\ndata:  "a": {}\ndata: }\n\ndata: {}\n\n', [Event("", b'{\n "a": {}\n}'), Event("", b"{}")]),
-        (b'data: {"a":\ndata: 1}\n\n', [Event("", b'{"a":\n1}')]),
-        (b"event: lonely\n\ndata: x\n\n", [Event("", b"x")]),
-        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [Event("", b"a")]),  # a mark only at the very start
-        (b": comment\n:\n\nid: 7\nretry: 1\nunknown: x\nnonsense\n\ndata: a\n\n", [Event("", b"a")]),
-        (b"data:\n\ndata: \n\ndata: a\n\n", [Event("", b"a")]),
-        (b"data: [DONE]", [Event("", b"[DONE]")]),
-        (b"data: [DONE]\n", [Event("", b"[DONE]")]),
-        (b'error: {"code":500}\n\n', [Event("error", b'{"code":500}')]),
-        ("data: ü\x85\u2028\n\n".encode(), [Event("", "ü\x85\u2028".encode())]),  # no line ends, though Python's str has them
+        (
+            b'data: {"a": 1}\ndata: [2]\ndata: [DONE]\n\n',
+            [StreamEvent("", b'{"a": 1}'), StreamEvent("", b"[2]"), StreamEvent("", b"[DONE]")],
+        ),
+        (b'event: e\ndata: {"a": 1}\ndata:\ndata: {}\n', [StreamEvent("e", b'{"a": 1}'), StreamEvent("e", b"{}")]),
+        (b'data: {\ndata:  "a": {}\ndata: }\n\ndata: {}\n\n', [StreamEvent("", b'{\n "a": {}\n}'), StreamEvent("", b"{}")]),
+        (b'data: {"a":\ndata: 1}\n\n', [StreamEvent("", b'{"a":\n1}')]),
+        (b"event: lonely\n\ndata: x\n\n", [StreamEvent("", b"x")]),
+        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [StreamEvent("", b"a")]),  # a mark only at the very start
+        (b": comment\n:\n\nid: 7\nretry: 1\nunknown: x\nnonsense\n\ndata: a\n\n", [StreamEvent("", b"a")]),
+        (b"data:\n\ndata: \n\ndata: a\n\n", [StreamEvent("", b"a")]),
+        (b"data: [DONE]", [StreamEvent("", b"[DONE]")]),
+        (b"data: [DONE]\n", [StreamEvent("", b"[DONE]")]),
+        (b'error: {"code":500}\n\n', [StreamEvent("error", b'{"code":500}')]),
+        (
+            "data: ü\x85\u2028\n\n".encode(),
+            [StreamEvent("", "ü\x85\u2028".encode())],
+        ),  # no line ends, though Python's str has them
         (b"", []),
         (b"\n\n\r\r\n", []),
     ],
 )
-def test_what_it_makes_of_a_stream(stream: bytes, expected: list[Event]) -> None:
+def test_what_it_makes_of_a_stream(stream: bytes, expected: list[StreamEvent]) -> None:
     assert decoded(stream) == expected
     assert decoded(*(stream[i : i + 1] for i in range(len(stream)))) == expected
 
@@ -102,19 +108,19 @@ def test_text_keeps_its_spaces_and_line_breaks(stream: bytes, text: str) -> None
 
 
 def test_a_line_of_text_does_not_wait_for_an_empty_line() -> None:
-    decoder = Decoder(data="text")
+    decoder = EventDecoder(data="text")
 
-    assert [decoder.feed(b"data: %d\n" % n) for n in range(3)] == [[], [Event("", b"0\n")], [Event("", b"1\n")]]
+    assert [decoder.feed(b"data: %d\n" % n) for n in range(3)] == [[], [StreamEvent("", b"0\n")], [StreamEvent("", b"1\n")]]
 
 
 def test_outputs_that_repeat_the_text_so_far_are_given_as_a_whole() -> None:
-    assert decoded(b"data:A\n\n\ndata: B\ndata: C\n\n", data="outputs") == [Event("", b"A"), Event("", b" B\n C")]
+    assert decoded(b"data:A\n\n\ndata: B\ndata: C\n\n", data="outputs") == [StreamEvent("", b"A"), StreamEvent("", b" B\n C")]
 
 
 def test_names_without_data_are_given_to_whoever_looks_for_them() -> None:
     assert decoded(b"event: end\n\ndata: A\n\nevent: end\n", names=True) == [
-        *(Event("end", b""), Event("", b"A")),
-        Event("end", b""),
+        *(StreamEvent("end", b""), StreamEvent("", b"A")),
+        StreamEvent("end", b""),
     ]
 
 
@@ -122,20 +128,20 @@ def test_a_long_line_comes_through() -> None:
     stream = b"data: " + b"x" * 1_000_000 + b"\n\ndata: y\n\n"
 
     assert decoded(*(stream[i : i + 16_384] for i in range(0, len(stream), 16_384))) == [
-        Event("", b"x" * 1_000_000),
-        Event("", b"y"),
+        StreamEvent("", b"x" * 1_000_000),
+        StreamEvent("", b"y"),
     ]
 
 
 @pytest.mark.parametrize("piece", [b"data: " + b"x" * 94, b"data: x\n", b":" * 100])
 def test_an_event_without_end_is_an_error(piece: bytes) -> None:
-    decoder = Decoder(max_event_bytes=1000)
+    decoder = EventDecoder(max_event_bytes=1000)
 
     with pytest.raises(SourceError, match="more than 1000 bytes"):
         sum(len(decoder.feed(piece)) for _ in range(1000))
 
 
 def test_many_events_are_no_long_one() -> None:
-    decoder = Decoder(max_event_bytes=1000)
+    decoder = EventDecoder(max_event_bytes=1000)
 
     assert sum(len(decoder.feed(b"data: x\n\n" * 50)) for _ in range(100)) == 5000

@@ -19,9 +19,9 @@ from llm2ws.errors import ConfigError, SourceError
 from llm2ws.server.run import running
 from llm2ws.settings.fields import Llm, Server, Settings, Speech
 from llm2ws.sources.failover import one_answer
-from llm2ws.sources.model import Endpoint, ModelOptions, ModelSettings
+from llm2ws.sources.model import LlmEndpoint, ModelOptions, ModelSettings
 from llm2ws.sources.prompt import Prompt
-from llm2ws.sources.stream import VENDOR, HttpStream, Shape, _Reader, at, splitter_of
+from llm2ws.sources.stream import VENDOR, HttpStream, Shape, ShapeReader, at, splitter_of
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import CODING
 from tests.sources.asking import PROMPT, Ask, outcome_of
@@ -29,7 +29,7 @@ from tests.sources.kinds import CHAT
 from tests.sources.replay import SSE, WHOLE, End, Reply, json_reply, read, replay, stream
 from tests.support import texts_of
 
-HERE = Endpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
 PAGE = {"Content-Type": "text/html; charset=utf-8"}
 
 
@@ -59,7 +59,7 @@ RECORDED = {
 }
 
 
-def items_of(reader: _Reader, *reads: bytes) -> tuple[str, Aside]:
+def items_of(reader: ShapeReader, *reads: bytes) -> tuple[str, Aside]:
     """What a reader makes of a response, up to where it has all of the answer."""
     text = ""
     for data in (*reads, b""):
@@ -71,8 +71,8 @@ def items_of(reader: _Reader, *reads: bytes) -> tuple[str, Aside]:
     return text, reader.end()
 
 
-def reader_of(shape: Shape) -> _Reader:
-    return _Reader(splitter_of(shape, "the stream"), shape, HERE)
+def reader_of(shape: Shape) -> ShapeReader:
+    return ShapeReader(splitter_of(shape, "the stream"), shape, HERE)
 
 
 @pytest.mark.parametrize("name", RECORDED)
