@@ -172,7 +172,7 @@ class _SpokenAnswer:
             try:
                 items += parser.event(event)
             except SourceError as exc:
-                error, self._error_passed_on = exc, parser.told
+                error, self._error_passed_on = exc, parser.sent_error
             if not self._head and parser.first:
                 self._begin(parser.first)
             if not parser.complete and (error is None or self._error_passed_on):

@@ -1,1 +1,1 @@
-"""Where text comes from. A source is any `AsyncIterator[str | Aside]`: there is no base class to fill in."""
+"""Sources of text. A source is any `AsyncIterator[str | Aside]`: there is no base class to inherit from."""

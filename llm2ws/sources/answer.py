@@ -1,4 +1,4 @@
-"""An answer as it comes: what is read off a connection to text and asides, within limits of time."""
+"""Reading an answer as it comes: bytes of a connection become text and asides, within limits of time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from .model import LlmEndpoint, ModelSettings
 
 __all__ = ["DRAIN_S", "AnswerReader", "ResponseStream", "Watchdog", "ask"]
 
-DRAIN_S = 0.05  # how long the rest of a response may take after the answer is complete, so that its connection can be kept
+# How long the rest of a response may take after the answer is complete. Only a response read to its end keeps its connection.
+DRAIN_S = 0.05
 
 
 class AnswerReader(Protocol):
-    """Reads one answer. Its methods raise SourceError when the server says that it failed."""
+    """What reads one answer. Its methods raise SourceError if the server says that it failed."""
 
     @property
     def started(self) -> bool:
-        """Something of the answer has come. What is sent only to keep a connection open is not."""
+        """Whether some of the answer has come. What only keeps a connection open does not count."""
 
     @property
     def complete(self) -> bool:
-        """All of the answer has come, whatever else does."""
+        """Whether all of the answer has come, even if more data follows."""
 
     def feed(self, data: bytes, /) -> Iterable[str | Aside]:
-        """What one read holds; b"" is the end of the response."""
+        """Return the items in the bytes of one read; b"" is the end of the response."""
 
     def end(self) -> Aside:
-        """The Aside("finish"). Raises SourceError when the answer is not complete."""
+        """Return the Aside("finish"). Raises SourceError if the answer is not complete."""
 
 
 class ResponseStream(NamedTuple):
-    """A response: its reads, or whole messages where its protocol has them, and what understands them."""
+    """A response: its bytes as they come, or its whole messages if the protocol has them, and what reads them."""
 
     reads: AsyncGenerator[bytes, None]
     reader: AnswerReader
@@ -51,12 +52,12 @@ async def ask(
     caught: tuple[type[Exception], ...],
     source_error: Callable[[Exception], SourceError],
 ) -> AsyncGenerator[str | Aside, None]:
-    """Sends a request and gives the items of its answer, as they come. Closing it closes the connection.
+    """Send a request and give the items of the answer as they come. Closing the generator closes the connection.
 
-    For what holds no item, such as reasoning, it gives "": a sign of life for whoever waits.
+    Data without an item, such as reasoning, gives "": a sign of life for whoever waits.
 
-    `open_response` sends it and leaves the response on the stack. Of the exceptions that are `caught` on the way,
-    `source_error` says what they mean.
+    `open_response` sends the request and leaves the response on the stack. Exceptions of the kinds `caught` become what
+    `source_error` returns for them.
     """
     loop = asyncio.get_running_loop()
     first_by = loop.time() + settings.first_token_s
@@ -72,7 +73,7 @@ async def ask(
             await stack.enter_async_context(aclosing(reads))
             watchdog = stack.enter_context(Watchdog(loop))
             while not reader.complete:
-                # What is sent only to keep the connection open does not make the start later, but it ends no answer.
+                # Data that only keeps the connection open does not extend the time for the first token.
                 data = await watchdog.read(reads, loop.time() + settings.stall_s if reader.started else first_by)
                 if data is None:
                     raise silent(endpoint, settings.stall_s if reader.started else None)
@@ -92,20 +93,20 @@ async def ask(
         return
     except caught as exc:
         error = source_error(exc)
-    raise error  # not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt
+    raise error  # Not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt.
 
 
 class Watchdog:
-    """Ends a read that takes too long.
+    """A limit of time for each read of a stream.
 
-    Its one timer is set anew when it fires and not for each read, as asyncio.timeout does: with ten answers at once that
-    cost 15 us a token, a quarter of all that reading it took.
+    Its one timer is set again when it fires, and not for each read as asyncio.timeout does: with ten answers at once, that
+    cost 15 us per token, a quarter of the time that reading took.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._by = 0.0  # when the read under way is late
-        self._reader: asyncio.Task[Any] | None = None  # who waits for it; None between reads
+        self._by = 0.0  # The time of the loop at which the current read is late.
+        self._reader: asyncio.Task[Any] | None = None  # The task that waits for the current read; None between reads.
         self._late = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -117,7 +118,7 @@ class Watchdog:
             self._timer.cancel()
 
     async def read(self, reads: AsyncIterator[bytes], by: float) -> bytes | None:
-        """The next bytes, b"" at the end, None when they have not come `by` that time of the loop. Then `reads` is over."""
+        """Return the next bytes, b"" at the end. None: they did not come `by` that time of the loop, and `reads` is over."""
         task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
@@ -127,7 +128,7 @@ class Watchdog:
         try:
             return await anext(reads, b"")
         except BaseException as exc:
-            # As asyncio.timeout has it: our own cancellation is taken back, somebody else's goes on.
+            # As in asyncio.timeout: a cancellation by this watchdog is taken back, any other goes on.
             if self._late and task.uncancel() <= cancelling and isinstance(exc, asyncio.CancelledError):
                 return None
             raise
@@ -142,7 +143,7 @@ class Watchdog:
     def _fire(self) -> None:
         self._timer = None
         if self._reader is None:
-            return  # the next read sets it
+            return  # The next read sets it.
         if self._by > self._loop.time():
             self._arm(self._by)
         else:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["AnthropicMessages", "anthropic_messages"]
 
 VENDOR = Vendor("Anthropic", "https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "claude-haiku-4-5")
-MAX_TOKENS = 4096  # the API wants a limit; this is some twenty minutes of speech
+MAX_TOKENS = 4096  # The API requires a limit. This one is some twenty minutes of speech.
 
-# Fields as Chat Completions calls them, which is how clients of the daemon ask, and their names here.
+# Names of fields in Chat Completions, which the daemon's clients use, and in this API.
 _NAMES = {"max_completion_tokens": "max_tokens", "stop": "stop_sequences"}
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
-# Events and deltas of the API. Others may hold text under another name.
+# Events and deltas of the API. Those of other names may hold text.
 _KNOWN = frozenset(
     (
         *("content_block_start", "content_block_stop", "message_delta", "message_start", "message_stop"),
@@ -40,17 +40,17 @@ _KNOWN = frozenset(
 
 
 def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
-    """A source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
+    """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
-    Text as it comes, a paragraph break between two blocks of it, then Aside("finish") with `reason` and `usage` as Chat
-    Completions name them; Aside("tool_call") where one comes. Thinking is dropped. Raises ConfigError at once for options
-    that cannot be right, SourceError while it is read.
+    It gives text as it comes, with a paragraph break between two blocks, then Aside("finish") with `reason` and `usage` as
+    Chat Completions name them; an Aside("tool_call") for each piece of a tool call. Thinking is dropped. Raises ConfigError
+    at once for options that cannot be right, SourceError while it is read.
     """
     return one_answer(AnthropicMessages(settings_from("anthropic_messages", options)), prompt)
 
 
 class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
-    """Messages."""
+    """A client of the Messages API."""
 
     _required = ("model", "messages", "max_tokens")
 
@@ -89,7 +89,7 @@ class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
 
 
 def _messages(messages: Sequence[Message]) -> Iterator[Message]:
-    """A conversation as this API wants it: calls are parts of what the assistant says, their results are the user's."""
+    """Return a conversation in the form of this API: tool calls are part of the assistant's messages, results of the user's."""
     results: list[object] = []
     for message in messages:
         match message:
@@ -113,7 +113,7 @@ def _tool_use(call: object) -> object:
         case {"id": call_id, "function": {"name": name, **function}}:
             try:
                 given = json.loads(str(function.get("arguments")))
-            except ValueError:  # a model wrote them
+            except ValueError:  # A model wrote them.
                 given = {}
             return {"type": "tool_use", "id": call_id, "name": name, "input": _dict(given)}
         case _:
@@ -121,7 +121,7 @@ def _tool_use(call: object) -> object:
 
 
 def _translated(fields: Mapping[str, object]) -> dict[str, object]:
-    """Fields of a request in the words of this API. What is in them already stays."""
+    """Return the fields of a request in the words of this API. Fields that are in its words already stay."""
     given = {_NAMES.get(name, name): value for name, value in fields.items()}
     if isinstance(stop := given.get("stop_sequences"), str):
         given["stop_sequences"] = [stop]
@@ -142,7 +142,7 @@ def _tool(tool: object) -> object:
     match tool:
         case {"type": "function", "function": {"name": name, **function}}:
             described = {"description": function["description"]} if function.get("description") else {}
-            # It wants a schema, though a function takes nothing.
+            # The API requires a schema, even for a function without arguments.
             schema = function.get("parameters") or {"type": "object", "properties": {}}
             return {"name": name, **described, "input_schema": schema}
         case _:
@@ -150,12 +150,13 @@ def _tool(tool: object) -> object:
 
 
 class MessagesParser:
-    """Events of one answer: https://docs.anthropic.com/en/api/messages-streaming
+    """A parser of the events of one answer.
 
     Text is in the `text_delta`s of `content_block_delta`; thinking, signatures and citations are in others. A block may begin
     with text. Servers that pass on the SDK's own events, or imitate them, have whole blocks in `content_block_stop` and whole
-    messages in `message_start` and `message_stop`: what deltas have not given is taken from those. Events and deltas of kinds
-    that are not known here are passed over, as the API asks for. Without `message_stop` the answer is not complete.
+    messages in `message_start` and `message_stop`: text that no delta has given is taken from those. Unknown events and
+    deltas are passed over, as the API demands. Without `message_stop` the answer is not complete.
+    https://docs.anthropic.com/en/api/messages-streaming
     """
 
     def __init__(self, endpoint: LlmEndpoint) -> None:
@@ -163,27 +164,26 @@ class MessagesParser:
         self._endpoint = endpoint
         self._paragraphs = Paragraphs()
         self._texts = Finals()
-        self._tool = -1  # index of the block that holds a call for us; the server makes calls of its own
-        self._calls: dict[str, bool] = {}  # the calls for us, by their ids: whether their arguments have come, or begun to
-        self._is_known = False  # something came that is part of an answer
-        self._is_strange = False  # something came that may be, under another name
+        self._tool = -1  # Index of the block with a call for the client; the server makes calls of its own.
+        self._calls: dict[str, bool] = {}  # By id of a call for the client: whether its arguments have come, or begun to.
+        self._is_recognised: bool | None = None  # Some data was part of an answer; False: there was only other data.
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
 
     def event(self, event: StreamEvent) -> list[str | Aside]:
         body = json_of(event.data, self._endpoint, event.name)
         if not isinstance(body, dict):
-            self._is_strange = True
+            self._is_recognised = self._is_recognised or False
             return []
         if body.get("error"):
             raise failed(self._endpoint, body)
         items = self._items(body)
         if items:
-            self._is_known = True
-        elif not self._is_known:
+            self._is_recognised = True
+        elif not self._is_recognised:
             kind = _dict(body.get("delta")).get("type") if body.get("type") == "content_block_delta" else body.get("type")
-            self._is_known = kind == "thinking_delta"
-            self._is_strange = self._is_strange or kind not in _KNOWN
+            if kind == "thinking_delta" or kind not in _KNOWN:
+                self._is_recognised = kind == "thinking_delta"
         return items
 
     def _items(self, body: dict[str, Any]) -> list[str | Aside]:
@@ -221,10 +221,10 @@ class MessagesParser:
         prompt = sum(usage.get(name, 0) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
         answer = usage.get("output_tokens", 0)
         counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer} if usage else None
-        return finish_of(self._endpoint, self._reason, counts, is_strange=self._is_strange and not self._is_known)
+        return finish_of(self._endpoint, self._reason, counts, is_recognised=self._is_recognised is not False)
 
     def _message(self, level: str, message: dict[str, Any]) -> list[str | Aside]:
-        """What is new in a message that is there as a whole."""
+        """Return what is new in a whole message."""
         self._count(message.get("usage"))
         self._stopped(message.get("stop_reason"))
         items: list[str | Aside] = []
@@ -234,7 +234,7 @@ class MessagesParser:
         return items
 
     def _block(self, level: str, index: int, block: object) -> list[str | Aside]:
-        """What is new in a block that begins (`level` ""), or is there as a whole."""
+        """Return what is new in a block that begins (`level` ""), or in a whole block."""
         match block:
             case {"type": "text", "text": str(text)}:
                 if level:
@@ -242,7 +242,9 @@ class MessagesParser:
                 self._texts.delta(text, index)
                 return self._paragraphs.text(text)
             case {"type": "tool_use", "id": str(call_id), "name": name, **rest}:
-                given = {"arguments": json.dumps(rest["input"])} if rest.get("input") else {}  # in a stream: deltas, later
+                given = (
+                    {"arguments": json.dumps(rest["input"])} if rest.get("input") else {}
+                )  # In a stream, deltas with it follow.
                 if call_id not in self._calls:
                     self._tool = index
                     self._calls[call_id] = bool(given)
@@ -267,7 +269,7 @@ class MessagesParser:
             self._reason = reason_of(reason)
 
     def _count(self, usage: object) -> None:
-        """Counts are cumulative: the last one of each name holds."""
+        """Take the counts of an event. They are cumulative: the last one of each name holds."""
         self._usage.update({name: count for name, count in _dict(usage).items() if isinstance(count, int)})
 
 

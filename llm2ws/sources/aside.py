@@ -1,4 +1,4 @@
-"""What a model's stream holds besides text to be spoken."""
+"""What an LLM's stream holds besides text to be spoken."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Aside"]
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """Something that is passed on and never spoken.
+    """Part of an answer that is passed on and never spoken.
 
-    `kind` is "finish" (`data`: reason, usage), "tool_call", "refusal" or what a source of your own says; `data` is JSON-like.
+    `kind` is "finish" (`data`: reason, usage), "tool_call", "refusal", or a word of a source of your own. `data` is JSON-like.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Server-sent events to text and asides: what the APIs of OpenAI and Anthropic have in common."""
+"""Server-sent events to text and asides: what parsers of the APIs of OpenAI and Anthropic share."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ __all__ = ["EventParser", "EventReader", "Paragraphs", "finish_of", "json_of", "
 
 
 class EventParser(Protocol):
-    """One answer in one API's events. Its methods raise SourceError when the server says that it failed."""
+    """What reads the events of one answer in one API. Its methods raise SourceError if the server says that it failed."""
 
-    complete: bool  # the event came that says so
+    complete: bool  # The event has come that ends the answer.
 
-    def event(self, event: StreamEvent) -> list[str | Aside]: ...
+    def event(self, event: StreamEvent) -> list[str | Aside]:
+        """Return the items in an event."""
 
     def whole(self, body: object) -> list[str | Aside]:
-        """The same from JSON instead of a stream: the server cannot stream."""
+        """Return the items in an answer that is one JSON object, from a server that does not stream."""
 
     def end(self) -> Aside:
-        """The stream has ended. Raises SourceError when the answer has not."""
+        """Return the Aside("finish") at the end of the stream. Raises SourceError if the answer is not complete."""
 
 
 class EventReader:
-    """A response of server-sent events, or of JSON as a whole, whatever its header says."""
+    """A reader of server-sent events, or of one JSON object, whichever the body is. Its Content-Type is not asked."""
 
     def __init__(self, parser: EventParser, endpoint: LlmEndpoint) -> None:
         self.started = False
@@ -41,10 +42,11 @@ class EventReader:
         self._endpoint = endpoint
         self._decoder = EventDecoder(endpoint.who)
         self._sniffed = False
-        self._whole: bytearray | None = None  # where it is no stream
+        self._whole: bytearray | None = None  # The body, if it is no stream.
 
     @property
     def complete(self) -> bool:
+        """Whether the event has come that ends the answer."""
         return self._parser.complete
 
     def feed(self, data: bytes) -> Iterator[str | Aside]:
@@ -68,19 +70,19 @@ class EventReader:
 
 
 def last_events(decoder: EventDecoder) -> list[StreamEvent]:
-    """The events that the end of the stream completes. JSON that the connection cut off in the middle is none."""
+    """Return the events that the end of the stream completes. JSON that was cut off in the middle is none."""
     return [event for event in decoder.finish() if event.data[-1:] in (b"}", b"]")]
 
 
 class Paragraphs:
-    """Text that comes in blocks. Each is a paragraph, unless it goes on with a sentence: text with citations is many blocks."""
+    """Text that comes in blocks. A block is a paragraph, unless it continues a sentence: text with citations is many blocks."""
 
     def __init__(self) -> None:
-        self._last = ""  # the last character so far
-        self._ended = False  # a block has, since
+        self._last = ""  # The last character so far.
+        self._ended = False  # A block has ended after that character.
 
     def text(self, text: str) -> list[str | Aside]:
-        """Some of the text, after a paragraph break where one is wanted."""
+        """Return some text of a block, after a paragraph break if there is one before it."""
         if not text:
             return []
         goes_on = self._last.isspace() or text[0].isspace() or text[0] in ",.;:!?)]”’"
@@ -89,19 +91,19 @@ class Paragraphs:
         return [*between, text]
 
     def end(self) -> None:
-        """A block has ended."""
+        """Note that a block has ended."""
         self._ended = True
 
 
-def finish_of(endpoint: LlmEndpoint, reason: str | None, usage: object, *, is_strange: bool) -> Aside:
-    """The Aside("finish") of an answer that is complete.
+def finish_of(endpoint: LlmEndpoint, reason: str | None, usage: object, *, is_recognised: bool) -> Aside:
+    """Return the Aside("finish") of an answer that is complete.
 
-    `is_strange`: something came, and nothing of it is known here. Raises SourceError for that, and for a reason that says
-    that the server gave up.
+    Raises SourceError for a `reason` that says that the server gave up, and unless `is_recognised`: data came, and none of
+    it was part of an answer.
     """
     if reason is not None and is_failure(reason):
         raise broke_off(endpoint, reason)
-    if is_strange:
+    if not is_recognised:
         raise no_text(endpoint, "check base_url, and whether kind is the API that it speaks")
     return Aside("finish", {"reason": reason, "usage": usage})
 
@@ -115,10 +117,10 @@ def _whole_json(body: bytearray, endpoint: LlmEndpoint) -> object:
 
 
 def json_of(data: bytes, endpoint: LlmEndpoint, name: str = "") -> object:
-    """What an event, of that name, or a line holds.
+    """Return the JSON value of an event with that `name`, or of a line.
 
-    Plain objects: typed ones measured no faster, and one wrong field would fail all of it. Raises SourceError when it is no
-    JSON, because text may be missing then, and when the event says that the server failed.
+    It is made of plain objects: typed ones measured no faster, and one wrong field would fail all of it. Raises SourceError
+    for what is no JSON, because text may be missing then, and for an event that says that the server failed.
     """
     if name == "error":
         raise failed(endpoint, json_or_text(data))
@@ -126,7 +128,7 @@ def json_of(data: bytes, endpoint: LlmEndpoint, name: str = "") -> object:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    try:  # control characters, NaN, bytes that are no UTF-8, half of a surrogate pair
+    try:  # Control characters, NaN, bytes that are no UTF-8, half of a surrogate pair.
         text = json.dumps(json.loads(data.decode(errors="replace"), strict=False), ensure_ascii=False)
         return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except ValueError:
@@ -134,9 +136,9 @@ def json_of(data: bytes, endpoint: LlmEndpoint, name: str = "") -> object:
     raise SourceError(f"{endpoint.who}: sent an event that is no JSON", hint="what came before it is spoken", retry=True)
 
 
-def json_or_text(said: bytes) -> object:
-    """What a server says of an error."""
+def json_or_text(data: bytes) -> object:
+    """Return the JSON value of some data, such as the body of an error; its text if it is no JSON."""
     try:
-        return json.loads(said)
+        return json.loads(data)
     except ValueError:
-        return said.decode(errors="replace")
+        return data.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Several LLMs as one: when the first cannot begin its answer, the next one is asked."""
+"""Several LLMs as one: if the first cannot begin its answer, the next one is asked."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .prompt import Prompt
 
 __all__ = ["Failover", "LlmClient", "one_answer"]
 
-SIGN_OF_LIFE_S = 0.1
+SIGN_OF_LIFE_S = 0.1  # Between two signs of life while a client is opened.
 
 _log = logging.getLogger("llm2ws.sources")
 
 
 class LlmClient(Protocol):
-    """What answers, kept open for many answers."""
+    """A client of an LLM, kept open for many answers."""
 
     @property
     def who(self) -> str:
-        """The model and where it is, for people."""
+        """The model and its server, for messages."""
 
     async def __aenter__(self) -> object: ...
 
@@ -34,18 +34,20 @@ class LlmClient(Protocol):
     ) -> None: ...
 
     def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer. `extra`: fields of this request that win over the settings, in the words of Chat Completions, whoever
-        answers; those that an API has no word for are left out.
+        """Return one answer.
+
+        `extra`: fields of this request, which win over the settings. Their names are those of Chat Completions for every API;
+        fields that an API does not have are left out.
         """
 
     async def models(self) -> list[str] | None:
-        """The names of the models that the server has; None: it has no list. Raises SourceError when it cannot be asked."""
+        """Return the names of the server's models, None if it has no list. Raises SourceError if it cannot be asked."""
 
 
 async def one_answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | Aside, None]:
-    """A source: a client that is opened for one answer and closed after it.
+    """Open a client for one answer, give the answer, and close the client.
 
-    While it is opened, which may take the time of importing an SDK, "" is given: a sign of life for whoever waits.
+    While the client is opened, which may take as long as importing an SDK, "" is given: a sign of life for whoever waits.
     """
     async with AsyncExitStack() as stack:
         opening = asyncio.create_task(stack.enter_async_context(client))
@@ -59,16 +61,16 @@ async def one_answer(client: LlmClient, prompt: Prompt) -> AsyncGenerator[str | 
 
 
 async def _ended(opening: asyncio.Task[object]) -> None:
-    """Wait for a task to be over, whatever comes of it; it is cancelled."""
+    """Cancel a task and wait until it is over, whatever its result."""
     opening.cancel()
     await asyncio.wait((opening,))
 
 
 class Failover:
-    """Clients of LLMs, in the order in which they are asked. The next one is asked only for what may succeed elsewhere.
+    """Clients of LLMs, in the order in which they are asked. The next one is asked only after a failure that it may not have.
 
-    A failure that the same request would meet again, such as a refused key, is a mistake to be seen. And after the first word
-    or tool call nothing is asked again: two halves of two answers are no answer.
+    A failure that the same request would meet again, such as a refused key, is a mistake that the user has to see. After the
+    first word or tool call no other LLM is asked: two halves of two answers are no answer.
     """
 
     def __init__(self, clients: Sequence[LlmClient]) -> None:
@@ -92,7 +94,7 @@ class Failover:
         return await self._clients[0].models()
 
     async def answer(self, prompt: Prompt, *, extra: Mapping[str, object] | None = None) -> AsyncGenerator[str | Aside, None]:
-        """One answer, of the first that can begin it."""
+        """Return one answer, of the first LLM that can begin it."""
         for client in self._clients:
             begun = False
             try:

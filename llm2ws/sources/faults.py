@@ -1,7 +1,7 @@
-"""Every failure of a model as one line: what was wrong, where, what to do.
+"""Every failure of an LLM as one line: what was wrong, where, what to do.
 
-A server's own words are not repeated: they may hold the prompt, the answer or the key. They are logged at DEBUG, and what they
-are known to say is said here.
+A server's own words are not repeated, because they may hold the prompt, the answer or the key. They are logged at DEBUG. The
+causes that they name are recognised here and put in words of this module.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 
 class _Diagnosis(NamedTuple):
+    """What was wrong, what to do, and whether the same request may succeed later or elsewhere."""
+
     what: str
     hint: str
     retry: bool = False
@@ -57,7 +59,7 @@ _STATUS = {
 _CLIENT_ERROR = _Diagnosis("the request was refused", "check the settings model, temperature, max_tokens, stop and extra")
 _SERVER_ERROR = _Diagnosis("an error of the server", "try again, or look into its log", retry=True)
 
-# What servers say, in whatever words, under whatever status. The first that fits.
+# What servers say in errors of any status. The first pattern that is found holds.
 _CAUSES: list[tuple[re.Pattern[str], _Diagnosis]] = [
     (
         re.compile(r"insufficient_quota|exceeded your current quota|billing|credit balance", re.IGNORECASE),
@@ -79,7 +81,7 @@ _CAUSES: list[tuple[re.Pattern[str], _Diagnosis]] = [
     (re.compile(r"rate.?limit", re.IGNORECASE), _STATUS[429]),
 ]
 
-# What may be wrong with a connection.
+# Failures of a connection.
 _NETWORK = "check base_url, and the network"
 _NO_ADDRESS = _Diagnosis("there is no such address", _NETWORK, retry=True)
 _CERTIFICATE = _Diagnosis("its certificate is not trusted", "set ca_file to the authority's PEM file")
@@ -92,35 +94,35 @@ _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{2,60}")
 
 
 def refused(endpoint: LlmEndpoint, status: int, body: object, headers: Mapping[str, str]) -> SourceError:
-    """The server answered with a status that is no success."""
+    """Return the error for a status other than success."""
     if 300 <= status < 400:
         location = headers.get("location", "").partition("?")[0]
         plain = re.fullmatch(r"https?://[\w.:/-]{1,200}", location) and not _holds_key(endpoint, location)
         shown = f" to {location}" if plain else ""
         what = f"{endpoint.who}: {status}, it redirects{shown}"
         return SourceError(what, hint="set base_url to where the server really is", status=status)
-    known = _of_status(status, body, endpoint)
+    diagnosis = _of_status(status, body, endpoint)
     wait = headers.get("retry-after", "")
-    hint = f"try again in {wait} s" if known.retry and re.fullmatch(r"[0-9]{1,6}", wait) else known.hint
-    return _error(endpoint, f"{status}, {known.what}", body, hint, status=status, retry=known.retry)
+    hint = f"try again in {wait} s" if diagnosis.retry and re.fullmatch(r"[0-9]{1,6}", wait) else diagnosis.hint
+    return _error(endpoint, f"{status}, {diagnosis.what}", body, hint, status=status, retry=diagnosis.retry)
 
 
 def _of_status(status: int, body: object, endpoint: LlmEndpoint) -> _Diagnosis:
     if status == 401 and not endpoint.key:
         return _Diagnosis("it asks for a key", "set api_key")
-    known = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
-    return known if status in (401, 402, 403) else _cause(body) or known
+    diagnosis = _STATUS.get(status) or (_SERVER_ERROR if status >= 500 else _CLIENT_ERROR)
+    return diagnosis if status in (401, 402, 403) else _cause(body) or diagnosis
 
 
 def of_sdk(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
-    """What an official SDK raised (the same generator wrote both), or let through from below while a response was read."""
+    """Return the error for an exception of an official SDK, or of the libraries below it. One generator made both SDKs."""
     if isinstance(status := getattr(exc, "status_code", None), int):
         response: httpx2.Response = exc.response  # type: ignore[attr-defined]
         return refused(endpoint, status, getattr(exc, "body", None), response.headers)
     return broken(endpoint, exc)
 
 
-# What ends a call of gRPC, and the HTTP status that means the same.
+# Status codes of gRPC, and the HTTP status with the same meaning.
 _GRPC = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
@@ -131,7 +133,7 @@ _GRPC = {
     "RESOURCE_EXHAUSTED": 429,
     "UNKNOWN": 500,
 }
-# What gRPC says of a connection, which is all that there is to tell one from the other.
+# Words of gRPC for a failed connection. It gives no other sign of the cause.
 _GRPC_LINKS: list[tuple[re.Pattern[str], _Diagnosis]] = [
     (re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed"), _CERTIFICATE),
     (re.compile(r"SSL|TLS|handshake", re.IGNORECASE), _TLS),
@@ -142,33 +144,33 @@ _GRPC_LINKS: list[tuple[re.Pattern[str], _Diagnosis]] = [
 
 
 def of_grpc(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
-    """What a call of gRPC ended with."""
+    """Return the error for the end of a gRPC call."""
     code = getattr(getattr(exc, "code", lambda: None)(), "name", "")
     details = getattr(exc, "details", lambda: "")() or ""
     shown = details.replace(endpoint.key, "***") if endpoint.key else details
     _log.debug("%s: %s: %s", endpoint.who, code or type(exc).__name__, shown)
     if code == "UNIMPLEMENTED":
-        known = _Diagnosis("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
+        diagnosis = _Diagnosis("it does not speak KServe v2", "check base_url: the port of gRPC is usually 8001")
     elif code in _GRPC:
-        known = _of_status(_GRPC[code], details, endpoint)
+        diagnosis = _of_status(_GRPC[code], details, endpoint)
     elif code == "UNAVAILABLE":
-        known = next((status for pattern, status in _GRPC_LINKS if pattern.search(details)), _BROKE)
+        diagnosis = next((status for pattern, status in _GRPC_LINKS if pattern.search(details)), _BROKE)
     else:
-        known = _BROKE
-    named = f"{code}, " if code and known is not _BROKE else ""
-    hint = known.hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
-    return SourceError(f"{endpoint.who}: {named}{known.what}", hint=hint, status=_GRPC.get(code), retry=known.retry)
+        diagnosis = _BROKE
+    named = f"{code}, " if code and diagnosis is not _BROKE else ""
+    hint = diagnosis.hint.format(key_variable=endpoint.vendor.key_variable, url=endpoint.vendor.url)
+    return SourceError(f"{endpoint.who}: {named}{diagnosis.what}", hint=hint, status=_GRPC.get(code), retry=diagnosis.retry)
 
 
 def failed(endpoint: LlmEndpoint, body: object) -> SourceError:
-    """The server said in the middle of a stream that it failed."""
-    known = _cause(body) or _status_in(body, endpoint) or _SERVER_ERROR
-    what = f"failed in the middle of the answer, {known.what}"
-    return _error(endpoint, what, body, known.hint, status=None, retry=known.retry)
+    """Return the error for a failure that the server reports in the middle of a stream."""
+    diagnosis = _cause(body) or _status_in(body, endpoint) or _SERVER_ERROR
+    what = f"failed in the middle of the answer, {diagnosis.what}"
+    return _error(endpoint, what, body, diagnosis.hint, status=None, retry=diagnosis.retry)
 
 
 def _status_in(body: object, endpoint: LlmEndpoint) -> _Diagnosis | None:
-    """What the number of a status within an error says, as gateways have it that have begun their answer with 200."""
+    """Return what the status within an error means: a gateway that began its answer with 200 puts it there."""
     for _ in range(3):
         if not isinstance(body, Mapping):
             break
@@ -180,18 +182,18 @@ def _status_in(body: object, endpoint: LlmEndpoint) -> _Diagnosis | None:
 
 
 def broke_off(endpoint: LlmEndpoint, reason: str) -> SourceError:
-    """The server ended the answer with a `reason` that says that it gave up."""
+    """Return the error for an answer that ended with a `reason` that says that the server gave up."""
     named = f" ({reason})" if _IDENTIFIER.fullmatch(reason) and not _holds_key(endpoint, reason) else ""
     return SourceError(f"{endpoint.who}: gave up in the middle of the answer{named}", hint=_SERVER_ERROR.hint, retry=True)
 
 
 def no_text(endpoint: LlmEndpoint, hint: str) -> SourceError:
-    """The answer is complete, and in what came nothing was known as text."""
+    """Return the error for an answer that is complete, and in whose data no text was recognised."""
     return SourceError(f"{endpoint.who}: sent data in which there is no text that is known here", hint=hint)
 
 
 def silent(endpoint: LlmEndpoint, stall_s: float | None) -> SourceError:
-    """Nothing came for `stall_s` seconds within an answer; None: nothing came at all."""
+    """Return the error for `stall_s` seconds without data within an answer; None: for no data at all."""
     if stall_s is None:
         return SourceError(
             f"{endpoint.who}: no answer in time", hint="raise first_token_s if the model needs longer to load", retry=True
@@ -200,24 +202,24 @@ def silent(endpoint: LlmEndpoint, stall_s: float | None) -> SourceError:
 
 
 def no_answer(endpoint: LlmEndpoint, kind: str) -> SourceError:
-    """The server answered with `kind`, under a status of success."""
+    """Return the error for a status of success with a body that is `kind` and no answer."""
     hint = f"check base_url, which is usually like {endpoint.vendor.url}"
     return SourceError(f"{endpoint.who}: answered with {kind} that is no answer of a model", hint=hint)
 
 
 def ended_early(endpoint: LlmEndpoint) -> SourceError:
-    """The stream ended, and the answer had not."""
+    """Return the error for a stream that ended before the answer was complete."""
     return SourceError(
         f"{endpoint.who}: the answer ended before it was complete", hint="look into the server's log", retry=True
     )
 
 
 def broken(endpoint: LlmEndpoint, exc: Exception) -> SourceError:
-    """The connection could not be opened, or broke. Reads the reason from what caused `exc`."""
+    """Return the error for a connection that could not be opened, or broke. The reason is in the causes of `exc`."""
     import aiohttp
 
     chain = _chain(exc)
-    _log.debug("%s: %s", endpoint.who, " from ".join(type(one).__name__ for one in chain))
+    _log.debug("%s: %s", endpoint.who, " from ".join(type(error).__name__ for error in chain))
     reasons: list[tuple[type[BaseException], _Diagnosis]] = [
         (aiohttp.ClientProxyConnectionError, _Diagnosis("the proxy cannot be reached", "check HTTPS_PROXY", retry=True)),
         (aiohttp.ClientHttpProxyError, _Diagnosis("the proxy refused", "check HTTPS_PROXY")),
@@ -229,12 +231,12 @@ def broken(endpoint: LlmEndpoint, exc: Exception) -> SourceError:
         (aiohttp.ClientConnectorError, _UNREACHABLE),
         (Exception, _BROKE),
     ]
-    reason = next(reason for kind, reason in reasons if any(isinstance(one, kind) for one in chain))
+    reason = next(reason for kind, reason in reasons if any(isinstance(error, kind) for error in chain))
     return SourceError(f"{endpoint.who}: {reason.what}", hint=reason.hint, retry=reason.retry)
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """What an SDK lets through from below itself. To be called when that is imported anyway."""
+    """Return the exceptions that an SDK lets through from the libraries below. They are imported: call it after the SDK is."""
     import aiohttp
     import httpx2
 
@@ -249,17 +251,17 @@ def _chain(exc: BaseException) -> list[BaseException]:
 
 
 def _cause(body: object) -> _Diagnosis | None:
-    said = _said(body)
-    return next((cause for pattern, cause in _CAUSES if pattern.search(said)), None)
+    words = _words(body)
+    return next((cause for pattern, cause in _CAUSES if pattern.search(words)), None)
 
 
-def _said(body: object) -> str:
-    """All that a server says of an error: for reading here, and never to be repeated in one of ours."""
+def _words(body: object) -> str:
+    """Return all that a server says of an error. It is read here, and never repeated in a message."""
     return body[:2000] if isinstance(body, str) else " | ".join(_strings(body, ("error", "code", "type", "message", "detail")))
 
 
 def _strings(body: object, keys: tuple[str, ...]) -> list[str]:
-    """What stands under these keys of an error, which servers wrap once, twice or not at all."""
+    """Return the texts under these keys of an error. Servers wrap an error once, twice or not at all."""
     found: list[str] = []
     for _ in range(3):
         if not isinstance(body, Mapping):
@@ -270,9 +272,9 @@ def _strings(body: object, keys: tuple[str, ...]) -> list[str]:
 
 
 def _error(endpoint: LlmEndpoint, what: str, body: object, hint: str, *, status: int | None, retry: bool) -> SourceError:
-    """With the identifiers that the server gave, such as a code: these a person can look up."""
-    said = _said(body)
-    _log.debug("%s: %s: %s", endpoint.who, what, said.replace(endpoint.key, "***") if endpoint.key else said)
+    """Return an error with the identifiers that the server gave, such as a code, which a person can look up."""
+    words = _words(body)
+    _log.debug("%s: %s: %s", endpoint.who, what, words.replace(endpoint.key, "***") if endpoint.key else words)
     codes = dict.fromkeys(_strings(body, ("code", "type", "param")))
     shown = [code for code in codes if code != "error" and _IDENTIFIER.fullmatch(code) and not _holds_key(endpoint, code)]
     named = f" ({', '.join(shown[:3])})" if shown else ""

@@ -1,4 +1,4 @@
-"""A source that is pushed into: for callbacks, and for faces whose text comes in messages."""
+"""A source that text is pushed into, for callbacks and for protocols that bring text in messages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Inlet"]
 
 
 class Inlet:
-    """Push input for a turn: `put` text, then `end` or `fail`. Itself the source that the turn reads.
+    """A source for a turn that is fed with `put`, then `end` or `fail`.
 
-    At most `max_items` wait to be read; `put` waits while they do, so whoever pushes is held back.
+    At most `max_items` wait to be read; `put` waits while there are as many.
     """
 
     def __init__(self, max_items: int = 64) -> None:
-        """Raises ConfigError for no room at all."""
+        """Make an inlet. Raises ConfigError for a `max_items` under 1."""
         if max_items < 1:
             raise ConfigError(f"max_items {max_items}: nothing could be put", hint="give 1 or more")
         self._items: asyncio.Queue[str | Aside | None] = asyncio.Queue(max_items + 1)
@@ -28,9 +28,9 @@ class Inlet:
         self._closed = False
 
     async def put(self, item: str | Aside) -> None:
-        """Push some text. After the turn is over it is dropped.
+        """Push some text, or an Aside. It is dropped if the turn is over.
 
-        Raises LocalProtocolError after `end` or `fail`, and for what is no text, such as the None of an API's first chunk.
+        Raises LocalProtocolError after `end` or `fail`, and for any other type, such as the None of an API's first chunk.
         """
         if not isinstance(item, str | Aside):
             raise LocalProtocolError(f"put of a {type(item).__name__}", hint="an inlet takes str or Aside")
@@ -43,13 +43,13 @@ class Inlet:
             self._items.put_nowait(item)
 
     def end(self) -> None:
-        """There is no more text. May be called again; nothing happens."""
+        """Say that there is no more text. Calling it again has no effect."""
         if not self._ended:
             self._ended = True
             self._items.put_nowait(None)
 
     def fail(self, exc: Exception) -> None:
-        """The source has failed: what was pushed before is spoken, then the turn raises `exc` (as SourceError)."""
+        """Say that the source has failed: text pushed before is spoken, then the turn raises `exc` as SourceError."""
         if not self._ended:
             self._error = exc
             self.end()
@@ -60,7 +60,7 @@ class Inlet:
     async def __anext__(self) -> str | Aside:
         item = await self._items.get()
         if item is None:
-            self._items.put_nowait(None)  # for whoever asks again
+            self._items.put_nowait(None)  # For the next call.
             if self._error is not None:
                 raise self._error
             raise StopAsyncIteration
@@ -68,7 +68,7 @@ class Inlet:
         return item
 
     async def aclose(self) -> None:
-        """The reader is gone: `put` no longer waits."""
+        """Say that nobody reads any more: `put` no longer waits."""
         self._closed = True
         for _ in range(self._items.qsize()):
             if self._items.get_nowait() is not None:

@@ -1,4 +1,4 @@
-"""Which tensors a model behind KServe v2 has, and what each is given."""
+"""The tensors of a model behind KServe v2, and the values for them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .tensors import packed, shape_of
 
 __all__ = ["ModelSignature", "put", "signature_of"]
 
-PROMPTS = ("text_input", "prompt", "text", "input")  # usual names for the input that takes the question
-TEXTS = ("text_output", "text", "output")  # and for the output that has the answer
+PROMPTS = ("text_input", "prompt", "text", "input")  # Usual names of the input for the question.
+TEXTS = ("text_output", "text", "output")  # Usual names of the output with the answer.
 
-# Inputs that models of the vLLM and TensorRT-LLM backends may have, and what they are given.
+# Inputs that models of the vLLM and TensorRT-LLM backends may have, and the values for them.
 INPUTS: dict[str, object] = {
     "stream": True,
     "streaming": True,
@@ -36,9 +36,9 @@ INPUTS: dict[str, object] = {
 
 
 class ModelSignature(NamedTuple):
-    """What is known of a model."""
+    """The inputs and outputs of a model."""
 
-    inputs: Mapping[str, Any]  # the metadata of each
+    inputs: Mapping[str, Any]  # the metadata of each, by name
     required: frozenset[str]
     request: RequestTemplate  # a value for each input
     text: str  # the output with the answer
@@ -52,23 +52,24 @@ def signature_of(
     settings: ModelSettings,
     endpoint: LlmEndpoint,
 ) -> ModelSignature:
-    """A model by its ModelMetadataResponse and its ModelConfig (None where the server gives none).
+    """Return a model's signature by its ModelMetadataResponse and its ModelConfig (None if the server gives none).
 
-    `request` None, `text` "": to be found here. Raises SourceError when they are not.
+    A `request` that is None and a `text` that is "" are found by the usual names of tensors. Raises SourceError if they
+    cannot be found.
     """
     inputs = {tensor.name: tensor for tensor in metadata.inputs}
     optional = {tensor.name for tensor in config.input if tensor.optional} if config else set(inputs)
     if request is None:
         question = _chosen("input", PROMPTS, metadata.inputs, "request", endpoint)
         given = {name: value for name, value in INPUTS.items() if name in inputs}
-        with _told_of(endpoint):
+        with _as_source_error(endpoint):
             request = RequestTemplate(json.dumps({question: "{prompt}"} | given), settings.given)
     text = text or _chosen("output", TEXTS, metadata.outputs, "text_path", endpoint)
     return ModelSignature(inputs, frozenset(inputs.keys() - optional), request, text)
 
 
 def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: str, endpoint: LlmEndpoint) -> str:
-    """The input for the question, or the output with the answer: of a usual name, else the only one that holds text."""
+    """Return the name of the input for the question or the output with the answer: a usual one, else the only one for text."""
     names: list[str] = [tensor.name for tensor in tensors if tensor.datatype == "BYTES"]
     for name in usual:
         if name in names:
@@ -80,7 +81,7 @@ def _chosen(kind: str, usual: Sequence[str], tensors: Iterable[Any], setting: st
 
 
 def put(model: ModelSignature, values: Mapping[str, object], request: Any, endpoint: LlmEndpoint) -> None:
-    """Values into a ModelInferRequest. Raises SourceError for what the model has no input for, or misses, or cannot take."""
+    """Put values into a ModelInferRequest. Raises SourceError for an input that the model lacks, misses or cannot take."""
     if unknown := values.keys() - model.inputs.keys():
         hint = f"write request for what it has: {', '.join(model.inputs)}"
         raise SourceError(f"{endpoint.who}: it has no input {min(unknown)}", hint=hint)
@@ -90,13 +91,13 @@ def put(model: ModelSignature, values: Mapping[str, object], request: Any, endpo
     for name, value in values.items():
         tensor = model.inputs[name]
         request.inputs.add(name=name, datatype=tensor.datatype, shape=shape_of(tensor.shape, value))
-        with _told_of(endpoint):
+        with _as_source_error(endpoint):
             request.raw_input_contents.append(packed(name, tensor.datatype, value))
 
 
 @contextmanager
-def _told_of(endpoint: LlmEndpoint) -> Iterator[None]:
-    """Settings that a model cannot take are known to be wrong only when it is asked."""
+def _as_source_error(endpoint: LlmEndpoint) -> Iterator[None]:
+    """Turn a ConfigError into a SourceError: only the model's metadata show that the settings do not fit."""
     try:
         yield
     except ConfigError as exc:

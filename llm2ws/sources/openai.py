@@ -1,4 +1,4 @@
-"""Chat Completions: the API of OpenAI, which Ollama, vLLM, llama.cpp, OpenRouter and many others speak as well."""
+"""Chat Completions: the API of OpenAI, which Ollama, vLLM, llama.cpp, OpenRouter and many others offer as well."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMITS", "VENDOR", "ChatParser", "OpenAIChat", "OpenAIClient", "defaults", "is_openai", "openai_chat", "texts_of"]
 
-LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one field
+LIMITS = ("max_tokens", "max_completion_tokens")  # Two names of one field.
 
 VENDOR = Vendor("OpenAI", "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", "gpt-5.4-mini")
 
 
 def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
-    """A source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
+    """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
-    Text as it comes, then Aside("finish") with `reason` and `usage`; Aside("tool_call") and Aside("refusal") where they come.
-    Reasoning is dropped. Raises ConfigError at once for options that cannot be right, SourceError while it is read.
+    It gives text as it comes, then Aside("finish") with `reason` and `usage`; an Aside("tool_call") or Aside("refusal") for
+    each piece of one. Reasoning is dropped. Raises ConfigError at once for options that cannot be right, SourceError while it
+    is read.
     """
     return one_answer(OpenAIChat(settings_from("openai_chat", options)), prompt)
 
 
 def is_openai(endpoint: LlmEndpoint) -> bool:
-    """OpenAI, or Microsoft's copy of it: other servers do not know all of its words."""
+    """Return whether this is OpenAI, or Azure's OpenAI: other servers do not know all of its fields."""
     return endpoint.host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
 
 
 def _limit(endpoint: LlmEndpoint) -> str:
-    # OpenAI refuses the old name for its newer models; of other servers not all know the new one.
+    # OpenAI refuses the old name for its newer models; not all other servers know the new one.
     return "max_completion_tokens" if is_openai(endpoint) else "max_tokens"
 
 
 def defaults(endpoint: LlmEndpoint, settings: ModelSettings) -> dict[str, object]:
-    """What the settings say of a request besides the question."""
+    """Return the fields of a request that the settings state, besides model and messages."""
     limit = _limit(endpoint)
     own = {"temperature": settings.temperature, limit: settings.max_tokens, "stop": settings.stop_words or None}
     return {**{name: value for name, value in own.items() if value is not None}, **settings.extra}
@@ -70,7 +71,7 @@ class OpenAIClient(SdkClient["openai.AsyncOpenAI"]):
 
 
 class OpenAIChat(OpenAIClient):
-    """Chat Completions."""
+    """A client of the Chat Completions API."""
 
     _required = ("model", "messages")
 
@@ -113,7 +114,7 @@ class OpenAIChat(OpenAIClient):
         }
 
 
-# Names in a choice, or its delta, of what is part of an answer though it is not spoken; and of what is no part of it.
+# Names in a choice or its delta: of reasoning, which is part of an answer and not spoken; and of what is no part of it.
 _REASONING = frozenset(("audio", "reasoning", "reasoning_content", "reasoning_details", "thinking"))
 _WITHOUT_TEXT = frozenset(
     ("delta", "finish_reason", "id", "logprobs", "message", "name", "native_finish_reason", "object", "role", "stop_reason")
@@ -121,40 +122,43 @@ _WITHOUT_TEXT = frozenset(
 
 
 class ChatParser:
-    """Chunks of one answer. What differs between servers: https://platform.openai.com/docs/api-reference/chat-streaming
+    """A parser of the chunks of one answer: https://platform.openai.com/docs/api-reference/chat-streaming.
+
+    Servers differ:
 
     - The chunk with `usage` has no choices, and comes after the one with `finish_reason`; `choices` may be absent.
     - Reasoning is in `reasoning_content` (DeepSeek, llama.cpp, vLLM until 2025) or `reasoning` (vLLM, Ollama, OpenRouter).
     - An error within the stream is `{"error": ...}`, of older vLLM `{"object": "error"}`, of older llama.cpp an `error:` field.
     - `[DONE]` or `finish_reason` may be missing; without both, the answer is not complete. A server that gives up in the middle
       may say so with `finish_reason` alone.
-    - A `message` has the whole answer: instead of deltas, or after them.
+    - A `message` has the whole answer, instead of deltas or after them.
     """
 
     def __init__(self, endpoint: LlmEndpoint) -> None:
         self.complete = False
         self._endpoint = endpoint
-        self.first: Mapping[str, object] = {}  # the first chunk, whose names are those of the answer
-        self.reason: str | None = None  # the answer has ended, and why
-        self.told = False  # the server said that it failed, in the words that clients know
+        self.first: Mapping[str, object] = {}  # The first chunk: its id, model and created are those of the answer.
+        self.reason: str | None = None  # Why the answer ended; None before its end.
+        self.sent_error = False  # The server reported its failure as `{"error": ...}`, which clients understand.
         self._texts = Finals()
         self._refusals = Finals()
         self._has_calls = False
-        self._is_known = False  # something came that is part of an answer
-        self._is_strange = False  # something came that may be, under another name
+        self._is_recognised: bool | None = None  # Some data was part of an answer; False: there was only other data.
         self._usage: object = None
 
     def event(self, event: StreamEvent) -> list[str | Aside]:
+        """Return the items in an event."""
         if event.data.startswith(b"[DONE]"):
             self.complete = True
             return []
         chunk = json_of(event.data, self._endpoint, event.name)
         if isinstance(chunk, dict):
             return self._chunk(chunk)
-        self._is_strange = True
+        self._is_recognised = self._is_recognised or False
         return []
 
     def whole(self, body: object) -> list[str | Aside]:
+        """Return the items in an answer that is one JSON object."""
         items = self._chunk(body) if isinstance(body, dict) else []
         if not isinstance(body, dict) or "choices" not in body:
             raise no_answer(self._endpoint, "something")
@@ -162,13 +166,14 @@ class ChatParser:
         return items
 
     def end(self) -> Aside:
+        """Return the Aside("finish"). Raises SourceError if the answer is not complete."""
         if not self.complete and self.reason is None:
             raise ended_early(self._endpoint)
-        return finish_of(self._endpoint, self.reason, self._usage, is_strange=self._is_strange and not self._is_known)
+        return finish_of(self._endpoint, self.reason, self._usage, is_recognised=self._is_recognised is not False)
 
     def _chunk(self, chunk: dict[str, Any]) -> list[str | Aside]:
         if chunk.get("error") or chunk.get("object") == "error":
-            self.told = bool(chunk.get("error"))
+            self.sent_error = bool(chunk.get("error"))
             raise failed(self._endpoint, chunk)
         self.first = self.first or chunk
         if isinstance(usage := chunk.get("usage"), dict):
@@ -176,23 +181,23 @@ class ChatParser:
         items: list[str | Aside] = []
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and not choice.get("index"):  # of several answers the first is spoken
+            if isinstance(choice, dict) and not choice.get("index"):  # Of several answers, the first is spoken.
                 self._choice(choice, items)
         if items:
-            self._is_known = True
-        elif not self._is_known:
+            self._is_recognised = True
+        elif not self._is_recognised:
             self._look_at(chunk)
         return items
 
     def _look_at(self, chunk: dict[str, Any]) -> None:
-        """Note what is in a chunk without text, of an answer that has had none so far."""
+        """Note what a chunk without text holds, while the answer has had no text."""
         choices = chunk.get("choices", None if self._usage else [{"choices": "none"}])
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and not choice.get("index"):
                 for part in (choice, choice.get("delta"), choice.get("message")):
                     names = {name for name, value in part.items() if _says(value)} if isinstance(part, dict) else set()
-                    self._is_known = self._is_known or not _REASONING.isdisjoint(names)
-                    self._is_strange = self._is_strange or bool(names - _REASONING - _WITHOUT_TEXT)
+                    if names - _WITHOUT_TEXT:
+                        self._is_recognised = self._is_recognised or not _REASONING.isdisjoint(names)
 
     def _choice(self, choice: dict[str, Any], items: list[str | Aside]) -> None:
         if choice.get("error"):
@@ -218,7 +223,7 @@ class ChatParser:
     def _calls(self, delta: dict[str, Any]) -> list[Aside]:
         calls = delta.get("tool_calls")
         listed = list(calls) if isinstance(calls, list) else []
-        if delta.get("function_call"):  # its name until 2023
+        if delta.get("function_call"):  # The name until 2023.
             listed.append({"index": 0, "function": delta["function_call"]})
         pieces = [piece for call in listed for piece in _tool_call(call)]
         self._has_calls = self._has_calls or bool(pieces)
@@ -226,12 +231,12 @@ class ChatParser:
 
 
 def _says(value: object) -> bool:
-    """Whether there may be text in a value."""
+    """Return whether there may be text in a value."""
     return bool(value) and isinstance(value, str | dict | list)
 
 
 def texts_of(content: object) -> list[str]:
-    """The text in a `content`, which is a string or (Mistral) a list of parts, some of them thinking."""
+    """Return the texts in a `content`: a string, or (Mistral) a list of parts, some of which are thinking."""
     if isinstance(content, str):
         return [content] if content else []
     if not isinstance(content, list):
@@ -241,8 +246,8 @@ def texts_of(content: object) -> list[str]:
 
 
 def _tool_call(call: object) -> list[Aside]:
-    """A piece of a tool call: `arguments` of the same `index` are to be joined."""
+    """Return a piece of a tool call. The `arguments` of pieces with the same `index` are to be joined."""
     if not isinstance(call, dict) or not isinstance(function := call.get("function"), dict):
         return []
-    known = {"index": call.get("index", 0), "id": call.get("id"), **{key: function.get(key) for key in ("name", "arguments")}}
-    return [Aside("tool_call", {key: value for key, value in known.items() if value is not None})]
+    piece = {"index": call.get("index", 0), "id": call.get("id"), **{key: function.get(key) for key in ("name", "arguments")}}
+    return [Aside("tool_call", {key: value for key, value in piece.items() if value is not None})]

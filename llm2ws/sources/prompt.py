@@ -1,4 +1,4 @@
-"""What is asked of a model: a prompt or a conversation, with a system prompt and a template around it."""
+"""What a model is asked: a prompt or a conversation, with a system prompt and a template around it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FIELD = re.compile(r"\{(system|prompt)\}")
 
 
 def check_template(template: str) -> None:
-    """Raises ConfigError for a template that has no place for the prompt."""
+    """Raise ConfigError for a template without a place for the prompt."""
     if "{prompt}" not in template:
         raise ConfigError("template has no {prompt}", hint="write {prompt} where the prompt goes, and {system} if you like")
 
 
 def conversation(prompt: Prompt, *, system: str | None = None, template: str | None = None) -> list[Message]:
-    """The messages to send. The system prompt comes first.
+    """Return the messages to send. The system prompt comes first.
 
     `template` is put around the last message of the user, for models that want a text and not a conversation: `{prompt}` and
     `{system}` in it are replaced, other braces stay. With `{system}` in it, no message of its own carries the system prompt.
@@ -48,18 +48,18 @@ def conversation(prompt: Prompt, *, system: str | None = None, template: str | N
 
 
 def without_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """The system prompt, "" for none, and the other messages: for APIs where it is no message."""
+    """Return the system prompt ("" for none) and the other messages, for APIs in which it is no message."""
     system = [_text(message) for message in messages if message.get("role") == "system"]
     return "\n\n".join(filter(None, system)), [message for message in messages if message.get("role") != "system"]
 
 
 def question(messages: Sequence[Message]) -> str:
-    """What the user said last, "" for nothing."""
+    """Return the text of the user's last message, "" for none."""
     return next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
 def _text(message: Message) -> str:
-    """What a message says: its content is a text, or a list of parts, some of them pictures."""
+    """Return the text of a message, whose content is a text or a list of parts, such as pictures."""
     match message.get("content"):
         case str(text):
             return text
@@ -70,11 +70,11 @@ def _text(message: Message) -> str:
 
 
 class RequestTemplate:
-    """What a server of no known API is sent: JSON in which a text such as "{prompt}" stands for a value.
+    """The request for a server of no known API: JSON in which a text such as "{prompt}" stands for a value.
 
-    Values are put in as values and never pasted into text: what a user says cannot change the request. What has no value is
-    left out with its key. `given`: names whose values the settings hold. Raises ConfigError for what is no JSON object, for
-    names that are not known, and where something has no place.
+    Values are put in as values and never pasted into text: a user's words cannot change the request. A place without a value
+    is left out with its key. `given`: names whose values the settings hold. Raises ConfigError for a text that is no JSON
+    object, for unknown names, and for a value without a place.
     """
 
     NAMES = ("max_tokens", "messages", "model", "prompt", "stop", "system", "temperature", "top_p")
@@ -88,8 +88,8 @@ class RequestTemplate:
             raise ConfigError("request is no JSON object", hint=_SUCH_AS)
         self._used = set(_names(self._body))
         if unknown := sorted(self._used - set(self.NAMES)):
-            known = ", ".join(f"{{{name}}}" for name in self.NAMES)
-            raise ConfigError(f"request: {{{unknown[0]}}} stands for nothing", hint=f"use one of {known}")
+            names = ", ".join(f"{{{name}}}" for name in self.NAMES)
+            raise ConfigError(f"request: {{{unknown[0]}}} stands for nothing", hint=f"use one of {names}")
         if not self._used & {"messages", "prompt"}:
             raise ConfigError("request has no place for the question", hint='write "{prompt}" or "{messages}" there')
         for name in given:
@@ -98,10 +98,10 @@ class RequestTemplate:
                 raise ConfigError(f"{name} is set, and request has no place for it", hint=hint)
 
     def filled(self, messages: Sequence[Message], values: Mapping[str, object]) -> dict[str, object]:
-        """The request for a conversation. `values`: what the other names stand for, None to leave them out."""
+        """Return the request for a conversation. `values`: those of the other names, None to leave a name out."""
         prompt = question(messages)
         system, others = without_system(messages)
-        # What has a place of its own is not said a second time.
+        # A system prompt with a place of its own is not sent a second time.
         messages = others if "system" in self._used else list(messages)
         given = {**values, "messages": messages, "prompt": prompt, "system": system or None}
         filled: dict[str, object] = _filled(self._body, given)

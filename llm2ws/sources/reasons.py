@@ -1,12 +1,12 @@
-"""Why an answer ended, in the words of Chat Completions, whoever answered."""
+"""Why an answer ended, in the words of Chat Completions for every API."""
 
 from __future__ import annotations
 
 __all__ = ["NO_REASONS", "is_failure", "reason_of"]
 
-NO_REASONS = frozenset(("", "none", "null"))  # what some servers write while there is none: Python's and JSON's, as texts
+NO_REASONS = frozenset(("", "none", "null"))  # While there is none, some servers write so as a text.
 
-# What servers say, in lower case. A word that is not here stays as it is: whoever reads it is told that it is not known.
+# Words of servers, in lower case. A word that is not here is passed on as it is.
 _REASONS = {
     **dict.fromkeys(
         (
@@ -30,7 +30,7 @@ _REASONS = {
 }
 _SAME = frozenset(("content_filter", "function_call", "length", "stop", "tool_calls"))
 
-# The server gave up: DeepSeek's word for servers that are full, vLLM's for a request that it dropped, GLM's for its network.
+# The server gave up. Among them are DeepSeek's word for a full server, vLLM's for a dropped request and GLM's for its network.
 _FAILURES = frozenset(
     (
         *("abort", "aborted", "cancelled", "canceled", "error", "error_limit", "failed", "failure"),
@@ -41,7 +41,7 @@ _FAILURES = frozenset(
 
 
 def reason_of(word: str) -> str:
-    """Return the reason that a server's word stands for, the word itself where it is not known."""
+    """Return the reason that a server's word stands for, the word itself if it is unknown."""
     lower = word.lower()
     return lower if lower in _SAME else _REASONS.get(lower, word)
 

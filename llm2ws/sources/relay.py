@@ -1,7 +1,7 @@
-"""Chat Completions passed on: a client's request with the model's name and key put in, the answer as bytes.
+"""Chat Completions passed on: a client's request with the model's name and the key put in, and the answer as bytes.
 
-Plain aiohttp and not the SDK, because nothing of request or answer is to be understood on the way: at a token's pace it costs
-two thirds of what the SDK's raw responses cost.
+It uses aiohttp and not the SDK, because neither request nor answer has to be understood on the way. That costs two thirds of
+an SDK's raw response per token.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ __all__ = ["Relay", "post_to_first"]
 
 _log = logging.getLogger("llm2ws.sources")
 
-SECRET_BYTES = 16  # shorter keys are taken for words such as "ollama" and "none", which clients of local servers need
+SECRET_BYTES = 16  # Shorter keys are words such as "ollama" and "none", which local servers take.
 
-# What a server says when the same request may succeed elsewhere, beside all errors of its own.
+# Statuses under 500 after which the same request may succeed at another server.
 _ELSEWHERE = (408, 409, 429)
 
-_CLIENTS = ("stream", "stream_options")  # how the answer comes: who reads it says so
+# How the answer comes, which is for the client alone to say.
+_CLIENTS = ("stream", "stream_options")
 
-_COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)  # of server-sent events: what keeps a connection open
+_COMMENT = re.compile(rb"^:.*\n", re.MULTILINE)  # A comment between server-sent events, which keeps a connection open.
 
 
 class Relay:
@@ -68,22 +69,23 @@ class Relay:
         return self._endpoint.who
 
     def parser(self) -> ChatParser:
-        """For one answer: what its chunks say."""
+        """Return a parser for the chunks of one answer."""
         return ChatParser(self._endpoint)
 
     def holds_key(self, body: bytes) -> bool:
-        """Whether the server repeated its key: such a body is not passed on."""
+        """Return whether a body holds the key. Such a body is not passed on."""
         return bool(self._key) and self._key in body
 
     def _repeats_key(self, data: bytes) -> bool:
-        """The same of an answer. A key such as "ollama" is no secret, and stands in answers; but not what is said of it."""
+        """Return whether part of an answer holds the key. A word such as "ollama" may be in an answer, but not in an error."""
         return self.holds_key(data) and (len(self._key) >= SECRET_BYTES or b'"error":' in data)
 
     @asynccontextmanager
     async def post(self, fields: Mapping[str, msgspec.Raw]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request. `fields`: as the client sent them; the model's name is put in, and the settings' own defaults.
+        """Send a request, and give the response for the length of the block. The server sees when it is closed.
 
-        The response is closed with the block, and the server sees it. Raises SourceError when there is none.
+        `fields`: as the client sent them. The model's name is put in, and the settings' values for fields that are missing.
+        Raises SourceError if there is no response.
         """
         import aiohttp
 
@@ -100,7 +102,7 @@ class Relay:
                     response = await self._session.post(url, data=body, allow_redirects=False)
                 break
             except aiohttp.ServerDisconnectedError as exc:
-                if is_last:  # else it was a kept connection that had just ended
+                if is_last:  # Else it was a kept connection that had just ended.
                     error = broken(self._endpoint, exc)
             except TimeoutError:
                 error = silent(self._endpoint, None)
@@ -117,18 +119,19 @@ class Relay:
             response.close()
 
     async def reads(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it comes.
+        """Give the body as it comes.
 
-        Raises SourceError when it breaks off, when it repeats the key, and when nothing comes in time while it is waited for:
-        how long the caller takes for what has come does not count.
+        Raises SourceError if the body breaks off, if it repeats the key, and if a read takes too long. The time that the
+        caller takes between two reads does not count.
         """
         import aiohttp
 
         loop = asyncio.get_running_loop()
         settings = self._settings
         first_by = loop.time() + settings.first_token_s
-        head, started = b"", False  # until more than comments and empty lines have come; `head`: a comment has not ended
-        held = b""  # what may be the beginning of the key
+        # It has started when more than comments and empty lines have come. `head`: the beginning of a comment.
+        head, started = b"", False
+        held = b""  # This may be the beginning of the key.
         reads = response.content.iter_any()
         try:
             with Watchdog(loop) as watchdog:
@@ -155,7 +158,7 @@ class Relay:
         raise error
 
     def _defaults(self, fields: Mapping[str, msgspec.Raw]) -> dict[str, object]:
-        """What the settings say, of what the client may leave open."""
+        """Return the settings' values for fields that the client may leave out."""
         own = defaults(self._endpoint, self._settings)
         left = (*_CLIENTS, *LIMITS) if any(name in fields for name in LIMITS) else _CLIENTS
         return {name: value for name, value in own.items() if name not in left}
@@ -178,8 +181,8 @@ class Relay:
 
 
 def _end_like(data: bytes, key: bytes) -> bytes:
-    """As much of the end of `data` as `key` begins with."""
-    if data.endswith(b"\n"):  # nearly every read, and no key holds one
+    """Return the longest end of `data` with which `key` begins."""
+    if data.endswith(b"\n"):  # Nearly every read does, and no key holds one.
         return b""
     return next((key[:n] for n in range(min(len(key) - 1, len(data)), 0, -1) if data.endswith(key[:n])), b"")
 
@@ -188,10 +191,10 @@ def _end_like(data: bytes, key: bytes) -> bytes:
 async def post_to_first(
     relays: Sequence[Relay], fields: Mapping[str, msgspec.Raw]
 ) -> AsyncIterator[tuple[Relay, aiohttp.ClientResponse]]:
-    """Like `Relay.post`, to the first of `relays` that answers, and which one that is.
+    """Send a request as `Relay.post` does, and give the relay that answers and its response.
 
-    The next one is asked where there is no answer, or one that says that the server cannot now, and never after an answer has
-    begun. The last one's answer is given whatever it is. Raises SourceError when there is none.
+    The next relay is asked if there is no answer, or one that says that the server cannot answer now, and never after an
+    answer has begun. The answer of the last one is given whatever it is. Raises SourceError if there is none.
     """
     async with AsyncExitStack() as stack:
         yield await _first(stack, relays, fields)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIResponses", "openai_responses"]
 
-# Fields as Chat Completions calls them, which is how the daemon's clients ask, and their names here.
+# Names of fields in Chat Completions, which the daemon's clients use, and in this API.
 _NAMES = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 
-# How the events begin that are passed over. Others may hold text under another name.
+# How the names of events without text begin. Events of other names may hold text.
 _WITHOUT_TEXT = (
     *("response.code_interpreter_call", "response.content_part", "response.created", "response.custom_tool_call"),
     *("response.file_search_call", "response.function_call_arguments", "response.image_generation_call"),
@@ -36,17 +36,17 @@ _WITHOUT_TEXT = (
 
 
 def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
-    """A source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`; `stop` has none.
+    """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
-    Text as it comes, a paragraph break between two messages, then Aside("finish") with `reason` and `usage` as Chat
-    Completions name them; Aside("tool_call") and Aside("refusal") where they come. Reasoning is dropped. Raises ConfigError at
-    once for options that cannot be right, SourceError while it is read.
+    It gives text as it comes, with a paragraph break between two messages, then Aside("finish") with `reason` and `usage` as
+    Chat Completions name them; an Aside("tool_call") or Aside("refusal") for each piece of one. Reasoning is dropped. The API
+    has no `stop`. Raises ConfigError at once for options that cannot be right, SourceError while it is read.
     """
     return one_answer(OpenAIResponses(settings_from("openai_responses", options)), prompt)
 
 
 class OpenAIResponses(OpenAIClient):
-    """Responses."""
+    """A client of the Responses API."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__(settings)
@@ -72,7 +72,7 @@ class OpenAIResponses(OpenAIClient):
         return {
             "model": self._endpoint.model,
             "input": list(_input(messages)),
-            "store": False,  # as with Chat Completions: the conversation is sent each time
+            "store": False,  # As with Chat Completions, the conversation is sent each time.
             **{name: value for name, value in own.items() if value is not None},
             **_translated({**settings.extra, **extra}),
             "stream": True,
@@ -80,7 +80,7 @@ class OpenAIResponses(OpenAIClient):
 
 
 def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
-    """A conversation as input items. Calls and their results, which are messages elsewhere, are items of their own."""
+    """Return a conversation as input items. Tool calls and their results are items of their own here."""
     for message in messages:
         role, content = message.get("role"), message.get("content")
         if isinstance(content, list):
@@ -97,11 +97,11 @@ def _input(messages: Sequence[Message]) -> Iterator[Mapping[str, object]]:
                         case {"id": call_id, "function": {"name": name, "arguments": arguments}}:
                             yield {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
             case _:
-                yield message  # an item of this API
+                yield message  # It is an item of this API already.
 
 
 def _part(part: object, role: object) -> object:
-    """One of a content's parts, whose kinds are called after who said it here."""
+    """Return a part of a content with the name of its kind here, which depends on the role."""
     match part:
         case {"type": "text", **rest}:
             return {**rest, "type": "output_text" if role == "assistant" else "input_text"}
@@ -112,7 +112,7 @@ def _part(part: object, role: object) -> object:
 
 
 def _translated(fields: Mapping[str, object]) -> dict[str, object]:
-    """Fields of a request with the names that they have here; a function is no longer within an object of its own."""
+    """Return the fields of a request with their names here. A function is not within an object of its own here."""
     given = {_NAMES.get(name, name): value for name, value in fields.items()}
     if isinstance(tools := given.get("tools"), list):
         given["tools"] = [_flat(tool) for tool in tools]
@@ -130,12 +130,12 @@ def _flat(tool: object) -> object:
 
 
 class ResponsesParser:
-    """Events of one answer: https://platform.openai.com/docs/api-reference/responses-streaming
+    """A parser of the events of one answer: https://platform.openai.com/docs/api-reference/responses-streaming.
 
-    Text is in `response.output_text.delta`. It comes again in the events that end a text, a part, an item and the response;
-    short answers, and servers that imitate the API, have it only there: what deltas have not given is taken from those.
-    Events of other kinds, reasoning among them, are passed over. Without `response.completed` or `response.incomplete` the
-    answer is not complete.
+    Text is in `response.output_text.delta`. It comes again in the events that end a text, a part, an item and the response.
+    Short answers, and servers that imitate the API, have it only there: text that no delta has given is taken from those.
+    Other events, such as those of reasoning, are passed over. Without `response.completed` or `response.incomplete` the answer
+    is not complete.
     """
 
     def __init__(self, endpoint: LlmEndpoint) -> None:
@@ -144,11 +144,10 @@ class ResponsesParser:
         self._paragraphs = Paragraphs()
         self._texts = Finals()
         self._refusals = Finals()
-        self._calls: dict[str, int] = {}  # the index of each call, by its id
-        self._arguments: set[int] = set()  # indices of the calls whose arguments have come, or begun to
-        self._is_known = False  # something came that is part of an answer
-        self._is_strange = False  # something came that may be, under another name
-        self._error: SourceError | None = None  # how the server failed: for the end, after what it gave
+        self._calls: dict[str, int] = {}  # The index of each call, by its id.
+        self._arguments: set[int] = set()  # Indices of the calls whose arguments have come, or begun to.
+        self._is_recognised: bool | None = None  # Some data was part of an answer; False: there was only other data.
+        self._error: SourceError | None = None  # The failure of the server, raised at the end, after the text it gave.
         self._reason = "stop"
         self._usage: dict[str, int] | None = None
 
@@ -156,16 +155,16 @@ class ResponsesParser:
         body: Any = json_of(event.data, self._endpoint, event.name)
         items = self._items(body)
         if items:
-            self._is_known = True
-        elif not self._is_known and not self.complete:
+            self._is_recognised = True
+        elif not self._is_recognised and not self.complete:
             kind = str(body.get("type")) if isinstance(body, dict) else ""
-            self._is_known = kind.startswith("response.reasoning")
-            self._is_strange = self._is_strange or not kind.startswith((*_WITHOUT_TEXT, "response.reasoning"))
+            if not kind.startswith(_WITHOUT_TEXT):
+                self._is_recognised = kind.startswith("response.reasoning")
         return items
 
     def _items(self, body: Any) -> list[str | Aside]:
         match body:
-            case {"type": "response.output_text.delta", "delta": str(text)}:  # nearly all of them
+            case {"type": "response.output_text.delta", "delta": str(text)}:  # Nearly all events.
                 self._texts.delta(text, _place(body))
                 return self._paragraphs.text(text)
             case {"type": "response.output_item.added", "output_index": int(index), "item": {"type": "function_call"} as item}:
@@ -183,7 +182,7 @@ class ResponsesParser:
         return []
 
     def _whole_object(self, level: str, body: Mapping[Any, Any]) -> list[str | Aside]:
-        """An event that holds something as a whole: what of it is new."""
+        """Return what is new in an event with a whole object."""
         match body:
             case {"type": "response.output_text.done", "text": str()}:
                 return self._part(level, _place(body), {**body, "type": "output_text"})
@@ -216,10 +215,10 @@ class ResponsesParser:
             raise ended_early(self._endpoint)
         if self._error is not None:
             raise self._error
-        return finish_of(self._endpoint, self._reason, self._usage, is_strange=self._is_strange and not self._is_known)
+        return finish_of(self._endpoint, self._reason, self._usage, is_recognised=self._is_recognised is not False)
 
     def _item(self, level: str, index: int, item: Any) -> list[str | Aside]:
-        """What is new in an item that is there as a whole."""
+        """Return what is new in a whole item."""
         items: list[str | Aside] = []
         match item:
             case {"type": "message", "content": [*parts]}:
@@ -231,7 +230,7 @@ class ResponsesParser:
         return items
 
     def _part(self, level: str, place: tuple[int, int], part: object) -> list[str | Aside]:
-        """What is new in a part of a message that is there as a whole."""
+        """Return what is new in a whole part of a message."""
         match part:
             case {"type": "output_text" | "text", "text": str(text)}:
                 return self._paragraphs.text(self._texts.rest(text, place, level))
@@ -240,15 +239,15 @@ class ResponsesParser:
         return []
 
     def _call(self, index: int, item: Mapping[Any, Any]) -> list[str | Aside]:
-        """A call that begins, or is there as a whole: what of it is new."""
+        """Return what is new in a call that begins, or in a whole call."""
         call_id, arguments = str(item.get("call_id", "")), item.get("arguments")
         if call_id in self._calls:
             return self._rest_of_call(self._calls[call_id], arguments)
         self._calls[call_id] = index
         if arguments:
             self._arguments.add(index)
-        known = {"index": index, "id": call_id, "name": item.get("name"), "arguments": arguments}
-        return [Aside("tool_call", {key: value for key, value in known.items() if value not in (None, "")})]
+        call = {"index": index, "id": call_id, "name": item.get("name"), "arguments": arguments}
+        return [Aside("tool_call", {key: value for key, value in call.items() if value not in (None, "")})]
 
     def _rest_of_call(self, index: int, arguments: object) -> list[str | Aside]:
         if not arguments or index in self._arguments:
@@ -257,7 +256,7 @@ class ResponsesParser:
         return [Aside("tool_call", {"index": index, "arguments": arguments})]
 
     def _finish(self, level: str, response: Mapping[Any, Any]) -> list[str | Aside]:
-        """The response has ended: what of its items is new."""
+        """Return what is new in the items of a response that has ended."""
         self.complete = True
         output = response.get("output")
         listed = enumerate(output if isinstance(output, list) else ())
@@ -278,6 +277,6 @@ class ResponsesParser:
 
 
 def _place(body: Mapping[Any, Any]) -> tuple[int, int]:
-    """Which part of the answer an event is about: the index of its item, and of the part within."""
+    """Return the part of the answer that an event is about: the index of its item, and of the part within."""
     item, part = body.get("output_index"), body.get("content_index")
     return item if isinstance(item, int) else 0, part if isinstance(part, int) else 0

@@ -1,6 +1,6 @@
-"""Server-sent events and lines of JSON, incrementally: bytes as they come off a connection, events as they are complete.
+"""Server-sent events and lines of JSON, decoded incrementally: bytes as they come, events as they are complete.
 
-After https://html.spec.whatwg.org/multipage/server-sent-events.html, with what servers of language models need besides.
+https://html.spec.whatwg.org/multipage/server-sent-events.html, and deviations of LLM servers from it.
 """
 
 from __future__ import annotations
@@ -15,33 +15,32 @@ __all__ = ["KEEP_ALIVES", "EventDecoder", "LineDecoder", "StreamEvent"]
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
-KEEP_ALIVES = frozenset(
-    ("heartbeat", "keep-alive", "keep_alive", "keepalive", "ping")
-)  # names of events that keep a stream open
+# Names of events that only keep a stream open.
+KEEP_ALIVES = frozenset(("heartbeat", "keep-alive", "keep_alive", "keepalive", "ping"))
 
 
 class StreamEvent(NamedTuple):
-    """One event. `name` is "" where the stream gave none; `data` is what its `data:` lines held, joined by line feeds."""
+    """One event. `name` is "" if the stream gives none; `data` is the content of its `data:` lines, joined by line feeds."""
 
     name: str
     data: bytes
 
 
 class EventDecoder:
-    """Bytes in, events out, however the bytes are cut: `feed` each read, then `finish`.
+    """A decoder of server-sent events, cut anywhere: call `feed` for each read, then `finish`.
 
-    Bytes and not text: a character may be split over two reads, and a line end is never part of one. Lines end in LF, CRLF or
-    CR. Comments, `id:`, `retry:` and events that keep the stream open are dropped, and so are events without data, unless they
-    have a name and `names` is true. An `error:` field is not in the standard: builds of llama.cpp through 2025 say with it,
-    under status 200, that they failed. It gives an event named "error".
+    It reads bytes and not text: a character may be split over two reads, and a line end is never part of one. Lines end in
+    LF, CRLF or CR. Comments, `id:`, `retry:` and events that keep the stream open are dropped; so are events without data,
+    unless they have a name and `names` is true. The field `error:`, with which builds of llama.cpp through 2025 report a
+    failure under status 200, is not in the standard. It gives an event named "error".
 
-    What servers do beside the standard depends on what the data is:
+    The deviations from the standard that are understood depend on the `data`:
 
     - "json": comments are wrapped into data. Lines of JSON follow each other without an empty line; each is an event.
-    - "text": a server that writes no space after `data:` once, never does: the space belongs to the text. Line breaks of the
-      text are written as they are, so that empty lines, empty data and lines of no field are text. Each line of data is given
-      as soon as the next one shows that it is complete: some servers never write an empty line.
-    - "outputs": texts of which each repeats those before it. They are read by the standard, but for that space.
+    - "text": if a server once writes no space after `data:`, it never does, and a space there belongs to the text. Line breaks
+      of the text are written as they are, so that empty lines, empty data and lines without a field are text. Each line of
+      data is given as soon as the next one shows that it is complete: some servers never write an empty line.
+    - "outputs": texts of which each repeats those before it. They are read by the standard, except for that space.
     """
 
     def __init__(
@@ -52,26 +51,26 @@ class EventDecoder:
         names: bool = False,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        self._who = who  # for messages
+        self._who = who  # For messages.
         self._is_json = data == "json"
         self._is_text = data == "text"
         self._names = names
         self._max_event_bytes = max_event_bytes
-        self._line: list[bytes] = []  # a line that is not complete: joined once, so that a long one costs no more per byte
+        self._line: list[bytes] = []  # An incomplete line. It is joined once, so that a long one costs no more per byte.
         self._name = ""
         self._data: list[bytes] = []
-        self._held = 0  # bytes since the last empty line, without those after it in the same read
-        self._at_start = True  # a byte order mark is still possible
-        self._after_cr = False  # a line feed that comes next belongs to the carriage return before it
-        self._in_event = False  # a line has come since the last empty one
-        self._begun = False  # data has come
-        self._bare = False  # of text: no space is written after `data:`
-        self._given = False  # of text: a line of this event has been given
+        self._held = 0  # Bytes since the read with the last empty line.
+        self._at_start = True  # A byte order mark is still possible.
+        self._after_cr = False  # A line feed that comes next belongs to the carriage return before it.
+        self._in_event = False  # A line has come since the last empty one.
+        self._begun = False  # Data has come.
+        self._bare = False  # For text: the server writes no space after `data:`.
+        self._given = False  # For text: a line of this event has been given.
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """The events that these bytes complete.
+        """Return the events that these bytes complete.
 
-        Raises SourceError when more than `max_event_bytes` have come and no event was complete: no server fills the memory.
+        Raises SourceError if an event is longer than `max_event_bytes`, so that no server fills the memory.
         """
         if not (self._line or self._in_event or self._at_start or self._after_cr) and _is_one_event(data):
             self._begun = True
@@ -98,23 +97,23 @@ class EventDecoder:
         return events
 
     def finish(self) -> list[StreamEvent]:
-        """The stream has ended: what is left. The empty line after the last event may be missing, as with llama.cpp."""
+        """Return the events left at the end. The empty line after the last one may be missing, as with llama.cpp."""
         rest = b"".join(self._line)
         self._line.clear()
         events = [self._take(rest) if rest else None, self._dispatch()]
         return [event for event in events if event is not None]
 
     def _take(self, line: bytes) -> StreamEvent | None:
-        """The event that a line completes."""
+        """Return the event that a line completes, None for none."""
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
         if not line:
             if self._in_event or not (self._is_text and self._begun):
                 return self._dispatch()
-            return StreamEvent("", b"\n")  # more than one empty line: the text had them
+            return StreamEvent("", b"\n")  # There is more than one empty line: they are part of the text.
         before, self._in_event = self._in_event, True
-        if line.startswith(b"data:"):  # nearly all lines
+        if line.startswith(b"data:"):  # Nearly all lines.
             value = line[5:]
             self._bare = self._bare or (not self._is_json and value[:1] not in (b"", b" "))
             return self._add(value if self._bare else value.removeprefix(b" "))
@@ -126,16 +125,16 @@ class EventDecoder:
             case b"error" if colon:
                 self._name = "error"
                 return self._add(value)
-            case b"data":  # without a colon: an empty line of data
+            case b"data":  # Without a colon it is an empty line of data.
                 return self._add(b"")
             case b"" | b"id" | b"retry" if colon:
                 pass
             case _ if self._begun and self._is_text:
-                return self._add(line if before else b"\n\n" + line)  # a line of a text that was written as it is
+                return self._add(line if before else b"\n\n" + line)  # A line of a text that was written as it is.
         return None
 
     def _add(self, line: bytes) -> StreamEvent | None:
-        """Take a line of data. Return the event that it shows to be complete: the one before it."""
+        """Take a line of data. Return the event before it, if the line shows that it is complete."""
         self._begun = True
         event = None
         if len(self._data) == 1:
@@ -166,13 +165,13 @@ class EventDecoder:
         return event
 
     def _event(self, name: str, data: bytes) -> StreamEvent | None:
-        """An event, None for one that only keeps the stream open."""
+        """Return an event, None for one that only keeps the stream open."""
         keeps_open = name.lower() in KEEP_ALIVES or (data.lstrip()[:1] in (b"", b":") if self._is_json else not data)
         return None if keeps_open else StreamEvent(name, data)
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line of data can be an event by itself, where data is JSON."""
+    """Return whether a line of data can be an event by itself, for data that is JSON."""
     if line.strip() == b"[DONE]" or line.lstrip()[:1] in (b"", b":"):
         return True
     try:
@@ -183,12 +182,12 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _is_one_event(data: bytes) -> bool:
-    """Whether this is one line of data and the empty line after it: nearly every read from a model that is writing."""
+    """Return whether this is one line of data and the empty line after it, as nearly every read is."""
     return data.startswith(b"data: ") and data.endswith(b"\n\n") and 6 < data.find(b"\n") == len(data) - 2 and b"\r" not in data
 
 
 class LineDecoder:
-    """The same from lines that hold one JSON value each (newline-delimited JSON): an event without a name for each.
+    """A decoder of lines with one JSON value each (newline-delimited JSON). Each is an event without a name.
 
     Empty lines and lines that begin with a colon only keep the stream open.
     """
@@ -200,7 +199,7 @@ class LineDecoder:
         self._held = 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """The lines that these bytes complete. Raises SourceError as `EventDecoder.feed` does."""
+        """Return the lines that these bytes complete. Raises SourceError as `EventDecoder.feed` does."""
         *lines, rest = data.split(b"\n")
         if lines:
             lines[0] = b"".join((*self._line, lines[0]))
@@ -214,5 +213,5 @@ class LineDecoder:
         return [StreamEvent("", line) for line in map(bytes.strip, lines) if line and not line.startswith(b":")]
 
     def finish(self) -> list[StreamEvent]:
-        """The stream has ended: what is left."""
+        """Return the line left at the end."""
         return self.feed(b"\n")

@@ -1,4 +1,4 @@
-"""Any server that answers a POST with text as it comes: server-sent events, lines of JSON, or the text itself."""
+"""Servers of no known API that answer a POST with a stream: server-sent events, lines of JSON, or the text itself."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ if TYPE_CHECKING:
 __all__ = ["FRAMINGS", "HttpStream", "Shape", "splitter_of"]
 
 VENDOR = Vendor("the server", "http://127.0.0.1:8000/chat", "", "api_key", "", service=False)
-# As most servers take it.
+# A request that most servers accept.
 REQUEST = json.dumps(
     {name: f"{{{name}}}" for name in ("model", "messages", "temperature", "top_p", "max_tokens", "stop")} | {"stream": True}
 )
-# Where there is a word for why the answer ended; at other ends there may be anything, such as all of the text.
+# Paths to a reason. At other ends there may be anything, such as the whole text.
 _REASON_PATH = re.compile(r"reason|stop_type", re.IGNORECASE)
-# Names of events that hold no text where the settings do not say which ones do.
+# Names of events without text, if the settings do not name those with text.
 _WITHOUT_TEXT = frozenset(("close", "done", "end", "metadata", "run_id", "start"))
-_WHOLE_ENDS = (b"", b"}", b"]")  # how the data of an event ends that is nothing, an object or a list
+_WHOLE_ENDS = (b"", b"}", b"]")  # The end of data that is empty, an object or a list.
 MAX_REFUSAL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a server of no known API wants and sends.
+    """The form of requests and answers of a server of no known API.
 
     Paths are keys with full stops between them, a number for an element of a list: "choices.0.delta.content".
     """
 
     framing: str = "sse"  # one of FRAMINGS
-    request: str = ""  # JSON for `RequestTemplate`; "": as most servers take it
-    text_path: str = ""  # where the text is in an event or line; "": that itself is the text
-    text_events: Sequence[str] = ()  # names of the events that hold text, "message" for those without; (): see `_WITHOUT_TEXT`
-    end: str = ""  # an event's name, its whole data, or a path to what is there at the end only; "": the response's end will do
-    error_path: str = "error"  # what is there when the server fails
-    cumulative: bool | None = None  # each text repeats what came before; None: Triton's are told apart, others do not
+    request: str = ""  # JSON for `RequestTemplate`; "": one that most servers accept
+    text_path: str = ""  # where the text is in an event or line; "": the event or line is the text
+    text_events: Sequence[str] = ()  # names of events with text, "message" for none; (): all but those in `_WITHOUT_TEXT`
+    end: str = ""  # an event's name, its whole data, or a path to what only the end has; "": the end of the response
+    error_path: str = "error"  # path to the error of a server that failed
+    cumulative: bool | None = None  # each text repeats those before it; None: found out for Triton, False for others
     headers: Sequence[tuple[str, str]] = ()
-    key_header: str = "Authorization"  # there it is "Bearer KEY", in others the key alone
+    key_header: str = "Authorization"  # in Authorization it is "Bearer KEY", in others the key alone
 
     def headers_with(self, key: str) -> dict[str, str]:
-        """All headers. `key`: "" for none."""
+        """Return all headers. `key`: "" for none."""
         value = f"Bearer {key}" if self.key_header.lower() == "authorization" else key
         return dict(self.headers) | ({self.key_header: value} if key else {})
 
 
 class HttpStream(ApiClient["aiohttp.ClientSession"]):
-    """A server that answers a POST with a stream."""
+    """A client of a server that answers a POST with a stream."""
 
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:
         if not settings.base_url:
@@ -90,34 +90,34 @@ class HttpStream(ApiClient["aiohttp.ClientSession"]):
         messages = conversation(prompt, system=settings.system, template=settings.template)
         body = self._request.filled(messages, {"model": self._endpoint.model or None, **settings.given, **extra})
         response = await self._retry(partial(self._sent, "POST", json.dumps(body).encode()))
-        stack.callback(response.close)  # and not `release`: the server is to see that nobody reads on
+        stack.callback(response.close)  # And not `release`: the server has to see that nobody reads on.
         if response.content_type == "text/html":
             raise no_answer(self._endpoint, "a web page")
         splitter = splitter_of(shape, self._endpoint.who)
-        # Events and JSON are UTF-8 by their standards, whatever is said of them.
+        # Events and JSON are UTF-8 by their standards, whatever the header says.
         encoding = _encoding(response.charset if shape.framing == "text" else None)
         return ResponseStream(_reads(response), ShapeReader(splitter, shape, self._endpoint, encoding))
 
     async def _models(self) -> list[str] | None:
-        """There is no list. Whether somebody is there is known from any answer that does not say otherwise."""
+        """Return None, as there is no list. Raises SourceError if the server cannot be reached or refuses the key."""
         (await self._sent("OPTIONS", b"", also=(400, 405, 422, 501))).close()
         return None
 
     async def _sent(self, method: str, body: bytes, *, also: Collection[int] = ()) -> aiohttp.ClientResponse:
-        """The response when it is one of success or `also`. Raises SourceError for others."""
+        """Return a response of success, or with a status in `also`. Raises SourceError for others."""
         response = await self._connection.request(method, self._endpoint.url, data=body, allow_redirects=False)
         if response.status < 300 or response.status in also:
             return response
-        said = await response.content.read(MAX_REFUSAL_BYTES)
+        refusal = await response.content.read(MAX_REFUSAL_BYTES)
         response.close()
-        raise refused(self._endpoint, response.status, json_or_text(said), response.headers)
+        raise refused(self._endpoint, response.status, json_or_text(refusal), response.headers)
 
 
 def _encoding(charset: str | None) -> str:
-    """Python's name for what a response says it is written in. What is no encoding of text counts as the usual one."""
+    """Return Python's name of a charset, that of UTF-8 if it is no encoding of text."""
     try:
         name = codecs.lookup(charset or "utf-8").name
-        " ".encode(name)  # base64 and its like are codecs too
+        " ".encode(name)  # Codecs such as base64 are none of text.
         codecs.getincrementaldecoder(name)("replace").decode(b"?")
     except (LookupError, ValueError):
         name = "utf-8"
@@ -130,6 +130,8 @@ async def _reads(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None
 
 
 class _Splitter(Protocol):
+    """What tells the pieces of a body apart, such as an EventDecoder."""
+
     def feed(self, data: bytes) -> list[StreamEvent]: ...
 
     def finish(self) -> list[StreamEvent]: ...
@@ -145,7 +147,7 @@ class _Text:
         return []
 
 
-# How pieces are told apart in a body.
+# How the pieces of a body are told apart.
 FRAMINGS = ("sse", "ndjson", "text")
 
 
@@ -163,7 +165,7 @@ def splitter_of(shape: Shape, who: str) -> _Splitter:
 
 
 class ShapeReader:
-    """One answer of a server, in the shape that the settings say."""
+    """A reader of one answer in the form that the settings describe."""
 
     def __init__(self, splitter: _Splitter, shape: Shape, endpoint: LlmEndpoint, encoding: str = "utf-8-sig") -> None:
         self.started = False
@@ -174,9 +176,9 @@ class ShapeReader:
         self._deltas = Deltas(endpoint.who, cumulative=bool(shape.cumulative))
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
         self._reason = "stop"
-        self._has_text = False  # a text has come, though it may be empty
-        self._is_strange = False  # something came in which there was none
-        self._was_cut = False  # the connection ended within an event
+        self._has_text = False  # A text has come, which may be empty.
+        self._is_strange = False  # Data has come in which no text was found.
+        self._was_cut = False  # The connection ended within an event.
 
     def feed(self, data: bytes) -> Iterator[str | Aside]:
         for event in self._splitter.feed(data) if data else self._rest():
@@ -200,7 +202,7 @@ class ShapeReader:
         return Aside("finish", {"reason": self._reason, "usage": None})
 
     def _rest(self) -> list[StreamEvent]:
-        """What is left at the end. Of JSON that the connection cut off in the middle, only that it was there."""
+        """Return the events left at the end. JSON that was cut off in the middle is left out, and noted."""
         events = self._splitter.finish()
         if self._shape.text_path and events and not self._is_end(events[-1]) and events[-1].data[-1:] not in _WHOLE_ENDS:
             self._was_cut = True
@@ -212,7 +214,7 @@ class ShapeReader:
         return data == b"[DONE]" or (bool(end) and (event.name == end or data == end.encode()))
 
     def _text(self, event: StreamEvent) -> str:
-        """What is new in it. Raises SourceError where it says that the server failed."""
+        """Return the new text in an event. Raises SourceError for one that says that the server failed."""
         shape = self._shape
         if event.name == "error":
             raise failed(self._endpoint, json_or_text(event.data))
@@ -245,7 +247,7 @@ class ShapeReader:
         return may_hold
 
     def _text_itself(self, event: StreamEvent) -> str:
-        """What is new in data that is the text. A token may be a string of JSON; an object of JSON is an error, or no text."""
+        """Return the new text in data that is the text. It may be a JSON string. A JSON object is an error, or no text."""
         data = event.data.strip()
         if self._shape.framing == "sse" and data[:1] + data[-1:] in (b'""', b"{}"):
             body = json_or_text(data)
@@ -262,7 +264,7 @@ class ShapeReader:
 
 
 def at(value: object, path: str) -> object:
-    """What stands at a path, None where nothing does."""
+    """Return the value at a path, None if there is none."""
     for part in path.split("."):
         match value:
             case dict():

@@ -1,4 +1,4 @@
-"""Tensors of the KServe v2 protocol: values to bytes and texts out of bytes, as Triton's "raw contents" have them.
+"""Tensors of the KServe v2 protocol: values to bytes and bytes to texts, in the form of Triton's "raw contents".
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -29,10 +29,10 @@ _FORMATS = {
 
 
 def packed(name: str, datatype: str, value: object) -> bytes:
-    """A value, or a list of them, as the contents of an input. Raises ConfigError for one that it cannot hold."""
+    """Return a value, or a list of them, as the contents of an input. Raises ConfigError for a value of another type."""
     values = value if isinstance(value, list) else [value]
     if datatype == "BYTES":
-        texts = [one if isinstance(one, str) else json.dumps(one) for one in values]
+        texts = [item if isinstance(item, str) else json.dumps(item) for item in values]
         return b"".join(struct.pack("<I", len(data)) + data for data in (text.encode() for text in texts))
     if datatype not in _FORMATS:
         raise ConfigError(f"request: the input {name} is {datatype}, which is not known here", hint="leave it out")
@@ -44,7 +44,7 @@ def packed(name: str, datatype: str, value: object) -> bytes:
 
 
 def shape_of(shape: Sequence[int], value: object) -> list[int]:
-    """The shape of an input of which a model's metadata say `shape`, where -1 is any length: one value in all, or a list."""
+    """Return the shape of an input for a value or a list. `shape`: that of the model's metadata, with -1 for any length."""
     wanted = [1 if length < 0 else length for length in shape] or [1]
     if isinstance(value, list):
         wanted[-1] = len(value)
@@ -52,7 +52,7 @@ def shape_of(shape: Sequence[int], value: object) -> list[int]:
 
 
 def texts_in(contents: bytes) -> list[str]:
-    """The elements of an output of BYTES. What is left over at the end is none."""
+    """Return the elements of an output of BYTES. An incomplete one at the end is left out."""
     texts = []
     at = 0
     while at + 4 <= len(contents):

@@ -1,4 +1,4 @@
-"""The text of what a program writes for a terminal: without control sequences, and without what they erase."""
+"""The text in a program's output for a terminal, without control sequences and the text that they erase."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 __all__ = ["Terminal"]
 
-MAX_SEQUENCE_CHARS = 4096  # a longer one is none: its text is given
-MAX_WORD_CHARS = 40  # as much of a word is held back as may be erased: programs that wrap lines write it again below
+MAX_SEQUENCE_CHARS = 4096  # A longer one is taken for text.
+MAX_WORD_CHARS = 40  # How much of a word may be erased, and so is held back. Programs that wrap lines write it again below.
 
 # ECMA-48: control sequences, strings (such as titles and links) up to their terminator, and other escapes; backspaces.
 _CONTROL = re.compile(
@@ -20,15 +20,15 @@ _WORD = re.compile(rf"[^\W_\u2e80-\U0010ffff]{{1,{MAX_WORD_CHARS}}}\Z")
 
 
 class Terminal:
-    """Text as a program writes it in, the text that a terminal would show out, however it is cut: `feed`, then `finish`.
+    """The text that a terminal would show, read with `feed` for each piece of output, then `finish`.
 
     Moving back within the last word and erasing from there takes it back; all other control sequences are left out.
     """
 
     def __init__(self) -> None:
-        self._word = ""  # the end of the text, which may still be erased
-        self._begun = ""  # a control sequence that has not ended
-        self._back = 0  # characters by which the cursor was moved back
+        self._word = ""  # The end of the text, which may still be erased.
+        self._begun = ""  # A control sequence that has not ended.
+        self._back = 0  # Characters by which the cursor was moved back.
 
     def feed(self, text: str) -> str:
         """Return the text that is certain."""

@@ -1,4 +1,4 @@
-"""Text that is there already: a string, a file or standard input; and `echo`, which answers when no LLM is configured."""
+"""Sources of text that no LLM writes: a string, an iterable, a file; and `echo`, which answers if no LLM is configured."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ READ_BYTES = 64 * 1024
 
 
 async def from_text(text: str) -> AsyncGenerator[str, None]:
-    """A text that is there as a whole."""
+    """Give a whole text."""
     yield text
 
 
 async def from_iterable(items: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Texts from a plain iterable or generator. Each step is taken in a thread, so a slow one holds up nothing else.
+    """Give the texts of a plain iterable or generator. Each step runs in a thread, so a slow one holds up nothing else.
 
-    A generator that is left before its end is closed, in a thread too: as soon as the step that it is at is over.
+    A generator that is left before its end is closed, in a thread too, as soon as its current step is over.
     """
     iterator = iter(items)
     end = object()
@@ -39,7 +39,7 @@ async def from_iterable(items: Iterable[str]) -> AsyncGenerator[str, None]:
         return item
 
     def close() -> None:
-        if isinstance(iterator, Generator) and step.acquire(blocking=False):  # else the step closes it, when it is over
+        if isinstance(iterator, Generator) and step.acquire(blocking=False):  # Else the step closes it at its end.
             try:
                 iterator.close()
             finally:
@@ -47,14 +47,14 @@ async def from_iterable(items: Iterable[str]) -> AsyncGenerator[str, None]:
 
     try:
         while (item := await asyncio.to_thread(take)) is not end:
-            yield item  # type: ignore[misc]  # what is not `end` is a str
+            yield item  # type: ignore[misc]  # all but `end` are str
     finally:
         left.set()
-        asyncio.get_running_loop().run_in_executor(None, close)  # not waited for: nobody knows how long it takes
+        asyncio.get_running_loop().run_in_executor(None, close)  # Not waited for: it may take any time.
 
 
 async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, None]:
-    """The prompt itself, in tokens and at the speed of a model that writes: 0 for as fast as it is read."""
+    """Give the prompt itself, in tokens at the speed of a model that writes; 0: as fast as they are read."""
     loop = asyncio.get_running_loop()
     due_at = loop.time()
     for token in re.findall(r"\s*\S{1,6}|\s+", text):
@@ -66,16 +66,17 @@ async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, 
 
 
 class ByteReader(Protocol):
-    """Where bytes come from: an `asyncio.StreamReader`, or one of your own."""
+    """What bytes are read from: an `asyncio.StreamReader`, or a reader of your own."""
 
-    async def read(self, n: int, /) -> bytes: ...
+    async def read(self, n: int, /) -> bytes:
+        """Return at most `n` bytes, b"" at the end."""
 
 
 async def from_stream(reader: ByteReader, *, name: str = "standard input") -> AsyncGenerator[str, None]:
-    """UTF-8 text as it comes, such as from an `asyncio.StreamReader`. A character may be split over two reads.
+    """Give UTF-8 text as it comes, such as from an `asyncio.StreamReader`. A character may be split over two reads.
 
     Control sequences of terminals are left out, and words that they erase: a word is given when it is complete. Bytes that are
-    no UTF-8 are read as U+FFFD. Raises SourceError when reading fails; `name` says where.
+    no UTF-8 are read as U+FFFD. Raises SourceError if reading fails; `name` says where.
     """
     decode = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode
     terminal = Terminal()

@@ -1,7 +1,7 @@
-"""Models behind KServe v2 over gRPC: NVIDIA Triton, and servers that stand on it such as Numenta's NuPIC.
+"""Models behind KServe v2 over gRPC: NVIDIA Triton, and servers built on it such as Numenta's NuPIC.
 
-A model that writes while it thinks is "decoupled": one request, any number of responses, each with some of the text in a tensor
-of BYTES. Which tensors a model has is in its metadata:
+A model that streams is "decoupled": one request has any number of responses, each with some of the text in a tensor of BYTES.
+The tensors of a model are in its metadata:
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/decoupled_models.md
 """
 
@@ -44,10 +44,10 @@ class _Grpc(NamedTuple):
 
 
 class TritonModel(ApiClient[_Grpc]):
-    """A decoupled model behind KServe v2 over gRPC.
+    """A client of a decoupled model behind KServe v2 over gRPC.
 
-    Of `shape`, `request` holds a value for each input, `text_path` names the output; "": they are found in the model's
-    metadata. `cumulative` None: told apart. Needs the extra `triton`.
+    In `shape`, `request` has a value for each input and `text_path` names the output; "": they are found in the model's
+    metadata. `cumulative` None: it is found out. Needs the extra `triton`.
     """
 
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:
@@ -58,7 +58,7 @@ class TritonModel(ApiClient[_Grpc]):
             raise ConfigError("no model is set for Triton", hint="set model to the name of one that it has")
         self._shape = shape
         self._request = RequestTemplate(shape.request, settings.given) if shape.request else None
-        self._known: ModelSignature | None = None
+        self._signature: ModelSignature | None = None
         self._metadata = [(name.lower(), value) for name, value in shape.headers_with(self._endpoint.key).items()]
         try:
             self._ca = Path(settings.ca_file).read_bytes() if settings.ca_file else None
@@ -106,7 +106,9 @@ class TritonModel(ApiClient[_Grpc]):
         )
         request = self._connection.messages.ModelInferRequest(model_name=self._endpoint.model)
         put(model, values, request, self._endpoint)
-        call = infer([request], metadata=self._metadata)  # after the one, the call is half closed, and ends with the answer
+        call = infer(
+            [request], metadata=self._metadata
+        )  # After this request, the call is half closed, and ends with the answer.
         stack.callback(call.cancel)
         deltas = Deltas(self._endpoint.who, cumulative=self._shape.cumulative)
         return ResponseStream(
@@ -114,7 +116,7 @@ class TritonModel(ApiClient[_Grpc]):
         )
 
     async def _call(self, method: str, **fields: object) -> Any:
-        """A call that has one answer."""
+        """Return the response of a call that has one."""
         request, response = (getattr(self._connection.messages, f"{method}{kind}") for kind in ("Request", "Response"))
         call = self._connection.channel.unary_unary(
             SERVICE + method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
@@ -122,54 +124,56 @@ class TritonModel(ApiClient[_Grpc]):
         return await call(request(**fields), metadata=self._metadata)
 
     async def _listed(self) -> list[str] | None:
-        """The models that the server has loaded; None: it does not say."""
+        """Return the names of the models that are loaded, None if the server has no list."""
         try:
             index = await self._call("RepositoryIndex")
         except self._connection.rpc_error as exc:
-            if exc.code().name != "UNIMPLEMENTED":  # it is an extension of Triton's
+            if exc.code().name != "UNIMPLEMENTED":  # It is an extension of Triton's.
                 raise
             return None
         return [model.name for model in index.models if model.state in ("", "READY")]
 
     async def _model(self) -> ModelSignature:
-        """What is known of the model: it is asked for once. Raises SourceError for one that cannot be used."""
-        if self._known is None:
-            self._known = await self._described()
-        return self._known
+        """Return the model's signature, asked for once. Raises SourceError for a model that cannot be used."""
+        if self._signature is None:
+            self._signature = await self._described()
+        return self._signature
 
     async def _described(self) -> ModelSignature:
         who, name = self._endpoint.who, self._endpoint.model
         try:
             metadata = await self._call("ModelMetadata", name=name)
         except self._connection.rpc_error as exc:
-            # Triton says that a model is not there with NOT_FOUND, INVALID_ARGUMENT or UNAVAILABLE.
+            # Triton reports a missing model with NOT_FOUND, INVALID_ARGUMENT or UNAVAILABLE.
             if exc.code().name == "UNAUTHENTICATED" or not (listed := await self._listed()) or name in listed:
                 raise
             raise SourceError(f"{who}: it has no such model", hint=f"it has {', '.join(listed[:5])}") from None
         try:
             config = (await self._call("ModelConfig", name=name)).config
         except self._connection.rpc_error as exc:
-            if exc.code().name != "UNIMPLEMENTED":  # the same
+            if exc.code().name != "UNIMPLEMENTED":  # It is an extension too.
                 raise
             config = None
-        # An ensemble streams when one of its models does, whatever it says of itself.
+        # An ensemble streams if one of its models does, whatever its own policy says.
         if config and not config.model_transaction_policy.decoupled and not config.HasField("ensemble_scheduling"):
-            streaming = [one for one in await self._listed() or () if one.startswith(name) and "stream" in one[len(name) :]]
+            streaming = [
+                other for other in await self._listed() or () if other.startswith(name) and "stream" in other[len(name) :]
+            ]
             hint = f"set model to {streaming[0]}" if streaming else "set model to a decoupled one"
             raise SourceError(f"{who}: it does not stream", hint=hint)
         return signature_of(metadata, config, self._request, self._shape.text_path, self._settings, self._endpoint)
 
 
 async def _reads(call: Any) -> AsyncGenerator[bytes, None]:
-    # gRPC iterates with a generator that it does not close: the garbage collector would, in a task that nobody waits for.
+    # gRPC does not close its generator: the garbage collector would, in a task that nobody waits for.
     async with aclosing(aiter(call)) as messages:
         async for message in messages:
-            if message:  # b"" would be the end
+            if message:  # For `ask`, b"" is the end.
                 yield message
 
 
 class _InferReader:
-    """One answer. The status of the call, which gRPC raises, is its end."""
+    """A reader of one answer. Its end is the status of the call, which gRPC raises."""
 
     def __init__(self, message: Any, output: str, deltas: Deltas, endpoint: LlmEndpoint) -> None:
         self.started = False
@@ -188,10 +192,10 @@ class _InferReader:
                 raise failed(self._endpoint, message.error_message)
             response = message.infer_response
             self.started = True
-            # Triton's mark for the last one, where it is asked to set it. It may be all that there is.
+            # Triton's mark for the last response, which may hold nothing else.
             self.complete = response.parameters["triton_final_response"].bool_param
             texts = _outputs(response)
-            if (reason := texts.get("finish_reason", "None")) != "None":  # vLLM's is Python's, until there is one
+            if (reason := texts.get("finish_reason", "None")) != "None":  # While there is none, vLLM writes Python's.
                 self._reason = reason
             if text := self._deltas.feed(texts.get(self._output, "")):
                 yield text
@@ -209,12 +213,12 @@ class _InferReader:
 
 
 def _outputs(response: Any) -> dict[str, str]:
-    """The first text in each output that holds text."""
+    """Return the first text in each output of texts, by the output's name."""
     raw = response.raw_output_contents
     found = {}
     for index, output in enumerate(response.outputs):
         if output.datatype == "BYTES":
-            listed = [one.decode(errors="replace") for one in output.contents.bytes_contents]
+            listed = [text.decode(errors="replace") for text in output.contents.bytes_contents]
             texts = texts_in(raw[index]) if index < len(raw) else listed
             found[output.name] = texts[0] if texts else ""
     return found
