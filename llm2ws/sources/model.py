@@ -81,11 +81,11 @@ class ModelSettings:
 
 def settings_from(function: str, options: ModelOptions) -> ModelSettings:
     """Return the settings in the keyword arguments of a function. Raises ConfigError for one that it does not have."""
-    known = ModelOptions.__annotations__
+    names = ModelOptions.__annotations__
     for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"give {', '.join(known)}"
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"give {', '.join(names)}"
             raise ConfigError(f"{function}(): {name}: no such argument", hint=hint)
     return ModelSettings(**options)
 

@@ -23,7 +23,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
 
 def run_jumping(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
-    """The result, and how long the loop thinks that it took."""
+    """Return the result, and how long it took by the time of the loop."""
     selector = JumpingSelector()
 
     class JumpingLoop(asyncio.SelectorEventLoop):

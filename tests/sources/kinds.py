@@ -66,7 +66,7 @@ _REFUSED = {401: grpc.StatusCode.UNAUTHENTICATED, 503: grpc.StatusCode.UNAVAILAB
 
 
 def over_grpc(scripts: Sequence[Script], headers: Mapping[str, str]) -> AbstractAsyncContextManager[Listening]:
-    """What is refused several times is refused before the last script."""
+    """Serve the last script. Those before it are refusals, which the server gives first."""
     last = scripts[-1]
     refused = [Abort(_REFUSED[last.status], "no: xyzzy")] if last.status != 200 else []
     model = replace(VLLM, steps=[*refused, *last.pieces, *_AFTER[last.end]])
@@ -114,7 +114,7 @@ async def openai_text(url: str) -> str:
 
 
 async def anthropic_text(url: str) -> str:
-    """It puts nothing between two blocks."""
+    """Return the text by the SDK, which puts nothing between two blocks."""
     text = ""
     async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as client:
         question: Any = [{"role": "user", "content": "Why?"}]
@@ -126,7 +126,7 @@ async def anthropic_text(url: str) -> str:
 
 
 async def responses_text(url: str) -> str:
-    """Nothing between two messages either."""
+    """Return the text by the SDK, which puts nothing between two messages."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         async with await client.responses.create(model="m", input="Why?", stream=True) as events:
             return "".join([one.delta async for one in events if one.type == "response.output_text.delta"])

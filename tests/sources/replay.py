@@ -122,7 +122,7 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
 
 @asynccontextmanager
 async def replay(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """A server on a free port; `server.url` is its origin."""
+    """Serve on a free port; `server.url` is the origin."""
     server = Server(replies)
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0, ssl=tls)
     port = listener.sockets[0].getsockname()[1]

@@ -66,7 +66,7 @@ async def gaps(*waits: float) -> AsyncGenerator[bytes, None]:
 
 
 def watched(waits: Sequence[float], limits: Sequence[float], *, pause_s: float = 0.0) -> tuple[list[bytes | None], float]:
-    """What reads with these limits give, `pause_s` apart, and when the last one was over."""
+    """Return what reads with these limits give, `pause_s` apart, and when the last one was over."""
 
     async def read() -> list[bytes | None]:
         loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ async def ask(url: str, prompt: Any = "Why?", **options: Any) -> Answer:
 
 
 async def sdk_text(url: str) -> str:
-    """What the official SDK's iterator makes of it; it puts nothing between two blocks."""
+    """Return the text by the SDK's iterator, which puts nothing between two blocks."""
     text = ""
     async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as client:
         question: Any = [{"role": "user", "content": "Why?"}]

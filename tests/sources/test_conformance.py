@@ -22,7 +22,7 @@ TOKENS = [WHOLE[i : i + 5] for i in range(0, len(WHOLE), 5)]
 
 
 def script(kind: Kind, *texts: str, reason: str = "stop") -> Script:
-    """A whole answer."""
+    """Check the contract of a source with a whole answer."""
     return Script([piece for text in texts for piece in pieces(kind.text(text))] + pieces(kind.end(reason)))
 
 
@@ -53,7 +53,7 @@ async def the_vendors_text(kind: Kind) -> None:
 
 
 async def every_cut(kind: Kind) -> None:
-    """The reader that a real answer gets, fed with two reads, cut at each byte."""
+    """Feed the reader of a real answer with two reads, cut at each byte."""
     parts = [*kind.reasoning, kind.text("Let’s"), kind.text(" 日本 🎉\n"), *kind.call, kind.end("stop")]
     body = b"".join(parts)
     async with kind.server(Script([body])) as server, AsyncExitStack() as stack:
@@ -152,7 +152,7 @@ async def nobody_there(kind: Kind) -> None:
 
 
 async def leaving(kind: Kind) -> None:
-    """The server sees it: the test's own time limit is the assertion."""
+    """Check that the server sees it: the test's own time limit is the assertion."""
     async with kind.server(half(kind, end=End.HOLD)) as server:
         items = kind.ask(PROMPT, model="m", base_url=server.url)
         assert str(await anext(items)).startswith("Half an")

@@ -1,4 +1,4 @@
-"""Paragraphs, and JSON that is nearly JSON. How responses are read is tested with the APIs that stand on it."""
+"""Responses of server-sent events or of one JSON object, paragraphs, and JSON that is nearly JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.errors import SourceError
-from llm2ws.sources.events import Paragraphs, json_of
+from llm2ws.sources.aside import Aside
+from llm2ws.sources.events import EventReader, Paragraphs, json_of
 from llm2ws.sources.model import LlmEndpoint
-from llm2ws.sources.openai import VENDOR
+from llm2ws.sources.openai import VENDOR, ChatParser
+from tests.sources.asking import chunk
 
 HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
 
@@ -64,3 +66,33 @@ def test_what_is_no_json(data: bytes) -> None:
     with pytest.raises(SourceError, match="sent an event that is no JSON") as caught:
         json_of(data, HERE)
     assert caught.value.retry
+
+
+def items_of(*reads: bytes) -> list[str | Aside]:
+    reader = EventReader(ChatParser(HERE), HERE)
+    items = [item for data in (*reads, b"") for item in reader.feed(data) if item]
+    return [*items, reader.end()]
+
+
+FINISH = Aside("finish", {"reason": "stop", "usage": None})
+WHOLE = {"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [chunk("Hello.") + chunk(reason="stop") + b"data: [DONE]\n\n"],
+        [b"\n", b" \n", *(bytes([byte]) for byte in chunk("Hello.", "stop"))],
+        [chunk("Hello.", "stop").strip()],  # the last empty line is missing
+        [json.dumps(WHOLE).encode()],
+        [b"  ", *(bytes([byte]) for byte in json.dumps(WHOLE).encode())],
+    ],
+)
+def test_a_response_is_read_as_what_it_is_however_it_is_cut(reads: list[bytes]) -> None:
+    assert items_of(*reads) == ["Hello.", FINISH]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1", b'{"a": 1}'])
+def test_a_body_that_is_neither_is_no_answer(body: bytes) -> None:
+    with pytest.raises(SourceError, match="no answer of a model"):
+        items_of(body)

@@ -27,7 +27,7 @@ from tests.whole import endpoint
 
 
 def completion(*words: str, then: str = "data: [DONE]\n\n") -> Callable[[web.Request], object]:
-    """A server's answer: chat completions, as a stream."""
+    """Answer with a stream of chat completions."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -68,7 +68,7 @@ def asked(url: str, **options: object) -> Llm:
 
 
 async def answered(settings: Settings) -> str:
-    """The answer of the LLM "one", through a Service."""
+    """Return the answer of the LLM "one", through a Service."""
     async with Service(settings, speech=["local"]) as service:
         items = [item async for item in service.answer("one", "Why?")]
     return "".join(item for item in items if isinstance(item, str))

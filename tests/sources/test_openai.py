@@ -23,7 +23,7 @@ async def ask(url: str, prompt: Any = "Why?", **options: Any) -> Answer:
 
 
 async def sdk_text(url: str) -> str:
-    """What the official SDK's iterator makes of it, with the care that it leaves to whoever uses it."""
+    """Return the text by the SDK's iterator, with the care that it leaves to its user."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         chunks = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Why?"}], stream=True)
         async with chunks:

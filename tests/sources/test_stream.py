@@ -60,7 +60,7 @@ RECORDED = {
 
 
 def items_of(reader: ShapeReader, *reads: bytes) -> tuple[str, Aside]:
-    """What a reader makes of a response, up to where it has all of the answer."""
+    """Return the items that a reader gives of a response, up to where the answer is complete."""
     text = ""
     for data in (*reads, b""):
         if reader.complete:

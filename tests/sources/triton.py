@@ -1,6 +1,8 @@
-"""A server of NVIDIA's published service definition, over real gRPC: https://github.com/triton-inference-server/common/tree/main/protobuf
+"""A server of NVIDIA's published service definition, over real gRPC.
 
-What it says of its models, and how it streams, is what the official client (`tritonclient`) reads from a Triton; the tests have
+https://github.com/triton-inference-server/common/tree/main/protobuf
+
+What it says of its models, and how it streams, is what the official client (`tritonclient`) reads from a Triton: the tests have
 that client look first.
 """
 
@@ -185,7 +187,7 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         return service_pb2.ModelStreamInferResponse(infer_response=response)
 
     def inputs(self, index: int = -1) -> dict[str, Any]:
-        """What a request gave each input: texts, else bytes."""
+        """Return what a request gave each input: texts, else bytes."""
         request = self.requests[index]
         contents = zip(request.inputs, request.raw_input_contents, strict=True)
         return {one.name: texts_in(raw)[0] if one.datatype == "BYTES" else raw for one, raw in contents}
@@ -193,7 +195,7 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
 
 @asynccontextmanager
 async def triton(server: Triton, credentials: Any = None) -> AsyncIterator[Triton]:
-    """The server on a free port; `server.url` is its address. `credentials`: for TLS."""
+    """Serve on a free port; `server.url` is the address. `credentials`: for TLS."""
     rpc = grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(server, rpc)
     if credentials is None:
@@ -208,7 +210,7 @@ async def triton(server: Triton, credentials: Any = None) -> AsyncIterator[Trito
 
 
 async def sdk_text(url: str, name: str, prompt: str = "Why?") -> str:
-    """What the official client makes of a model's answer."""
+    """Return the text of a model's answer by the official client."""
     text = ""
     async with tritonclient.InferenceServerClient(url.partition("://")[2]) as client:
         inputs = []
