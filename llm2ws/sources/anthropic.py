@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .aside import Aside
 from .client import SdkClient
 from .deltas import Finals
-from .events import Paragraphs, finish_of, json_of
+from .events import Paragraphs, finish_of, json_of, usage_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import LlmEndpoint, ModelOptions, ModelSettings, Vendor, settings_from
@@ -219,8 +219,7 @@ class MessagesParser:
             raise ended_early(self._endpoint)
         usage = dict(self._usage)
         prompt = sum(usage.get(name, 0) for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
-        answer = usage.get("output_tokens", 0)
-        counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer} if usage else None
+        counts = usage_of(prompt, usage.get("output_tokens", 0)) if usage else None
         return finish_of(self._endpoint, self._reason, counts, is_recognised=self._is_recognised is not False)
 
     def _message(self, level: str, message: dict[str, Any]) -> list[str | Aside]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-__all__ = ["ApiClient", "SdkClient"]
+__all__ = ["ModelClient", "SdkClient"]
 
 # Two threads that import what imports in a circle, as numpy does below tritonclient, get half of it: one at a time.
 _IMPORTING = threading.Lock()
@@ -45,7 +45,7 @@ Connection = TypeVar("Connection")
 Sdk = TypeVar("Sdk", bound="openai.AsyncOpenAI | anthropic.AsyncAnthropic")
 
 
-class ApiClient(ABC, Generic[Connection]):
+class ModelClient(ABC, Generic[Connection]):
     """A model behind one API, asked many times over connections that are kept. Use it with `async with`.
 
     A subclass says how its API is reached and asked, and what its errors mean. Raises ConfigError when it is made with
@@ -140,7 +140,7 @@ class ApiClient(ABC, Generic[Connection]):
         """Return what one of the exceptions that `_load` names means."""
 
 
-class SdkClient(ApiClient[Sdk]):
+class SdkClient(ModelClient[Sdk]):
     """A client on an official SDK. The same generator made both of them."""
 
     _required: ClassVar[tuple[str, ...]] = ()  # Fields of a request that the SDK takes by name only.

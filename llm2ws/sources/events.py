@@ -15,7 +15,7 @@ from .model import LlmEndpoint
 from .reasons import is_failure
 from .sse import MAX_EVENT_BYTES, EventDecoder, StreamEvent
 
-__all__ = ["EventParser", "EventReader", "Paragraphs", "finish_of", "json_of", "json_or_text", "last_events"]
+__all__ = ["EventParser", "EventReader", "Paragraphs", "finish_of", "json_of", "json_or_text", "last_events", "usage_of"]
 
 
 class EventParser(Protocol):
@@ -106,6 +106,11 @@ def finish_of(endpoint: LlmEndpoint, reason: str | None, usage: object, *, is_re
     if not is_recognised:
         raise no_text(endpoint, "check base_url, and whether kind is the API that it speaks")
     return Aside("finish", {"reason": reason, "usage": usage})
+
+
+def usage_of(prompt: int, completion: int) -> dict[str, int]:
+    """Return counts of tokens as Chat Completions names them."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _whole_json(body: bytearray, endpoint: LlmEndpoint) -> object:

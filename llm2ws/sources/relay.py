@@ -87,36 +87,32 @@ class Relay:
         `fields`: as the client sent them. The model's name is put in, and the settings' values for fields that are missing.
         Raises SourceError if there is no response.
         """
-        import aiohttp
-
         if self._session is None:
             raise LocalProtocolError("Relay was not entered", hint="use it with `async with`")
         body = msgspec.json.encode({**self._defaults(fields), **fields, **self._own(fields)})
-        url = f"{self._endpoint.url}/chat/completions"
-        caught = (aiohttp.ClientError, OSError)
-        response: aiohttp.ClientResponse | None = None
-        error: SourceError | None = None
-        for is_last in (False, True):
-            try:
-                async with asyncio.timeout(self._settings.first_token_s):
-                    response = await self._session.post(url, data=body, allow_redirects=False)
-                break
-            except aiohttp.ServerDisconnectedError as exc:
-                if is_last:  # Else it was a kept connection that had just ended.
-                    error = broken(self._endpoint, exc)
-            except TimeoutError:
-                error = silent(self._endpoint, None)
-                break
-            except caught as exc:
-                error = broken(self._endpoint, exc)
-                break
-        if response is None:
-            assert error is not None
-            raise error
+        response = await self._response(self._session, body)
+        if isinstance(response, SourceError):
+            raise response
         try:
             yield response
         finally:
             response.close()
+
+    async def _response(self, session: aiohttp.ClientSession, body: bytes) -> aiohttp.ClientResponse | SourceError:
+        """Return the response to a request, or why there is none. The second try is for a kept connection that had ended."""
+        import aiohttp
+
+        url = f"{self._endpoint.url}/chat/completions"
+        try:
+            async with asyncio.timeout(self._settings.first_token_s):
+                try:
+                    return await session.post(url, data=body, allow_redirects=False)
+                except aiohttp.ServerDisconnectedError:
+                    return await session.post(url, data=body, allow_redirects=False)
+        except TimeoutError:
+            return silent(self._endpoint, None)
+        except (aiohttp.ClientError, OSError) as exc:
+            return broken(self._endpoint, exc)
 
     async def reads(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Give the body as it comes.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..errors import ConfigError, SourceError
 from .aside import Aside
 from .deltas import Finals
-from .events import Paragraphs, finish_of, json_of
+from .events import Paragraphs, finish_of, json_of, usage_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
 from .model import LlmEndpoint, ModelOptions, ModelSettings, settings_from
@@ -272,7 +272,7 @@ class ResponsesParser:
                 self._reason = "tool_calls"
         match response.get("usage"):
             case {"input_tokens": int(prompt), "output_tokens": int(answer)}:
-                self._usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+                self._usage = usage_of(prompt, answer)
         return items
 
 

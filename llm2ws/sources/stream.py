@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import ConfigError, SourceError
 from .answer import ResponseStream
 from .aside import Aside
-from .client import ApiClient
+from .client import ModelClient
 from .deltas import Deltas
 from .events import json_of, json_or_text
 from .faults import broke_off, broken, ended_early, failed, no_answer, no_text, refused
@@ -64,7 +64,7 @@ class Shape:
         return dict(self.headers) | ({self.key_header: value} if key else {})
 
 
-class HttpStream(ApiClient["aiohttp.ClientSession"]):
+class HttpStream(ModelClient["aiohttp.ClientSession"]):
     """A client of a server that answers a POST with a stream."""
 
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError, SourceError
 from .answer import ResponseStream
 from .aside import Aside
-from .client import ApiClient
+from .client import ModelClient
 from .deltas import Deltas
 from .faults import failed, no_answer, of_grpc
 from .kserve import ModelSignature, put, signature_of
@@ -43,7 +43,7 @@ class _Grpc(NamedTuple):
     rpc_error: Any
 
 
-class TritonModel(ApiClient[_Grpc]):
+class TritonModel(ModelClient[_Grpc]):
     """A client of a decoupled model behind KServe v2 over gRPC.
 
     In `shape`, `request` has a value for each input and `text_path` names the output; "": they are found in the model's

@@ -15,7 +15,7 @@ import pytest
 
 from llm2ws import Aside
 from llm2ws.sources.anthropic import AnthropicMessages
-from llm2ws.sources.client import ApiClient
+from llm2ws.sources.client import ModelClient
 from llm2ws.sources.failover import one_answer
 from llm2ws.sources.model import ModelOptions, ModelSettings
 from llm2ws.sources.openai import OpenAIChat
@@ -78,7 +78,7 @@ class Kind:
     """A kind of LLM. The model is called m."""
 
     name: str
-    client: Callable[[ModelSettings], ApiClient[Any]]
+    client: Callable[[ModelSettings], ModelClient[Any]]
     text: Callable[[str], Any]  # some of the answer
     end: Callable[[str], Any]  # the end of it, with the reason: "stop" or "length"
     error: Any = None
