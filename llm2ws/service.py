@@ -16,6 +16,7 @@ from msgspec.structs import asdict, replace
 
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
+from .links.quota import LocalQuota, Quota
 from .settings.fields import Llm, Secret, Settings, Speech, Text
 from .settings.layers import check_fields
 from .settings.llms import KINDS, LlmClient, choose_llm, llm_client, model_settings
@@ -155,7 +156,8 @@ class Service:
     """What all conversations of a process share: connections to speech endpoints, clients of LLMs, the embedded endpoint.
 
     `speech`, `llms`: the names to be used; None for all that the settings name, or the default where they name none. `limits`:
-    in place of the endpoints' own. Entering it raises ConfigError for settings that cannot be right.
+    in place of the endpoints' own. `quota`: counts against the limits on connections and turns together with others; None for a
+    Service that is alone. Entering it raises ConfigError for settings that cannot be right.
     """
 
     def __init__(
@@ -165,8 +167,10 @@ class Service:
         speech: Sequence[str] | None = None,
         llms: Sequence[str] | None = None,
         limits: Limits | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.settings = settings
+        self.quota: Quota = quota or LocalQuota()
         self._limits = limits
         self._entries = speech_chain(settings, wanted_speech(settings) if speech is None else dict.fromkeys(speech, ""))
         self._default_speech = next(iter(self._entries))
@@ -213,7 +217,9 @@ class Service:
         authorities = {entry.ca_file for entry in entries if entry.ca_file or _is_secure(entry)}
         self._tls = {path: client_tls(path or None) for path in authorities}
         connect_s = max(entry.connect_s for entry in entries)
-        return await stack.enter_async_context(Pool(replicas=self.settings.server.replicas, connect_s=connect_s))
+        return await stack.enter_async_context(
+            Pool(quota=self.quota, replicas=self.settings.server.replicas, connect_s=connect_s)
+        )
 
     async def _chain_of_relays(self, stack: AsyncExitStack, llm: Llm) -> list[Relay]:
         """Open relays for an LLM, and for those that answer in its place and speak Chat Completions too."""

@@ -200,6 +200,11 @@ class Connection:
         return self.session.retired or self.now() >= self.spent_at
 
     @property
+    def closing(self) -> bool:
+        """It is being closed from this side, and is not over yet."""
+        return self._closing and self.ended is None
+
+    @property
     def idle(self) -> bool:
         """Nobody uses it, and it is not being closed."""
         return self.ended is None and not self._closing and not self._slots and not self.session.clearing

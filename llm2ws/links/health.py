@@ -1,69 +1,84 @@
-"""What is known of one speech endpoint: its connections, and how it has failed."""
+"""The connections of one speech endpoint, and how opening them has failed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
 
 from ..errors import ConnectFailed
 from .breaker import Breaker
 from .connection import Connection, LinkEnded
+from .endpoint import Endpoint
 
-__all__ = ["QUICK_DEATHS", "Shelf"]
+__all__ = ["QUICK_DEATHS", "Connections", "Opening"]
 
-QUICK_DEATH_S = 5.0  # a connection that ends sooner and gave no audio was never any good
+QUICK_DEATH_S = 5.0  # A connection that ends sooner and gave no audio was never any good.
 QUICK_DEATHS = 3
 
 
-class _Failure(NamedTuple):
-    """Why none could be opened: an error for each who waited for it. `retried`: that was tried for as long as it may."""
+@dataclass(slots=True, eq=False)
+class Opening:
+    """A connection that is being opened. Times are monotonic seconds.
 
-    error: Callable[[], ConnectFailed]
-    retried: bool
+    `patient`: it is tried until `connect_s` has passed, not once. `spare`: the turn that it is for has a place with little left
+    of its limits, and takes that if the opening fails.
+    """
+
+    patient: bool
+    spare: bool
+    until: float  # how long it waits for the quota
+    queued: bool = False  # it waits for the quota
+    began_at: float = 0.0  # its handshake
+    task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """Stop opening it."""
+        if self.task is not None:
+            self.task.cancel()
 
 
 @dataclass(slots=True)
-class Shelf:
-    """The connections of one endpoint. Times are those of the event loop."""
+class Connections:
+    """The connections of one endpoint: those that are open, those that are being opened. Times are monotonic seconds."""
 
+    endpoint: Endpoint
     used_at: float  # last
-    users: int = 0  # who wait for a place or a connection
-    connections: list[Connection] = field(default_factory=list)  # the oldest first
+    users: int = 0  # turns that wait for a place
+    open: list[Connection] = field(default_factory=list)  # the oldest first
     leased_at: dict[Connection, float] = field(default_factory=dict)
-    no_more_until: float = 0.0  # one more was refused while others were open
+    openings: list[Opening] = field(default_factory=list)
+    no_spare_until: float = 0.0  # one more was refused while others were open
     breaker: Breaker = field(default_factory=Breaker)
-    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _failure: _Failure | None = None  # the last one
+    _failed_at: float = float("-inf")
     _quick_deaths: list[LinkEnded] = field(default_factory=list)
 
-    @asynccontextmanager
-    async def opening(self, *, retry: bool) -> AsyncIterator[None]:
-        """One is opened at a time. When that fails, it has failed for all who wait: each would wait for those before it.
+    @property
+    def turns_at_once(self) -> int:
+        """How many places a connection has."""
+        return self.endpoint.dialect.traits.turns_at_once
 
-        `retry`: it may be tried for longer, and what was tried but once is no answer. Raises ConnectFailed.
-        """
-        before = self._failure
-        async with self._opening:
-            failure = self._failure
-            if failure is not None and failure is not before and (failure.retried or not retry):
-                raise failure.error()
-            try:
-                yield
-            except ConnectFailed as exc:
-                # Not the error itself, whose traceback holds the turn.
-                error = partial(ConnectFailed, exc.what, hint=exc.hint, status=exc.status, retry_s=exc.retry_s)
-                self._failure = _Failure(error, retry)
-                raise
+    @property
+    def coming(self) -> int:
+        """How many places there will be soon: handshakes under way, and interruptions that are about to be confirmed."""
+        clearing = sum(connection.clearing for connection in self.open)
+        return clearing + self.turns_at_once * (len(self.openings) - self.queued)
+
+    @property
+    def queued(self) -> int:
+        """How many wait for the quota before they are opened."""
+        return sum(opening.queued for opening in self.openings)
+
+    def failed(self, opening: Opening, now: float) -> None:
+        """Count a failed handshake. Those that overlap are one try: they say the same thing about the endpoint."""
+        if opening.began_at >= self._failed_at:
+            self._failed_at = now
+            self.breaker.failed(now)
 
     def judge(self, connection: Connection, now: float) -> None:
         """Draw the conclusions from how a connection ended."""
         ended = connection.ended
         if ended is None or ended.ours or ended.interrupted:
-            return  # an interruption that is not confirmed, before there can be audio, is no sign of bad health
+            return  # An interruption that is not confirmed, before there can be audio, is no sign of bad health.
         if connection.audio_came or connection.age_s > QUICK_DEATH_S:
             self._quick_deaths.clear()
         else:
@@ -71,7 +86,7 @@ class Shelf:
             self.breaker.failed(now)
 
     def check_deaths(self) -> None:
-        """Backoff does not help against an endpoint that accepts and hangs up at once: that is an error by name."""
+        """Raise ConnectFailed for an endpoint that accepts and hangs up at once: to wait and try again does not help there."""
         if len(self._quick_deaths) >= QUICK_DEATHS:
             why = self._quick_deaths[-1].why
             self._quick_deaths.clear()

@@ -244,7 +244,7 @@ async def _exchange(daemon: Daemon, settings: Settings) -> None:
         raise ConfigError("server.tls_cert_file: TLS cannot begin or end while it runs", hint="restart")
     access = Access(settings.server, daemon.access)
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(Service(settings))
+        service = await stack.enter_async_context(Service(settings, quota=daemon.service.quota))
         server_tls(settings.server)  # Raises before a bad certificate is half loaded.
         if daemon.tls is not None:
             load_certificate(daemon.tls, settings.server)
