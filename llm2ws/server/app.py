@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,10 @@ _log = logging.getLogger(__name__)
 
 # All that aiohttp logs here are the subprotocols that a client offers, when the server accepts none: one may be its key.
 logging.getLogger("aiohttp.websocket").setLevel(logging.CRITICAL)
+
+# How long the kernel waits for a client's machine: 30 s idle and then three probes, or two minutes (in ms) for it to
+# acknowledge data. The kernel's own times are hours.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 120_000}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,8 +67,19 @@ async def _correlate(request: web.Request, handler: _Handler) -> web.StreamRespo
     """Give the request an id, for its answer and every line that is logged for it: the client's own, or a new UUID."""
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    _watch_for_vanished(request)
     with turn_id(request[REQUEST_ID]):
         return await handler(request)
+
+
+def _watch_for_vanished(request: web.Request) -> None:
+    """Let the kernel find out when the client's machine or network is gone, which sends no end of the connection."""
+    connection: socket.socket | None = request.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # Not every system has all of them.
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 @web.middleware

@@ -31,6 +31,7 @@ from .sending import send_in_time
 
 __all__ = ["API"]
 
+PING_S = 20.0  # How often a ping shows proxies, and the kernel, that the connection is in use.
 CLOSE_S = 2.0  # How long a client may take to answer a close frame.
 
 _NORMAL = Violation(1000, "")
@@ -95,10 +96,10 @@ class _SpeakConnection:
     async def run(self, metadata: str) -> None:
         """Serve the connection until the client has gone. Raises _Closing when it is to be closed."""
         await self._send(metadata)
-        drain = self._tasks.create_task(self._drain())
+        others = [self._tasks.create_task(self._drain()), self._tasks.create_task(self._ping())]
         await self._read()
-        self._speaker.cancel()
-        drain.cancel()
+        for task in (self._speaker, *others):
+            task.cancel()
 
     # From the client
 
@@ -186,6 +187,12 @@ class _SpeakConnection:
         self._speaker = self._tasks.create_task(self._speak())
         self._leave()
 
+    async def _ping(self) -> None:
+        """Send pings. Pongs are not waited for: a player that holds back by not reading answers none."""
+        while True:
+            await asyncio.sleep(PING_S)
+            await self._ws.ping()
+
     async def _drain(self) -> None:
         await self._draining.wait()
         if self._open is None:
@@ -272,7 +279,7 @@ async def _serve(request: web.Request) -> web.StreamResponse:
         compress=False,  # Audio does not compress, and a small compressed message may be endless.
         # Longer messages are refused by the library, with the same code but its own reason.
         max_msg_size=2 * min(client.limits.message_bytes, deepgram.MAX_MESSAGE_BYTES),
-    )  # No heartbeat: a player that holds back by not reading answers none. TCP finds clients that are lost.
+    )  # No heartbeat, which waits for pongs: see `_ping`. TCP finds clients that have vanished.
     if not ws.can_prepare(request):
         raise Problem(426, "this is a WebSocket: connect with ws:// or wss://", headers={"Upgrade": "websocket"})
     conversation = _conversation(request, query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import uuid
 from pathlib import Path
@@ -167,3 +168,22 @@ async def test_a_bug_is_one_line_and_the_daemon_serves_on(start: Start, monkeypa
         errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
         assert errors[0].startswith("a bug of llm2ws: ZeroDivisionError")
         assert await status(daemon, "/healthz") == 200
+
+
+def keepalive_s(server: int, client: int) -> float | None:
+    """Return when the kernel probes the client of a connection, by their ports; None where it does not."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, timer = (line.split()[i] for i in (1, 2, 5))
+        if local.endswith(f":{server:04X}") and remote.endswith(f":{client:04X}"):
+            kind, _, ticks = timer.partition(":")
+            return int(ticks, 16) / os.sysconf("SC_CLK_TCK") if kind == "02" else None
+    raise AssertionError("there is no such connection")
+
+
+@pytest.mark.parametrize("path", ["/v1/speak", "/v1/realtime"])
+async def test_the_kernel_looks_for_clients_that_have_vanished(start: Start, path: str) -> None:
+    async with start() as daemon, daemon.http.ws_connect(path) as ws:
+        await ws.receive()
+        probe_s = keepalive_s(int(daemon.url.rpartition(":")[2]), ws.get_extra_info("sockname")[1])
+        assert probe_s is not None
+        assert probe_s <= 30

@@ -457,6 +457,19 @@ async def test_at_the_deadline_a_client_is_told(start: Start) -> None:
         assert await speak.next() == {"close": 1001, "reason": ""}
 
 
+async def test_pings_come_whether_they_are_answered_or_not(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm2ws.server.speak.PING_S", 20 * MS)
+    async with start() as daemon, daemon.http.ws_connect("/v1/speak", autoping=False) as ws:
+        await ws.receive()  # Metadata
+        assert [(await ws.receive()).type for _ in range(3)] == [WSMsgType.PING] * 3
+        await ws.send_json({"type": "Speak", "text": ANSWER})
+        await ws.send_json({"type": "Close"})
+        audio = b""
+        while (message := await ws.receive()).type is not WSMsgType.CLOSE:
+            audio += message.data if message.type is WSMsgType.BINARY else b""
+        assert decode(audio) == ANSWER
+
+
 # --- Deepgram's own client --------------------------------------------------------------------------------------------------
 
 
