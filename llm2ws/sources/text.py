@@ -57,8 +57,8 @@ async def echo(text: str, *, tokens_per_s: float = 40.0) -> AsyncGenerator[str, 
     """Give the prompt itself, in tokens at the speed of a model that writes; 0: as fast as they are read."""
     loop = asyncio.get_running_loop()
     due_at = loop.time()
-    for token in re.findall(r"\s*\S{1,6}|\s+", text):
-        yield token
+    for token in re.finditer(r"\s*\S{1,6}|\s+", text):
+        yield token[0]
         if tokens_per_s > 0:
             due_at += 1 / tokens_per_s
             if (wait_s := due_at - loop.time()) > 0:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import statistics
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from .terms import Voicing
 __all__ = ["BACKLOG_CHARS", "Feeder", "Source"]
 
 BACKLOG_CHARS = 20_000  # text read and not sent: beyond it the source is not read
+SLICE_CHARS = 1_000  # how much of a text is cleaned and cut at once: at most some 20 ms of work
 CHECK_S = 0.12  # how often a flowing turn looks whether the model pauses
 
 Source = AsyncIterable[str | Aside]
@@ -30,6 +31,15 @@ Source = AsyncIterable[str | Aside]
 @runtime_checkable
 class _Closable(Protocol):
     async def aclose(self) -> None: ...
+
+
+def _slices(item: str | Aside) -> Iterator[str | Aside]:
+    """Yield an item of the source, a long text in slices."""
+    if not isinstance(item, str) or len(item) <= SLICE_CHARS:
+        yield item
+        return
+    for start in range(0, len(item), SLICE_CHARS):
+        yield item[start : start + SLICE_CHARS]
 
 
 class Feeder:
@@ -93,14 +103,15 @@ class Feeder:
                 stack.callback(self._read_no_more)
                 taken = 0
                 async for item in source:
-                    self._taking = True
-                    self._take(item)
-                    self._taking = False
-                    taken += 1
-                    if self._utterance.backlog_chars > BACKLOG_CHARS:
-                        await self._wait_for_room()
-                    elif taken % 64 == 0:  # a source that never waits must not keep the loop to itself
-                        await asyncio.sleep(0)
+                    for part in _slices(item):
+                        self._taking = True
+                        self._take(part)
+                        self._taking = False
+                        taken += 1
+                        if self._utterance.backlog_chars > BACKLOG_CHARS:
+                            await self._wait_for_room()
+                        elif taken % 64 == 0 or part is not item:
+                            await asyncio.sleep(0)  # Neither a source that never waits nor a long text may hold up other turns.
         except TimeoutError as exc:
             if silent.expired():
                 what = f"the source gave nothing for {self._token_s:g} s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,15 @@ def test_echo_loses_nothing(text: str) -> None:
 
     assert "".join(tokens) == text
     assert "" not in tokens
+
+
+async def test_echo_makes_tokens_as_they_are_wanted() -> None:
+    text = "ab " * 1_000_000
+    tracemalloc.start()
+    async with aclosing(echo(text, tokens_per_s=0)) as answer:
+        assert await anext(answer) == "ab"
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_echo_writes_at_the_speed_of_a_model() -> None:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
 from random import Random
 from typing import Literal
 
@@ -28,6 +29,7 @@ from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
 from llm2ws.speech.utterance.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, Renderer, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome, Turn, TurnEvent
+from llm2ws.turn.feeder import SLICE_CHARS
 from scripts.bench_seam import STRETCHES, compare, cuts
 from scripts.bench_seam import TEXT as REPLY
 from scripts.virtual_clock import run
@@ -233,6 +235,35 @@ def test_one_token_of_a_megabyte_over_connections_that_break() -> None:
                 assert max(map(len, speech.texts())) <= 2_000
 
     run(speak())
+
+
+def test_a_long_text_is_worked_on_in_slices_between_which_others_have_the_loop() -> None:
+    text = "<" * 50_000  # which takes long to clean
+    rounds = 0
+
+    async def speak() -> None:
+        loop = asyncio.get_running_loop()
+        reading = True
+
+        def count() -> None:
+            nonlocal rounds
+            rounds += 1
+            if reading:
+                loop.call_soon(count)
+
+        async def source() -> AsyncIterator[str]:
+            nonlocal reading
+            count()
+            yield text
+            reading = False
+
+        async with FaultySpeech(coding=QUICK, limits=UNLIMITED) as speech, talk(endpoint(speech)) as conversation:
+            turn = conversation.turn(source())
+            await heard(turn)
+            assert (turn.outcome, turn.stats.source_chars) == (Outcome.DONE, len(text))
+
+    run(speak())
+    assert rounds >= len(text) / SLICE_CHARS
 
 
 def test_a_hundred_thousand_tokens_over_a_connection_that_breaks() -> None:
