@@ -265,20 +265,27 @@ def mirrored(module: Module) -> Path:
 
 
 def covered(module: Module) -> float | None:
-    """Return the share of a module's lines that its mirrored test file runs, in percent; None where there is no such file."""
+    """Return the share of a module's lines that its mirrored test file runs, in percent; None where there is no such file.
+
+    The processes that the tests start count too, except the worker of the embedded endpoint, which loads nothing of this
+    environment: its test runs its parts within the process of the test.
+    """
     test = mirrored(module)
     if not test.exists():
         return None
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "data")
-        environment = {**os.environ, "COVERAGE_FILE": str(data)}
-        run = [sys.executable, "-m", "coverage", "run", f"--include={module.path}", "-m", "pytest", "-q", "-p", "no:xdist"]
-        subprocess.run([*run, "-p", "no:cacheprovider", str(test)], cwd=ROOT, env=environment, capture_output=True, check=False)
-        report = Path(folder, "report.json")
-        made = [sys.executable, "-m", "coverage", "json", "-q", "-o", str(report)]
-        if subprocess.run(made, cwd=ROOT, env=environment, capture_output=True, check=False).returncode:
+        settings = Path(folder, "settings")
+        run = f"patch = subprocess\nparallel = true\nsigterm = true\ndata_file = {folder}/data\ninclude = {module.path}"
+        settings.write_text(f"[run]\n{run}\n[json]\noutput = {folder}/report.json\n")
+
+        def coverage(command: str, *arguments: str) -> int:
+            line = [sys.executable, "-m", "coverage", command, f"--rcfile={settings}", *arguments]
+            return subprocess.run(line, cwd=ROOT, capture_output=True, check=False).returncode
+
+        coverage("run", "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(test))
+        if coverage("combine", "-q") or coverage("json", "-q"):
             return 0.0
-        return float(json.loads(report.read_text())["totals"]["percent_covered"])
+        return float(json.loads(Path(folder, "report.json").read_text())["totals"]["percent_covered"])
 
 
 def poorly_covered(found: list[Module]) -> list[str]:
