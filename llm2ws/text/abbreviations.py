@@ -145,19 +145,22 @@ _NEVER = {
     "ml": "ശ്രീ ശ്രീമതി പ്രൊഫ എൻ എൽ എസ് ആർ എഫ് എച്ച്",
     "ar": "د أ م ص ت ق هـ",
     "he": "ד״ר פרופ גב מר עמ רח טל",
-    "ro": "dl dna dra dr prof ing av bl sc et ap jud mun op cca d.hr î.hr gen col",
+    "ro": "dl dna dra dr prof ing av bl sc et ap jud mun op cca d.hr î.hr gen col dlui dnei dvs ex de.ex conf univ lect asist acad arh tel loc com șos bd bdul jr sf pr mii mil mld aprox resp vs cf",
     "hu": "dr prof ifj id özv pl ún kb ill vö ld u.n.s ker tel",
     "fi": "esim ks mm ns n prof tri hra rva nk ekr klo puh s.s v.s vrt huom ko po",
     "vi": "ts ths gs pgs bs ks ls ô tp q p tx tt",
     "id": "dr drs dra prof ir h hj bpk sdr yth jl tgl pt cv s.d a.n u.p",
     "ca": "sr sra srta dr dra prof p.ex av tel aprox st sta mn",
+    "lt": "pvz t.y žr plg vad red doc dr prof akad inž gyd kun šv gen plk mjr kpt tel vyr jaun buv mok dail kt pan dab pr tūkst mln mlrd",
+    "ka": "ქ მაგ ე.ი ე.წ იხ შდრ პროფ აკად დოც ბ-ნი ქ-ნი წმ გენ ქუჩ ტელ დაახლ სთ",
+    "pa": "ਡਾ ਸ ਸ੍ਰੀ ਸ਼੍ਰੀ ਸ੍ਰੀਮਤੀ ਪ੍ਰੋ ਮਿ ਸ੍ਰ ਬੀ ਐਮ ਐਸ ਕੇ ਐਨ ਆਰ ਜੀ ਪੀ ਐੱਮ ਐੱਸ",
 }
 
 _BEFORE_NUMBER = {
     "en": (
         "no nos nr fig figs eq eqs eqn tab sec secs sect ch chap chs vol vols p pp pg pgs par para art arts exs ref "
         "refs ver v ed pt pts rm rev ann nn ll op jan feb mar apr jun jul aug sep sept oct nov dec a.d b.c c rte hwy "
-        "ph bk ser mon tue tues wed thu thur thurs fri sat sun u.s.c ext n° est avg qty wt cir"
+        "ph bk ser app pop circ mon tue tues wed thu thur thurs fri sat sun u.s.c ext n° est avg qty wt cir"
     ),
     "de": (
         "nr nrn abb tab kap bd bde s ss art abs ziff lit rn rdnr aufl jg hrsg § tel anm jan feb mär apr jun jul aug "
@@ -183,11 +186,14 @@ _BEFORE_NUMBER = {
     "bg": "с стр рис табл гл чл ал т №",
     "el": "αρ σ σελ κεφ εικ πίν τ τόμ",
     "id": "no hlm hal bab",
-    "ro": "nr p pag cap art fig vol",
+    "ro": "nr p pag cap art alin lit fig vol sec str et ap min max",
     "hu": "sz old o",
     "vi": "số tr",
     "hi": "सं पृ क्र रु",
     "ca": "núm p pàg art cap fig",
+    "lt": "nr p psl pav lent str t d m val min sek a g",
+    "ka": "გვ თ ტ ნომ მუხ წ",
+    "pa": "ਪੰ ਨੰ",
 }
 
 _MAY_END = {
@@ -236,12 +242,15 @@ _ENDS = {
     "uk": "т.д т.п ін грн",
     "bg": "др т.н",
     "el": "κτλ κ.λπ κ.ά π.μ μ.μ",
-    "ro": "etc ș.a",
+    "ro": "etc ș.a ș.a.m.d",
     "hu": "stb",
     "fi": "jne ym yms",
     "vi": "v.v",
     "id": "dll dsb dst",
     "ca": "etc",
+    "lt": "pan kt t.t",
+    "ka": "ა.შ სხვ",
+    "pa": "ਆਦਿ",
 }
 
 _STARTERS = {
@@ -351,6 +360,7 @@ _STARTERS = {
     "ca": (
         "el la els les un una aquest aquesta ell ella jo tu i però o si quan com que qui on per amb sense en a de no sí també"
     ),
+    "lt": "tai jis ji jie jos mes jūs aš tu šis ši tas ta ir bet o kad kai kaip kas kur kodėl ar su be iš į nuo per po prie taip ne",
     "vi": "tôi bạn anh chị nó họ chúng đây đó và nhưng hoặc nếu khi vì",
 }
 
@@ -455,7 +465,7 @@ BEFORE_REFERENCES: Final = frozenset(
 )
 # Abbreviations of one language that are ordinary words of another.
 _COMMON = frozenset(
-    "ok mind doc mm mill mons bes lit lat tab gen rec age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
+    "vad ir com kun ok mind doc mm mill mons bes lit lat tab gen rec age al am amb ar av bl ca cap col cor des det di do ed es est et ex far fr gem hon im in is me med mi no on op or pan pe po "
     "por sa sen sens so ten о".split()
 )
 

@@ -50,6 +50,7 @@ _STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4},? (?:at )?\d{1,2}:\d\d(?::
 _CLAUSE_END = re.compile(
     f"(?:[{CLAUSE}{STOPS[1:]}]|(?:(?<=[^\\W\\d_]{{5}})|(?<=\\.))\\.)(?=\\s)|[{CLAUSE_WIDE}{SURE}]|(?<=\\s)-{{1,2}}(?=\\s)|(?<=\\S)(?=\\s*\n)"
 )
+_WORD_BEFORE = re.compile(r"([^\W\d_]+)(\.?)\Z")
 _BEFORE_SPACE = re.compile(r"(?<=\S)(?=\s)")
 _PROTECTED = re.compile(rf"</?[A-Za-z!?][^<>\n]{{0,{PROTECTED_CHARS}}}(?:>|\Z)|\\\{{[^}}\n]{{0,{PROTECTED_CHARS}}}(?:\}}|\Z)")
 
@@ -169,12 +170,25 @@ def best_place(text: str, start: int, end: int, words: Words) -> int:
     place = (
         last_clause_end(text, start, end, (end - start) // 4)
         or _before_function_word(text, start, end, words)
-        or _last(_BEFORE_SPACE, text, start, end, 1)
+        or _before_space(text, start, end, words)
     )
     if place:
         return place
     spans = _protected_spans(text, start, end)
     return next((at for at in range(end, start, -1) if is_grapheme_break(text, at) and _free(at, spans)), end)
+
+
+def _before_space(text: str, start: int, end: int, words: Words) -> int:
+    """Return the last white space; if it is in the second half, one that follows no function word and no abbreviation."""
+    spans = _protected_spans(text, start, end)
+    places = [at for found in _BEFORE_SPACE.finditer(text, start, end) if (at := found.end()) > start and _free(at, spans)]
+    for place in reversed(places):
+        if place < (start + end) // 2:
+            break
+        before = _WORD_BEFORE.search(text, max(start, place - 20), place)
+        if before is None or not (before[2] or before[1].lower() in words.function_words):
+            return place
+    return places[-1] if places else 0
 
 
 def _before_function_word(text: str, start: int, end: int, words: Words) -> int:

@@ -8,8 +8,7 @@ What is held back is bounded, and words are not held. Markup is unwrapped or dro
 Emphasis is decided by the characters beside the marker, never by another marker that may not come; so an opening ** without a
 closing one is dropped too.
 
-Known limits: the head of a table without outer bars is said with its bars, since the row below it tells that it is one; stars
-within a word stay, as in re*mark*able; what stands before a lone </think> has been said when that comes.
+Known limits: stars within a word stay, as in re*mark*able; what stands before a lone </think> has been said when that comes.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from .construct import Construct
 from .constructs import ACTS
 from .enclosed import NEAR
 from .fragments import Held, Hold, Piece
+from .leftovers import LOCAL, LOCAL_BEGINS
 from .machinery import OPENING
 from .markup import BLOCKS, EMOJI, IN_CODE, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
 from .replace import half_pattern, whole_pattern
@@ -114,8 +114,9 @@ class Cleaner:
         """
         pieces = self._run(More.NEVER)
         state = self._state
-        if state.pictograph is not None and not state.said.last.strip():
-            pieces.append(Piece(*state.pictograph))  # an answer that is nothing but a pictograph
+        if state.pictograph and not state.said.last.strip():
+            end = state.base + state.at
+            pieces.append(Piece(state.pictograph, end, end))  # an answer that is nothing but a pictograph
         self._reset()
         return pieces
 
@@ -169,6 +170,8 @@ class Cleaner:
                 after = _try(state, mode.constructs.get(state.buf[at], ()), at)
             case "url":
                 after = _try(state, (URL,), at)
+            case "local":
+                after = _try(state, (LOCAL,), at)
             case "half_key" if state.more is More.LIKELY:
                 return state.hold("may be a word to be replaced")
             case "key" | "half_key":
@@ -256,7 +259,8 @@ def _newline(state: State, at: int) -> int:
     said = state.said
     state.blank = blank = state.buf[max(0, at - 2) : at].rstrip("\r")[-1:] in ("", "\n")
     if state.paragraph or blank:
-        state.open = dict.fromkeys("*_~", 0)
+        state.open = dict.fromkeys("*_~=", 0)
+        state.opener = -1
     if blank:
         state.table = False
     if said.dropped and said.newlines >= 2:
@@ -291,6 +295,7 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
         chars += "".join(re.escape(key[0]) for key in keys)
     if rules.urls:
         ways.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
+        ways.append(rf"(?P<local>(?<![a-zA-Z0-9_@.])(?:{LOCAL_BEGINS}))")
     if table or lines:
         marks = "".join(map(re.escape, table)) + "\n"
         ways.append(f"(?P<mark>[{marks}])")
@@ -300,12 +305,15 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
         chars += SIGN_CHARS.replace("^", "\\^")
         ways.append(f"(?P<emoji>[{EMOJI}]{{1,{RUN_CHARS}}})")
         chars += EMOJI
+    if rules.separators:
+        ways.append(r"(?P<dots>(?<=\.\.\.)\.+)")
+        chars += "."
     if rules.unseen:
         ways.append(f"(?P<unseen>{UNSEEN})")
         chars += UNSEEN_CHARS
     spots = f"[{chars}]" if chars else "(?!)"
     if rules.urls:
-        spots = f"[{chars}hHwW](?:(?<=[{chars}])|(?<![a-zA-Z0-9_@].))"
+        spots = f"[{chars}fhmswHW](?:(?<=[{chars}])|(?<![a-zA-Z0-9_@].))"
     return _Mode(re.compile(spots), re.compile("|".join(ways) or "(?!)"), table)
 
 

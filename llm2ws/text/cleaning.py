@@ -60,8 +60,9 @@ class State:
         self.literal: Literal | None = None
         self.nested = 0  # thoughts that are open within the thought
         self.ticks = 0  # how many backticks will close the code span; 0 outside
-        self.open = dict.fromkeys("*_~", 0)  # markers of emphasis
-        self.pictograph: tuple[str, int, int] | None = None  # the first one's name and span; said if nothing else is
+        self.open = dict.fromkeys("*_~=", 0)  # markers of emphasis
+        self.opener = -1  # in the model's text: where emphasis began that begins a sentence
+        self.pictograph = ""  # the name of the first one, which is said if nothing else is
         self.cited = -1  # in the model's text: where the mark of a source ended
         self.link = (-1, -1)  # in the model's text: where the text of the link ends, and where the link does
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from .abbreviations import words_of
 from .cited import citation, linked_source, raised
 from .cleaning import Literal, More, State
 from .enclosed import (
@@ -27,6 +28,7 @@ from .enclosed import (
     token,
 )
 from .latex import SYMBOLS, spoken
+from .leftovers import escaped_newline, local_address, terminal
 from .machinery import CALLS, RAW_TAGS, THINKS
 from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, STARRED, UNSEEN
 
@@ -73,6 +75,20 @@ def row(state: State, found: re.Match[str]) -> int:
     return own_line(state, found)
 
 
+def head(state: State, found: re.Match[str]) -> int:
+    """Note that the line is a row; the bar itself is taken as any other."""
+    state.row = state.paragraph = True
+    return found.start()
+
+
+def callout(state: State, found: re.Match[str]) -> int:
+    """Say the kind of a callout: "Note:"."""
+    state.said.new_paragraph(state.base + found.start())
+    state.paragraph = True
+    state.line_start = False
+    return state.put(f"{found['kind'].capitalize()}:", *found.span())
+
+
 def rule_row(state: State, found: re.Match[str]) -> int:
     state.table = True
     return removed(state, found)
@@ -81,14 +97,24 @@ def rule_row(state: State, found: re.Match[str]) -> int:
 # --- within lines ------------------------------------------------------------------------------------------------------
 
 
+_SENTENCE_ENDS: Final = ("", "\n", ".", "!", "?", "…")
+_NEXT_WORD: Final = re.compile(r" ?((?:[^\W\d_a-z][\w'’]*)?)")
+_STARTERS: Final = words_of(None).starters
+
+
 def emphasis(state: State, found: re.Match[str]) -> int:
     """Decide by what stands before and after alone, so that no word waits for a marker that may never come."""
     at, end = found.span()
     mark = state.buf[at]
     is_open = state.open[mark]
     if is_open and _closes(state, at, end, is_open):
+        if state.opener >= 0 and (word := _runs_on(state, at, end)):
+            return state.hold("a sentence may follow") if word is More.LIKELY else _stop(state, at, end)
+        state.opener = -1
         state.open[mark] = max(0, is_open - (end - at))
     elif _opens(state, at, end):
+        if not is_open and (state.said.last in _SENTENCE_ENDS or state.said.newlines):
+            state.opener = state.base + end
         state.open[mark] += end - at
         _begin(state, end)
     elif end == len(state.buf) and state.more is More.LATER:
@@ -98,6 +124,33 @@ def emphasis(state: State, found: re.Match[str]) -> int:
     # "The end.**Next**": without the markers the two would be one word.
     state.said.drop(apart=state.before(at) in ".!?:;" and state.after(end).isalpha())
     return end
+
+
+def _runs_on(state: State, at: int, end: int) -> More | None:
+    """Return whether an emphasised phrase that begins a sentence stands for itself, and another sentence follows.
+
+    NEVER: so it is; LIKELY: more must come first.
+    """
+    phrase = state.buf[max(0, at - 24, state.opener - state.base) : at]
+    *before, last = phrase.split(" ")
+    if not last[-1:].isalnum() or state.after(end) not in " \n" or (end < len(state.buf) and state.buf[end] == "\n"):
+        return None
+    following = _NEXT_WORD.match(state.buf, end)
+    if following is None:
+        return None
+    if following.end() == len(state.buf) and state.more is More.LIKELY:
+        return More.LIKELY
+    word = following[1]
+    starts = word.lower().replace("’", "'") in _STARTERS
+    return More.NEVER if word and ((before and last.islower()) or starts) and (len(phrase) > 1 or starts) else None
+
+
+def _stop(state: State, at: int, end: int) -> int:
+    """Say a full stop where an emphasised phrase ends."""
+    state.open[state.buf[at]] = 0
+    state.opener = -1
+    state.said.drop()
+    return state.put(".", at, end)
 
 
 def _begin(state: State, at: int) -> None:
@@ -124,7 +177,7 @@ def _opens(state: State, at: int, end: int) -> bool:
     if before.isalnum() and after.isalnum():  # un**believ**able, but not 2**8, x**2 or snake__case
         return mark != "_" and size > 1 and (state.buf[max(0, at - 2) : at] + after).isalpha() and at > 1
     if size > 1:
-        return mark == "*" or not before.isalnum()
+        return (mark == "*" and not state.buf.startswith(STARRED, end)) or (mark != "*" and not before.isalnum())
     return _opens_alone(state, end, mark, before)
 
 
@@ -134,6 +187,17 @@ def _opens_alone(state: State, end: int, mark: str, before: str) -> bool:
     if before.isalnum() or before in "./\\^=&%" or (mark == "*" and state.buf.startswith(STARRED, end)):
         return False
     return after.isalnum() or after > "\x7f" or after in "\"'([{$`_~*\\#@<&"
+
+
+def highlight(state: State, found: re.Match[str]) -> int:
+    """Drop the marks of highlighted text, "==so=="."""
+    at, end = found.span()
+    before, after = state.before(at), state.after(end)
+    opens = not before.isalnum() and (after.isalnum() or after in "*_\"'(`")
+    if not (opens or (state.open["="] and not before.isspace())):
+        return at
+    state.open["="] = int(opens)
+    return removed(state, found)
 
 
 def code_span(state: State, found: re.Match[str]) -> int:
@@ -174,6 +238,11 @@ def link_end(state: State, found: re.Match[str]) -> int:
     return state.link[1] - state.base
 
 
+def cell_bar(state: State, found: re.Match[str]) -> int:
+    """Say the bar that is escaped within code in a cell."""
+    return state.put("|", *found.span()) if state.row else found.start()
+
+
 def escape(state: State, found: re.Match[str]) -> int:
     state.said.drop()
     return state.say(found.start() + 1, found.end())
@@ -198,6 +267,24 @@ def entity(state: State, found: re.Match[str]) -> int:
     return state.put("" if _NOT_SAID.fullmatch(char) else char.replace("\xa0", " "), *found.span())
 
 
+def placeholder(state: State, found: re.Match[str]) -> int:
+    """Say the words of a placeholder."""
+    return found.start() if state.before(found.start()).isalnum() else state.put(found["words"], *found.span())
+
+
+_AFTER_PLACEHOLDER: Final = re.compile(r" (?:[^\WA-Z]|\Z)|[.,;:!?)\"'”’]|\Z")
+
+
+def _is_placeholder(state: State, found: re.Match[str]) -> bool:
+    """Return whether an unknown name in angle brackets stands in a sentence, where it is a word: "Greet <name> first."."""
+    before = state.before(found.start())
+    if found.group()[1] == "/" or "=" in found.group() or before.isalnum() or before in ".!?>":
+        return False
+    starts = state.first == state.base + found.start() or state.said.last in ".!?:"
+    follows = _AFTER_PLACEHOLDER.match(state.buf, found.end())
+    return follows is not None and not (starts and (follows.group()[:1] != " " or not state.said.last))
+
+
 def tag(state: State, found: re.Match[str]) -> int:
     """Drop a tag, whatever its name: models wrap answers in tags of their own. Placeholders written like tags are lost, too."""
     at, name, attributes = found.start(), found["name"].lower(), found.group()[1 + len(found["name"]) :]
@@ -211,11 +298,19 @@ def tag(state: State, found: re.Match[str]) -> int:
     if thinks or calls or name in RAW_TAGS:
         after = element(state, found, name) if opens else close(state, found)
         return after if after != at else state.put(found["name"], *found.span())  # only mentioned: its name is a word
+    if name not in HTML_TAGS:
+        if state.more is More.LIKELY and len(state.buf) < found.end() + 2:
+            return state.hold("may be a placeholder")
+        return _say_name(state, found) if _is_placeholder(state, found) else spaced(state, found)
     said = BREAKING_TAGS.get(name, "")
     if said and state.said.newlines == 0 and (opens or said != ", "):
         state.said.drop()
         state.put(said, *found.span())
-    return removed(state, found) if name in HTML_TAGS else spaced(state, found)
+    return removed(state, found)
+
+
+def _say_name(state: State, found: re.Match[str]) -> int:
+    return state.put(re.sub(r"[-_.]+", " ", found["name"]), *found.span())
 
 
 _AFTER_URL: Final = ".,;:!?'_~#"
@@ -325,6 +420,7 @@ ACTS: Final[Mapping[str, Act]] = {
             heading_end,
         ),
         *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row),
+        *(callout, cell_bar, escaped_newline, head, highlight, local_address, placeholder, terminal),
         *(bare_channel, channel, citation, linked_source, mark, marked_tag, raised, spaced, system, tag, thought, token),
     )
 }

@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 from .citations import CITATIONS
-from .construct import construct
+from .construct import beginnings, construct
+from .leftovers import LEFTOVERS
 from .machinery import MACHINERY, RAW_TAGS
 
 __all__ = [
@@ -66,9 +67,12 @@ EMOJI: Final = (
     "\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u3030\u303d\u3297\u3299\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
 )
 
-# Characters of private use, and without width: soft hyphen, spaces of width zero, marks of writing direction, byte order mark.
-# The two joiners are part of the spelling in Arabic and Indic scripts and stay there.
-_WITHOUT_WIDTH: Final = "\ue000-\uf8ff\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+# Controls, characters of private use, and such without width: soft hyphen, spaces of width zero, marks of writing direction,
+# byte order mark. The two joiners are part of the spelling in Arabic and Indic scripts and stay there.
+_WITHOUT_WIDTH: Final = (
+    "\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9a\x9c-\x9f"
+    "\ue000-\uf8ff\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
+)
 UNSEEN: Final = f"(?:[{_WITHOUT_WIDTH}]|(?<![\u0600-\u109f\u1780-\u18af])[\u200c\u200d])+"
 UNSEEN_CHARS: Final = _WITHOUT_WIDTH + "\u200c\u200d"  # that it may begin with
 
@@ -77,7 +81,7 @@ _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uac00-\
 CJK: Final = re.compile(f"[{_UNSPACED}]")
 
 # A star before these is a wildcard.
-STARRED: Final = ("nix", "BSD")
+STARRED: Final = ("nix", "BSD", "args", "kwargs")
 
 # --- links -----------------------------------------------------------------------------------------------------------
 
@@ -119,13 +123,23 @@ _FORMULA: Final = (
 PRICE_ENDS: Final = re.compile(r"\$\d[\d,]*(?:\.\d+[.!?]|[!?])[\"'”’)\]*_]*\s*\Z")
 _HALF_FORMULA: Final = rf"(?:\\[a-zA-Z]*+|{_HALF_BRACES}|[a-zA-Z]{{1,3}}|[.!?;:])?"
 
+_END: Final = r"[ \t]*+(?=\r?\n|\Z)"
+_RULE_ROW: Final = rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-++:?[ \t]*+(?:\||(?=\r?\n|\Z)))++{_END}"
+
 # --- within lines ------------------------------------------------------------------------------------------------------
 
 INLINE: Final = (
     *MACHINERY,
     *CITATIONS,
+    *LEFTOVERS,
     construct(
-        "emphasis", "*_~", "emphasis", r"([*_~])\1*", r"(?:\*+(?:n|ni|B|BS)?|_+|~+)\Z", "emphasis may begin or end", paused=True
+        "emphasis",
+        "*_~",
+        "emphasis",
+        r"([*_~])\1*",
+        rf"(?:\*+(?:{'|'.join(map(beginnings, STARRED))}|\Z)|_+\Z|~+\Z)",
+        "emphasis may begin or end",
+        paused=True,
     ),
     construct(
         "fence",
@@ -135,6 +149,7 @@ INLINE: Final = (
         r"(?:`{1,2}|`{3,}[\w+#.-]{0,20}[ \t\r]*)\Z",
         "code may begin",
     ),
+    construct("highlight", "=", "emphasis", r"(?<!=)==(?!=)", r"==?\Z", "emphasis may begin or end", paused=True),
     construct("code_span", "`", "inline_code", "`+", r"`+\Z", "code may begin"),
     construct("removed", "[", "footnotes", r"\[\^[^\]\s]{1,40}\]", r"\[(?:\^[^\]\s]{0,40})?\Z", "may be a footnote"),
     construct("link", "[", "links", rf"\[({_TEXT})\](?:{_TARGET}|(?P<reference>{_REFERENCE}))", _HALF_LINK, "may be a link"),
@@ -206,12 +221,29 @@ INLINE: Final = (
         "may be an address",
     ),
     construct(
+        "placeholder",
+        "<",
+        "html",
+        r"<(?P<words>(?:a|an|any|enter|file|insert|my|new|path|project|some|the|user|your)(?: [\w'’-]{1,20}){1,5})>",
+        r"<(?:[a-z]{0,8}|[a-z]{1,8}(?: [\w'’-]{0,20}){1,5})\Z",
+        "may be a placeholder",
+    ),
+    construct(
         "tag",
         "<",
         "html think",
         rf"</?(?P<name>[a-zA-Z][\w:.-]*+)(?:=[^<>\s]{{1,80}}|{_ATTRIBUTES})[ \t]*+/?>",
         rf"<(?:/?(?:[a-zA-Z][\w:.-]*+(?:=[^<>\s]{{0,80}}|{_ATTRIBUTES}{_HALF_ATTRIBUTE})[ \t]*+/?)?)?\Z",
         "may be a tag",
+    ),
+    construct(  # the head of a table without outer bars: the row below it tells
+        "head",
+        "|",
+        "tables",
+        rf"\|(?=[^\n]{{0,200}}\n{_RULE_ROW})",
+        r"\|[^\n]{0,200}(?:\n[|: \t-]{0,100}\r?)?\Z",
+        "may be the head of a table",
+        paused=True,
     ),
     construct("pipe", "|", "tables", r"\|[ \t|]*+", r"\|[ \t|]*\Z", "a cell may follow"),
     construct("display", "$", "math", r"\$\$", r"\$\Z", "may be a formula"),
@@ -235,13 +267,16 @@ INLINE: Final = (
 LITERALS: Final = frozenset({"code_span", "fence"})
 
 # What is markup even between backticks.
-IN_CODE: Final = tuple(inline for inline in INLINE if inline.name in ("code_span", "link_end"))
+IN_CODE: Final = (
+    *(inline for inline in INLINE if inline.name in ("code_span", "link_end")),
+    construct("cell_bar", "\\", "tables", r"\\\|", r"\\\Z", "may be a bar"),
+)
 
 # --- at the start of lines -----------------------------------------------------------------------------------------------
 
+_DEFINED: Final = r"(?:(?:\n[ \t]*+\r?+)?\n[ \t]{2,}[^\s][^\n]*+)*+"  # the other lines of a definition
 _INDENT: Final = "[ \t\u200b\ufeff]{0,40}"
 INDENT: Final = re.compile(_INDENT)
-_END: Final = r"[ \t]*+(?=\r?\n|\Z)"
 
 BLOCKS: Final = tuple(
     block._replace(
@@ -276,13 +311,30 @@ BLOCKS: Final = tuple(
             "may be a line",
         ),
         construct(
+            "removed",
+            "⸺⸻⁂—–·◆◇■□§",
+            "separators",
+            rf"([⸺⸻⁂—–·◆◇■□§])(?:[ \t]*+\1)*+{_END}",
+            r"([⸺⸻⁂—–·◆◇■□§])(?:[ \t]*+\1)*+[ \t]*\r?\Z",
+            "may be a line",
+        ),
+        construct(
+            "callout",
+            "[",
+            "quotes",
+            r"\[!(?P<kind>[A-Za-z]{2,20})\][-+]?",
+            r"\[(?:!(?:[A-Za-z]{0,20}(?:\][-+]?)?)?)?\Z",
+            "may be a callout",
+        ),
+        construct(
             "rule_row",
             "|:-",
             "tables",
-            rf"(?=[^|\n]*\|)\|?(?:[ \t]*+:?-++:?[ \t]*+(?:\||(?=\r?\n|\Z)))++{_END}",
+            _RULE_ROW,
             r"[|: \t-]+\r?\Z",
             "may be a table",
         ),
+        construct("removed", "+", "tables", rf"\+(?:[-=]{{2,}}\+)+{_END}", r"\+(?:[-=]+\+?)*[ \t]*\r?\Z", "may be a table"),
         construct("row", "|", "tables", r"\|[ \t]*+", r"\|[ \t]*\Z", "may be a table"),
         construct(
             "item",
@@ -306,8 +358,8 @@ BLOCKS: Final = tuple(
             "removed",
             "[",
             "footnotes",
-            r"\[\^[^\]\s]{1,40}\]:[^\n]*+",
-            r"\[(?:\^[^\]\s]{0,40}(?:\](?::[^\n]*+)?)?)?\Z",
+            rf"\[\^[^\]\s]{{1,40}}\]:[^\n]*+{_DEFINED}",
+            rf"\[(?:\^[^\]\s]{{0,40}}(?:\](?::[^\n]*+{_DEFINED}(?:\n[ \t]*+\r?+){{0,2}})?)?)?\Z",
             "may be a footnote",
             bound=2000,
         ),

@@ -130,8 +130,8 @@ def pictograph(state: State, at: int, end: int) -> int:
         state.said.forget_gap()
         state.put(".", at, end)
         state.said.drop(apart=True)
-    elif state.pictograph is None and run.strip("\ufe0f\ufe0e\u20e3"):
-        state.pictograph = (name_of(run.strip("\ufe0f\ufe0e\u20e3")[0]), at + state.base, end + state.base)
+    elif plain := run.strip("\ufe0f\ufe0e\u20e3"):
+        state.pictograph = state.pictograph or name_of(plain[0])
     return end
 
 

@@ -19,6 +19,8 @@ LIST_NUMBER = re.compile(r"[\s>]*(?:[-*+•⁃‣][ \t]*)?[*_(#]*[ ]?(?:\d{1,3}|
 _AFTER_NUMBER = re.compile(r"(?:\d|(?:^|\W)[IVXLC]{1,7})[ \u00a0]?\Z")
 _WHEN = re.compile(r"\s*[^\W\d_]{1,2} (?:\d[\d:.,]*|[IVXLC]+)[ \u00a0]?")
 _UNITS: Final = ("ms",)  # milliseconds, not a title
+_RANKS: Final = ("cmdr", "col", "gen", "maj")
+_RANK: Final = re.compile(r"\b(?:Lt|Maj|Brig|Col|Sgt)\.\s\Z")
 _NAMES: Final = ("al", "art", "ed", "max", "pat")
 _SPOONS: Final = ("oz", "tbs", "tbsp", "tsp")
 _ELISION = re.compile(r"^[^\W\d_]{1,4}['’](?=[^\W\d_]{2})")  # French and Italian: "l'art. 5"
@@ -74,6 +76,10 @@ def _kind_of_abbreviation(view: View, begin: int, written: str, word: str) -> Ki
     text, start, _, origin, words, _ = view
     before = text[max(start, begin - 9) : begin]
     after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
+    if word in _RANKS and _RANK.search(text[max(start, begin - 6) : begin]):
+        return "never"  # "Lt. Col."
+    if word == "app" and written != "App":
+        return "sure"
     if word in _NAMES and written[0].isupper() and begin > start + 1:
         return "sure"  # the dog is called Max
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
@@ -92,7 +98,7 @@ def _kind_of_abbreviation(view: View, begin: int, written: str, word: str) -> Ki
 def _looks_short(written: str, word: str) -> bool:
     """Whether a word that no table knows has the form of an abbreviation."""
     if len(word) == 1:  # an initial
-        return word.isalpha() and WIDE.match(word) is None
+        return word.isalpha() and WIDE.match(word) is None and not "\uac00" <= word <= "\ud7a3"
     if "." in word:  # "B.Sc", but not "main.py", "3.11" or "$1.5M"
         return all(len(part) <= 3 and not part[-1:].isdigit() for part in word.split("."))
     if written.isupper():  # the doubled letters of a Spanish plural: "EE. UU."

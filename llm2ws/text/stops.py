@@ -53,6 +53,7 @@ _TAG_OPENS = re.compile("[A-Za-z/!?]")
 _NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
 _CLEAR: Final = ("sure", "mark", "ellipsis")  # the kinds of a stop that ends a sentence if a capital follows
 _MARK_BEGINS: Final = " \u00a0\u202f[(【:\ue200"
+_CALLED: Final = ("Yahoo", "Jeopardy", "Joomla", "Kahoot")  # names with an exclamation mark: "Yahoo! Inc."
 _THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")  # particles that close a sentence
 
 
@@ -70,7 +71,14 @@ def judge(view: View, at: int) -> Verdict:
     text, start, end, _, words, _ = view
     char = text[at]
     word = at + 2 < end and text[at + 1] == " " and text[at + 2].isalnum()  # follows: the usual case
-    if word and text[at + 2].isupper() and (char in "!?" or (char == "." and _is_ordinary_word(text, start, at, words))):
+    if (
+        word
+        and text[at + 2].isupper()
+        and (
+            (char in "!?" and not text.endswith(_CALLED, start, at))
+            or (char == "." and _is_ordinary_word(text, start, at, words))
+        )
+    ):
         return cut(at + 1, "a full stop before a capital")
     if char in "<\\":
         return _protected(view, at)
@@ -161,6 +169,8 @@ def _after_sure(view: View, at: int, tail: int) -> Verdict:
     text = view.text
     if text[tail] in "，、；：,;:・":
         return go_on(tail)
+    if text[at] == "．" and text[at - 1 : at].isdigit() and text[tail].isdigit():
+        return go_on(tail)  # a decimal point
     if view.origin >= 0 and text[at - 1 : at].isdigit() and LIST_NUMBER.match(text, view.origin, at):
         return go_on(tail)  # the Burmese "၁။"
     if _KANA.match(text, tail) and _CLOSER.search(text, at, tail):
@@ -215,6 +225,8 @@ def _before_symbol(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
 def _before_capital(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
     text, (at, _, gap, place) = view.text, stop
     first, before = text[lead], text[at - 1 : at]
+    if _KANA.match(first) and _CLOSER.search(text, at, stop.tail):
+        return go_on(gap)  # a quotation inside its sentence
     match kind:
         case "ends":  # "5 p.m. (CET)"; "5 p.m. – Dinner"; "52 av. J.-C."
             if "(" in text[gap:lead] or text[gap] in "-–—" or text[lead + 1] == ".":
@@ -225,9 +237,9 @@ def _before_capital(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
                 return go_on(gap)  # an omission
             doubt = first == "I"
         case "number-follows":
-            doubt = first in "IVXLC"
+            doubt = first in "IVXLC" or not text[lead + 1 : lead + 2].isalnum()
         case _:
-            doubt = kind in ("doubt", "ordinal")
+            doubt = kind in ("doubt", "ordinal") or text.endswith(_CALLED, view.start, at)
     return _by_next_word(view, stop, kind, lead) if doubt else cut(place, "a full stop before a capital")
 
 
@@ -258,7 +270,7 @@ def _by_next_word(view: View, stop: _Stop, kind: Kind, lead: int) -> Verdict:
         case "ellipsis":  # "Well... I think": the pronoun is no sign of a new sentence
             ends = found[0] != "I"
         case "number-follows":  # "vol. IV", but "the number. I know"
-            ends = found[0] == "I" or _ROMAN.fullmatch(found[0]) is None
+            ends = found[0] in ("A", "I") or (len(found[0]) > 1 and _ROMAN.fullmatch(found[0]) is None)
         case "ordinal" if not view.words.known:
             ends = word not in view.words.ordinal_nouns
         case _:
