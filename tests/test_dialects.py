@@ -113,7 +113,7 @@ def test_the_first_vendor_whose_key_is_set_speaks(canary: Callable[[], str]) -> 
 async def voice_asked_for(row: Row, entry: Speech, voice: str) -> str:
     settings = Settings(speech={row.dialect: entry})
     async with Service(settings, speech=[row.dialect], llms=[]) as service:
-        [endpoint] = service.conversation(row.dialect, voice=voice)._voicing.endpoints
+        [endpoint] = service.conversation(row.dialect, voice=voice)._options.endpoints
     setup: Setup = endpoint.dialect.setup  # type: ignore[attr-defined]
     return setup.voice
 
@@ -133,7 +133,7 @@ async def test_openais_names_of_voices_stand_for_its_own(row: Row) -> None:
 async def test_model_and_language_are_asked_for_where_the_vendor_has_a_choice(row: Row) -> None:
     entry = Speech(url="ws://127.0.0.1:1", model="the-model", language="de")
     async with Service(Settings(speech={row.dialect: entry}), speech=[row.dialect], llms=[]) as service:
-        [endpoint] = service.conversation(row.dialect)._voicing.endpoints
+        [endpoint] = service.conversation(row.dialect)._options.endpoints
     setup: Setup = endpoint.dialect.setup  # type: ignore[attr-defined]
     assert (setup.model, setup.language) == ("the-model", "de")
 

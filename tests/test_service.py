@@ -125,7 +125,7 @@ async def test_what_cannot_be_asked_for_is_named(arguments: dict[str, str], name
 async def test_connect_asks_for_model_and_language(monkeypatch: pytest.MonkeyPatch, canary: Callable[[], str]) -> None:
     key = canary()
     async with connect("elevenlabs", model="eleven_v9", language="de", api_key=key) as conversation:
-        [endpoint] = conversation._voicing.endpoints
+        [endpoint] = conversation._options.endpoints
     query = parse_qs(urlsplit(endpoint.dialect.request().url).query)
     assert (query["model_id"], query["language_code"]) == (["eleven_v9"], ["de"])
 

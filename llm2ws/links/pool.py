@@ -163,8 +163,8 @@ class Pool:
         raise AssertionError("the last endpoint is returned or raises")
 
     async def warm(self, endpoint: Endpoint) -> None:
-        """Open a connection before it is needed. Raises like `lease`."""
-        if not any(connection.ended is None for connection in self._of(endpoint).open):
+        """Open a connection before it is needed, if none has a place for a turn. Raises like `lease`."""
+        if not any(connection.places or connection.clearing for connection in self._of(endpoint).open):
             (await self._place(self._request(endpoint))).cancel()
 
     def connections(self, name: str) -> int:

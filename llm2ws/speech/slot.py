@@ -11,13 +11,29 @@ from typing import Protocol
 from .dialect import Traits
 from .messages import Event
 
-__all__ = ["Listener", "Slot"]
+__all__ = ["Gate", "Listener", "Slot"]
 
 Listener = Callable[[Event], None]
 
 
-class Slot(Protocol):
-    """A place for one turn. Times are monotonic seconds.
+class Gate(Protocol):
+    """The limits of whatever carries a turn. Times are monotonic seconds."""
+
+    def speak_at(self, n_chars: int, now: float) -> float:
+        """Return the earliest time at which so many characters may be sent."""
+
+    def flush_at(self, now: float, *, final: bool = False) -> float:
+        """Return the earliest time at which a Flush may be sent. `final`: it is the last of its turn."""
+
+    def spread_at(self, speech_s: float, now: float) -> float:
+        """Return when a Flush for which so much speech waits should be sent, so that Flushes do not run out.
+
+        With inf for the speech: not after `now`, unless only the one for the turn's end is left; then when there are more.
+        """
+
+
+class Slot(Gate, Protocol):
+    """A place for one turn, and its limits.
 
     Events go to `listener` as they come; it must not block. After `Ended`, `Cancelled` or a `Failed` the slot is not `live` any
     more and nothing else comes; `on_over` is called with that event before the listener is.
@@ -63,16 +79,4 @@ class Slot(Protocol):
         """Stop the turn: nothing more reaches the listener but `Cancelled`. A slot that is not live is left alone.
 
         `played_s`: how much of the turn's audio was heard, in seconds; None where that is not known.
-        """
-
-    def speak_at(self, n_chars: int, now: float) -> float:
-        """Return the earliest time at which so many characters may be sent."""
-
-    def flush_at(self, now: float, *, final: bool = False) -> float:
-        """Return the earliest time at which a Flush may be sent. `final`: it is the last of its turn."""
-
-    def spread_at(self, speech_s: float, now: float) -> float:
-        """Return when a Flush for which so much speech waits should be sent, so that Flushes do not run out.
-
-        With inf for the speech: not after `now`, unless only the one for the turn's end is left; then when there are more.
         """

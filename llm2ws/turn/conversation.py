@@ -13,15 +13,16 @@ from ..speech.utterance.utterance import Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
+from .events import Done
 from .feeder import Source
-from .terms import SlotPool, Voicing
+from .options import SlotPool, TurnOptions
 from .turn import Turn
 
 __all__ = ["SLOW_CONSUMER_S", "TOKEN_S", "Conversation"]
 
-SLOW_CONSUMER_S = 60.0
+SLOW_CONSUMER_S = 60.0  # How long audio may wait for whoever takes it.
+TOKEN_S = 300.0  # How long a source may be silent; after that it is dead and does not just pause.
 _SOURCES = "give from_text(...) for a text, from_iterable(...) for other iterables, else an async generator, called"
-TOKEN_S = 300.0  # of silence, after which a source is dead and does not just pause
 
 
 class Conversation:
@@ -33,7 +34,8 @@ class Conversation:
     `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
     takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
     most. `slow_consumer_s`: after so long without anybody taking the audio a turn ends with SlowConsumerError. `token_s`:
-    after so long without a word from it, a source has failed.
+    after so long without a word from it, a source has failed. `on_done` is called with the outcome of each turn, once, when
+    the turn has been left.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Conversation:
         ahead_s: float = AHEAD_S,
         slow_consumer_s: float = SLOW_CONSUMER_S,
         token_s: float = TOKEN_S,
+        on_done: Callable[[Done], None] | None = None,
     ) -> None:
         self._pool = pool
         first = endpoints[0].dialect
@@ -57,7 +60,7 @@ class Conversation:
             if other.dialect.format != first.format:
                 what = f"{other.dialect.name} would give {other.dialect.format}, {first.name} {first.format}"
                 raise ConfigError(what, hint="endpoints that stand in for each other need one format")
-        self._voicing = Voicing(
+        self._options = TurnOptions(
             tuple(endpoints),
             # Of several, that of the one that wants the longest pieces: half a word is no beginning for it when it takes over.
             policy or max((endpoint.dialect.policy for endpoint in endpoints), key=list(Policy).index),
@@ -69,16 +72,17 @@ class Conversation:
             ahead_s,
             slow_consumer_s,
             token_s,
+            on_done,
         )
 
     @property
     def format(self) -> AudioFormat:
-        """Of the audio of all turns."""
-        return self._voicing.format
+        """The format of the audio of all turns."""
+        return self._options.format
 
     async def warm(self) -> None:
         """Open a connection before the first turn needs it, if none is open. Raises ConnectFailed when none can be had."""
-        *others, last = self._voicing.endpoints
+        *others, last = self._options.endpoints
         for endpoint in others:
             try:
                 await self._pool.warm(endpoint)
@@ -87,12 +91,13 @@ class Conversation:
             return
         await self._pool.warm(last)
 
-    def turn(self, source: Source, *, pace: Pace | None = None) -> Turn:
-        """A turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
+    def turn(self, source: Source, *, pace: Pace | None = None, on_done: Callable[[Done], None] | None = None) -> Turn:
+        """Return a turn that speaks what `source` gives: any async iterator of text, such as a generator of your own.
 
-        `pace`: who takes the audio, if not as usual in this conversation. Raises LocalProtocolError for what is no source.
+        `pace`: who takes the audio, `on_done`: who is called at its end, if not as usual in this conversation. Raises
+        LocalProtocolError for what is no source.
         """
         if not isinstance(source, AsyncIterable):
             raise LocalProtocolError(f"a {type(source).__name__} is no source", hint=_SOURCES)
-        voicing = self._voicing if pace is None else replace(self._voicing, pace=pace)
-        return Turn(self._pool, voicing, source)
+        options = replace(self._options, pace=pace or self._options.pace, on_done=on_done or self._options.on_done)
+        return Turn(self._pool, options, source)

@@ -7,7 +7,7 @@ Slot -> Utterance -> events                                          in the conn
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
@@ -16,13 +16,11 @@ from typing import Self
 from ..audio import AudioFormat
 from ..errors import ConfigError, LocalProtocolError, SlowConsumerError, SpeechError
 from ..speech.utterance.heard import Heard, Spoken
-from ..speech.utterance.pacing import Pacing
-from ..speech.utterance.utterance import Utterance
-from ..text.fragments import Policy
-from .events import Audio, Done, Outcome, Said, TurnEvent, TurnStats
+from .events import Audio, Done, Outcome, TurnEvent, TurnStats
 from .feeder import Feeder, Source
+from .options import SlotPool, TurnOptions
 from .speaker import Speaker
-from .terms import SlotPool, Voicing
+from .state import TurnState
 
 __all__ = ["Turn"]
 
@@ -34,53 +32,39 @@ class Turn:
     next one. Errors are raised by `events()` and `audio()`, once what could be handed out has been.
     """
 
-    def __init__(self, pool: SlotPool, voicing: Voicing, source: Source) -> None:
-        self.stats = TurnStats()
+    def __init__(self, pool: SlotPool, options: TurnOptions, source: Source) -> None:
         self.outcome: Outcome | None = None
-        self._voicing = voicing
-        self._utterance = Utterance(
-            self.format,
-            exact=voicing.policy is Policy.TOKEN,
-            resume=voicing.resume,
-            max_chars=voicing.max_chars,
-        )
-        self._pacing = Pacing(voicing.pace, ahead_s=voicing.ahead_s)
-        self._feeder = Feeder(source, voicing, self._utterance, self.stats, emit=self._emit, since_start=self._since_start)
-        self._speaker = Speaker(
-            pool,
-            voicing,
-            self._utterance,
-            self._pacing,
-            self._feeder,
-            self.stats,
-            emit=self._emit,
-            take_back=self._take_back,
-            since_start=self._since_start,
-        )
-        self._out: deque[TurnEvent] = deque()
-        self._ready = asyncio.Event()  # `_out` has something
+        self._options = options
+        self._state = TurnState(options)
+        self._speaker = Speaker(pool, self._state)
+        self._feeder = Feeder(source, self._state, on_text=self._speaker.text_came)
+        self._tasks: list[asyncio.Task[None]] = []  # feeder and speaker
         self._error: BaseException | None = None
-        self._taken_at = 0.0
+        self._taken_at = 0.0  # when an event was last taken, or the first audio came; monotonic seconds
         self._timer: asyncio.TimerHandle | None = None  # of the look at who takes the audio
         self._stack: AsyncExitStack | None = None
-        self._started_at = 0.0
 
     @property
     def format(self) -> AudioFormat:
-        """Of the audio."""
-        return self._voicing.format
+        """The format of the audio."""
+        return self._options.format
+
+    @property
+    def stats(self) -> TurnStats:
+        """Where the time went, and what was counted, so far."""
+        return self._state.stats
 
     async def __aenter__(self) -> Self:
         if self._stack is not None:
             raise LocalProtocolError("this turn was started before", hint="make a new one")
-        self._loop = asyncio.get_running_loop()
-        self._started_at = self._taken_at = self._loop.time()
+        self._state.started_at = self._taken_at = asyncio.get_running_loop().time()
         async with AsyncExitStack() as stack:
+            stack.callback(self._report)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            self._feeding = tasks.create_task(self._feeder.run(self._speaker.go_on))
-            self._speaking = tasks.create_task(self._speak())
+            self._tasks = [tasks.create_task(self._feeder.run()), tasks.create_task(self._speak())]
             stack.callback(self._stop, Outcome.INTERRUPTED)  # however it is left, even while it begins
             await asyncio.sleep(0)  # a task that never began could not close the source
+            self._check_consumer_in(self._options.slow_consumer_s)
             self._stack = stack.pop_all()
         return self
 
@@ -99,22 +83,23 @@ class Turn:
     async def events(self) -> AsyncGenerator[TurnEvent, None]:
         """All that happens, in order, ending with `Done`. Then the turn's error is raised, if it has one."""
         self._check_started()
+        loop, out, pacing = asyncio.get_running_loop(), self._state.out, self._state.pacing
         while True:
-            while self._out:
-                event = self._out.popleft()
-                now = self._taken_at = self._loop.time()
+            while out.events:
+                event = out.events.popleft()
+                now = self._taken_at = loop.time()
                 if isinstance(event, Audio):
-                    self._pacing.handed_out(self.format.seconds(len(event.data)), now)
-                    self._speaker.wake()
+                    pacing.handed_out(self.format.seconds(len(event.data)), now)
+                    if pacing.handed_s >= self._speaker.due_s:
+                        self._speaker.listener_moved()
                 yield event
                 if isinstance(event, Done):
                     if self._error is not None:
                         raise self._error
                     return
-            self._ready.clear()
-            if self.outcome is not None and not self._out:
+            if self.outcome is not None:
                 return  # `Done` was taken by an earlier call
-            await self._ready.wait()
+            await out.wait()
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """The audio alone: whole samples in `format`."""
@@ -126,8 +111,8 @@ class Turn:
     def played(self, position_s: float) -> None:
         """Say how much of the turn's audio has been heard. Without it, it is reckoned from when audio was taken."""
         self._check_started()
-        self._pacing.played(position_s, self._loop.time())
-        self._speaker.wake()
+        self._state.pacing.played(position_s, asyncio.get_running_loop().time())
+        self._speaker.listener_moved()
 
     async def interrupt(self, played_s: float | None = None) -> Heard:
         """Stop now: no more audio is handed out, the source is closed, the endpoint is told. Gives what was heard.
@@ -135,18 +120,18 @@ class Turn:
         `played_s`: seconds of the turn's audio that were heard; None where that is not known better than here.
         """
         self._check_started()
-        now = self._loop.time()
+        now, pacing = asyncio.get_running_loop().time(), self._state.pacing
         if played_s is not None:
-            self._pacing.played(played_s, now)
-        heard = self.spoken.split(self._pacing.played_s(now) if played_s is None else played_s)
+            pacing.played(played_s, now)
+        heard = self.spoken.split(pacing.played_s(now) if played_s is None else played_s)
         self._stop(Outcome.INTERRUPTED)
-        await asyncio.wait({self._feeding, self._speaking})
+        await asyncio.wait(self._tasks)
         return heard
 
     @property
     def spoken(self) -> Spoken:
         """What has been spoken so far. What it gives stays as it is when the turn goes on."""
-        return self._utterance.spoken(self._feeder.text)
+        return self._state.spoken
 
     def _check_started(self) -> None:
         if self._stack is None:
@@ -164,66 +149,52 @@ class Turn:
 
     def _stop(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """End the turn before its time: in this order, nothing more is handed out, the source is closed, the endpoint told."""
+        out = self._state.out
         # When the endpoint has finished and the listener has not, there is still audio to be kept from them.
-        if self.outcome is None or any(isinstance(event, Audio) for event in self._out):
+        if self.outcome is None or out.has_audio:
             if not isinstance(error, SpeechError):  # after which the listener still gets what came before it
-                self._out = deque(event for event in self._out if not isinstance(event, Audio | Said | Done))
-            played_s = self._pacing.played_s(self._loop.time())
+                out.drop_speech()
+            played_s = self._state.pacing.played_s(asyncio.get_running_loop().time())
             self._finish(outcome, error)
-            self._feeding.cancel()
             self._speaker.stop(played_s=played_s)
-            self._speaking.cancel()
+            for task in self._tasks:
+                task.cancel()
 
     def _finish(self, outcome: Outcome, error: BaseException | None = None) -> None:
         self.outcome, self._error = outcome, error
-        self.stats.done_s = self._since_start()
-        self.stats.audio_s = self._utterance.released_s
-        self.stats.unspeakable_chars = self._utterance.unspeakable_chars
-        self.stats.left_out_chars = self._utterance.left_out_chars
+        utterance = self._state.utterance
+        self.stats.done_s = self._state.since_start()
+        self.stats.audio_s = utterance.released_s
+        self.stats.unspeakable_chars = utterance.unspeakable_chars
+        self.stats.left_out_chars = utterance.left_out_chars
         self._feeder.stop()
         self._speaker.finish()
         if self._timer is not None:
             self._timer.cancel()
-        self._emit(Done(outcome, self.stats, self.spoken))
+        self._state.out.put(Done(outcome, self.stats, self.spoken))
 
     def _lose(self, error: SpeechError | ConfigError | SlowConsumerError) -> None:
         self._stop(Outcome.LOST, error)
 
-    # What is there to be taken
+    def _report(self) -> None:
+        """Call the hook of the end of the turn."""
+        if self._options.on_done is not None and self.outcome is not None:
+            self._options.on_done(Done(self.outcome, self.stats, self.spoken))
 
-    def _emit(self, event: TurnEvent) -> None:
-        self._out.append(event)
-        self._ready.set()
-        if isinstance(event, Audio) and self._timer is None:
-            self._taken_at = max(self._taken_at, self._loop.time())
-            self._check_consumer_at(self._loop.time() + self._voicing.slow_consumer_s)
+    # Who takes the audio
 
-    def _take_back(self, cut_s: float) -> None:
-        """What would be heard from there on is not: it will be said again."""
-        self.stats.audio_s = cut_s
-        kept: deque[TurnEvent] = deque()
-        for event in self._out:
-            if isinstance(event, Audio) and event.at_s + self.format.seconds(len(event.data)) > cut_s:
-                n_bytes = self.format.bytes_for(max(0.0, cut_s - event.at_s))
-                if n_bytes:
-                    kept.append(Audio(event.data[:n_bytes], event.at_s))
-            elif not (isinstance(event, Said) and event.at_s >= cut_s):
-                kept.append(event)
-        self._out = kept
-
-    def _check_consumer_at(self, at: float) -> None:
-        self._timer = self._loop.call_at(at, self._check_consumer)
+    def _check_consumer_in(self, seconds: float) -> None:
+        if seconds < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._check_consumer)
 
     def _check_consumer(self) -> None:
-        self._timer = None
-        if self.outcome is not None or not any(isinstance(event, Audio) for event in self._out):
+        limit_s = self._options.slow_consumer_s
+        if not self._state.out.has_audio:
+            self._check_consumer_in(limit_s)
             return
-        waited_s = self._loop.time() - self._taken_at
-        if waited_s >= self._voicing.slow_consumer_s:
+        waited_s = asyncio.get_running_loop().time() - max(self._taken_at, self._state.out.audio_since)
+        if waited_s < limit_s:
+            self._check_consumer_in(limit_s - waited_s)
+        else:
             what = f"nobody took the audio for {waited_s:.0f} s"
             self._lose(SlowConsumerError(what, hint="take it faster, or interrupt the turn", waited_s=waited_s))
-        else:
-            self._check_consumer_at(self._taken_at + self._voicing.slow_consumer_s)
-
-    def _since_start(self) -> float:
-        return self._loop.time() - self._started_at

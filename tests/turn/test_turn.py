@@ -49,6 +49,16 @@ async def heard(turn: Turn) -> str:
         return decode(b"".join([chunk async for chunk in turn.audio()]))
 
 
+def feeding(turn: Turn) -> asyncio.Task[None]:
+    """The task that reads a turn's source."""
+    return turn._tasks[0]
+
+
+def speaking(turn: Turn) -> asyncio.Task[None]:
+    """The task that speaks a turn."""
+    return turn._tasks[1]
+
+
 async def first_audio(turn: Turn) -> bytes:
     async with aclosing(turn.audio()) as audio:
         return await anext(audio)
@@ -273,7 +283,7 @@ async def test_what_came_but_was_not_handed_out_is_interrupted_too() -> None:
         async with conversation.turn(script(*tokens(STORY))) as turn:
             audio = turn.audio()
             await anext(audio)
-            await asyncio.wait({turn._speaking})
+            await asyncio.wait({speaking(turn)})
             await turn.interrupt()
             assert [chunk async for chunk in audio] == []
         assert turn.outcome is Outcome.INTERRUPTED
@@ -430,7 +440,7 @@ async def test_of_two_turns_at_once_the_second_is_read_ahead_and_spoken_after() 
     async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
         inlet = Inlet()
         async with conversation.turn(inlet) as one, conversation.turn(script(*tokens("Second turn. "))) as two:
-            await asyncio.wait({two._feeding})
+            await asyncio.wait({feeding(two)})
             await inlet.put("First turn. ")
             inlet.end()
             assert decode(b"".join([chunk async for chunk in two.audio()])) == "Second turn."
@@ -443,7 +453,7 @@ async def test_a_listener_that_takes_nothing_ends_its_own_turn_only() -> None:
         async with conversation.turn(script(*tokens(STORY), math.inf)) as turn:
             with pytest.raises(SlowConsumerError):
                 async for _ in turn.events():
-                    await asyncio.wait({turn._speaking})
+                    await asyncio.wait({speaking(turn)})
         assert turn.outcome is Outcome.LOST
         assert await heard(conversation.turn(script("Next. "))) == "Next."
 
@@ -701,7 +711,7 @@ async def test_what_had_come_before_a_turn_was_lost_is_handed_out() -> None:
         async with conversation.turn(script(STORY)) as turn:
             with pytest.raises(TurnLost) as caught:
                 async for chunk in turn.audio():
-                    await asyncio.wait({turn._speaking})  # all is here before the first is taken
+                    await asyncio.wait({speaking(turn)})  # all is here before the first is taken
                     received += len(chunk)
         assert turn.outcome is Outcome.LOST
         assert caught.value.delivered_s == turn.stats.audio_s == turn.format.seconds(received) > 0

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
-from typing import Protocol
 
 from ...text.fragments import Hold
+from ..slot import Gate
+from .steps import Act, Due, Step, Wait
 from .utterance import Utterance
 
-__all__ = ["CUT", "END", "FLUSH", "SPEAK", "Gate", "Pace", "Pacing", "Step", "pause_s"]
+__all__ = ["Pace", "Pacing", "pause_s"]
 
 AHEAD_S = 30.0  # of speech asked for and not heard yet, at most
 # The next group is flushed when less than this is left to be heard. A small group waits longer, because it may still grow, and
@@ -59,36 +61,6 @@ class Pace(StrEnum):
     NONE = "none"  # a file or a pipe, as fast as it can be made
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do next: `speak`, `flush`, `end`, or nothing before `wait_until` (inf: before something happens).
-
-    `cut`: the listener is about to hear silence and there is nothing to send: cut at a clause, as soon as there is one.
-    """
-
-    verb: str
-    wait_until: float = math.inf
-
-
-SPEAK, FLUSH, END, CUT = Step("speak"), Step("flush"), Step("end"), Step("cut")
-
-
-class Gate(Protocol):
-    """The limits of the connection that carries the turn."""
-
-    def speak_at(self, n_chars: int, now: float) -> float:
-        """The earliest time at which so many characters may be sent."""
-
-    def flush_at(self, now: float, *, final: bool = False) -> float:
-        """The earliest time at which a Flush may be sent."""
-
-    def spread_at(self, speech_s: float, now: float) -> float:
-        """When a Flush for which so much speech waits should be sent, so that they do not run out.
-
-        With inf for the speech: not after `now`, unless only the one for the turn's end is left; then when there are more.
-        """
-
-
 class Pacing:
     """The listener's side of one turn. Times are monotonic seconds; positions are seconds of the turn's audio."""
 
@@ -124,11 +96,16 @@ class Pacing:
         if self._first_flush_at is None:
             self._first_flush_at = now
 
-    def audio_came(self, now: float) -> None:
-        """Audio of the oldest flushed group came. The first tells how long a Flush takes, not counting earlier groups."""
-        if self._flushed_at and not self._audio_since_ack:
+    def audio_came(self, now: float) -> bool:
+        """Take note that audio of the oldest flushed group came. Return whether it is the first after its Flush.
+
+        The first tells how long a Flush takes, not counting earlier groups.
+        """
+        first = bool(self._flushed_at) and not self._audio_since_ack
+        if first:
             self._latencies.append(now - max(self._flushed_at[0], self._acked_at))
         self._audio_since_ack = True
+        return first
 
     def acked(self, now: float) -> None:
         """The oldest flushed group was acknowledged, with or without audio."""
@@ -159,9 +136,12 @@ class Pacing:
 
     def buffered_s(self, utterance: Utterance, now: float) -> float:
         """Seconds of audio that the listener has not heard and will get without another Flush, open text left out."""
+        return max(0.0, self._asked_s(utterance) - self.played_s(now))
+
+    def _asked_s(self, utterance: Utterance) -> float:
+        """Return where the audio ends that was flushed, in seconds of the turn's audio."""
         open_s = utterance.open_chars * utterance.seconds_per_char
-        asked_s = utterance.released_s + max(0.0, utterance.outstanding_s - open_s)
-        return max(0.0, asked_s - self.played_s(now))
+        return utterance.released_s + max(0.0, utterance.outstanding_s - open_s)
 
     @property
     def flush_latency_s(self) -> float:
@@ -172,103 +152,147 @@ class Pacing:
 
     # The decision
 
+    def due_at(self, due: Due, utterance: Utterance, now: float, quiet_since: float = -math.inf) -> float:
+        """Return when this is due, as far as is known now; inf while the listener's position stands still before it.
+
+        `quiet_since`: when text of the turn was last sent, or audio of it last came.
+        """
+        at = max(due.at, quiet_since + due.quiet_s) if due.quiet_s else due.at
+        if due.low_s < math.inf:
+            over_s = self._due_position_s(due, utterance) - self.played_s(now)
+            if over_s > 0:
+                at = math.inf if self._stands_still else max(at, now + over_s)
+        return at
+
+    def due_first(self, dues: Iterable[Due], utterance: Utterance, now: float, quiet_since: float = -math.inf) -> float:
+        """Return when the first of several is due; inf for none."""
+        return min((self.due_at(due, utterance, now, quiet_since) for due in dues), default=math.inf)
+
+    def due_position_s(self, dues: Iterable[Due], utterance: Utterance) -> float:
+        """Return how much audio has to be handed out for one of these to become due, in seconds of the turn's audio.
+
+        It is 0 until the first has been handed out: from then on the clock tells. It is inf where handing out changes nothing.
+        """
+        if not self._stands_still:
+            return math.inf
+        position_s = min((self._due_position_s(due, utterance) for due in dues if due.low_s < math.inf), default=math.inf)
+        if self._played is not None and self._played[0] < position_s:
+            return math.inf
+        return 0.0 if self.pace is Pace.LISTENER and self._dry_at is None and position_s < math.inf else position_s
+
+    def _due_position_s(self, due: Due, utterance: Utterance) -> float:
+        """Return where the listener is when no more than `low_s` is still to be heard."""
+        if due.flushed:
+            return self._asked_s(utterance) - self.flush_latency_s - due.low_s
+        return utterance.released_s + utterance.outstanding_s - due.low_s
+
+    def text_matters(self, utterance: Utterance) -> bool:
+        """Return whether text, or its end, that has come while none waited to be sent may allow a step."""
+        if utterance.peek() is not None:
+            return True
+        if utterance.open_chars and utterance.flushes >= IN_FLIGHT:
+            return False
+        return utterance.all_said or (self.pace is Pace.NONE and utterance.must_flush)
+
     def next_step(self, utterance: Utterance, gate: Gate, now: float) -> Step:
-        """What to do now for a turn whose text flows while the model writes and whose audio waits for Flush."""
-        waits: list[float] = []
+        """Return what to do now for a turn whose text flows while the model writes and whose audio waits for Flush."""
+        dues: list[Due] = []
+        for_ack = False
         if utterance.open_chars and not utterance.half_said:
-            at = self._flush_at(utterance, gate, now)
-            if at <= now:
-                return END if utterance.all_said else FLUSH
-            waits.append(at)
-            if self._waits_for_more(utterance, now) and at < math.inf:
-                return Step("cut", at)  # what is written already may make it worth a Flush
+            dues, for_ack = self._flush_dues(utterance, gate, now)
+            if self.due_first(dues, utterance, now) <= now:
+                return Act.END if utterance.all_said else Act.FLUSH
+            needed = self._needed(utterance)
+            if dues and self._may_grow(utterance) and self.due_at(needed, utterance, now) <= now:
+                # What is written already may make it worth a Flush.
+                return Wait(self.due_first(dues, utterance, now), tuple(dues), for_ack, cut=True)
         elif utterance.all_said:
-            return END
+            return Act.END
         elif self.pace is Pace.LISTENER and not utterance.first_group and utterance.peek() is None:
             # Even when a Flush has to wait: how much there is tells how long.
-            at = self._needed_at(utterance, now)
-            if at <= now:
-                return CUT
-            waits.append(at)
+            dues = [self._needed(utterance)]
+            if self.due_at(dues[0], utterance, now) <= now:
+                return Wait(cut=True)
         if utterance.half_said or not (utterance.first_group and utterance.open_chars):
-            at = self._speak_at(utterance, gate, now)
-            if at <= now:
-                return SPEAK
-            waits.append(at)
-        return Step("wait", min(waits, default=math.inf))
+            speak = self._speak_due(utterance, gate, now)
+            if speak is not None:
+                if self.due_at(speak, utterance, now) <= now:
+                    return Act.SPEAK
+                dues.append(speak)
+        return Wait(self.due_first(dues, utterance, now), tuple(dues), for_ack)
 
     def next_step_streaming(
         self, utterance: Utterance, gate: Gate, now: float, *, quiet_since: float, context_idle_s: float | None = None
     ) -> Step:
-        """The same for an endpoint that speaks text as it comes, and wants one End.
+        """Return the same for an endpoint that speaks text as it comes, and wants one End.
 
-        `quiet_since`: when text of the turn was last sent, or audio of it last came. `context_idle_s`: after so long without
-        audio it ends the context by itself. A Flush ends it before that, and the next one begins when it is over, so that
-        their audio cannot mix.
+        `context_idle_s`: after so long without audio the endpoint ends the context by itself. A Flush ends it before that, and
+        the next one begins when it is over, so that their audio cannot mix.
         """
         if utterance.all_said:
-            return END
+            return Act.END
         if utterance.flushes:
-            return Step("wait")
-        quiet_at = quiet_since + QUIET_S
-        outstanding_s = utterance.outstanding_s if now < quiet_at else 0.0  # an estimate: nothing more comes
-        waits = [quiet_at] if now < quiet_at else []
-        at = self._speak_at(utterance, gate, now, outstanding_s)
-        if at <= now:
-            return SPEAK
-        waits.append(at)
+            return Wait(for_ack=True)
+        quiet = now >= quiet_since + QUIET_S
+        missing_s = utterance.outstanding_s if quiet else 0.0  # an estimate of what does not come: nothing more comes
+        dues = [] if quiet else [Due(quiet_s=QUIET_S)]
+        speak = self._speak_due(utterance, gate, now, missing_s=missing_s)
+        if speak is not None:
+            if self.due_at(speak, utterance, now) <= now:
+                return Act.SPEAK
+            dues.append(speak)
         if context_idle_s is not None and utterance.open_chars:
-            at = quiet_since + LAPSE_SHARE * context_idle_s
-            if at <= now:
-                return FLUSH
-            waits.append(at)
+            idle = Due(quiet_s=LAPSE_SHARE * context_idle_s)
+            if self.due_at(idle, utterance, now, quiet_since) <= now:
+                return Act.FLUSH
+            dues.append(idle)
         if self.pace is Pace.LISTENER and utterance.said_chars and utterance.peek() is None:
-            ahead_s = utterance.released_s + outstanding_s - self.played_s(now)
-            due_in_s = ahead_s - self.flush_latency_s - DRY_LEAST_S
-            if due_in_s <= 0:
-                return Step("cut", min(waits))
-            if not self._stands_still:
-                waits.append(now + due_in_s)
-        return Step("wait", min(waits))
+            low = Due(low_s=missing_s + self.flush_latency_s + DRY_LEAST_S)
+            if self._ahead_of_listener_s(utterance, now) <= low.low_s:
+                return Wait(self.due_first(dues, utterance, now, quiet_since), tuple(dues), cut=True)
+            dues.append(low)
+        return Wait(self.due_first(dues, utterance, now, quiet_since), tuple(dues))
 
-    def _speak_at(self, utterance: Utterance, gate: Gate, now: float, outstanding_s: float | None = None) -> float:
-        """The earliest time at which the next text may be sent; inf when that depends on something else."""
+    def _ahead_of_listener_s(self, utterance: Utterance, now: float) -> float:
+        """Seconds of audio that the listener has not heard, of all text that was sent."""
+        return utterance.released_s + utterance.outstanding_s - self.played_s(now)
+
+    def _speak_due(self, utterance: Utterance, gate: Gate, now: float, *, missing_s: float = 0.0) -> Due | None:
+        """When the next text may be sent; None when there is none. `missing_s`: of audio that was asked for and never comes."""
         text = utterance.peek()
         if text is None:
-            return math.inf
-        if outstanding_s is None:
-            outstanding_s = utterance.outstanding_s
-        ahead_s = utterance.released_s + outstanding_s - self.played_s(now)
-        over_s = ahead_s + len(text) * utterance.seconds_per_char - self._ahead_s
-        if over_s > 0 and ahead_s > 0 and not (utterance.half_said and utterance.open_chars):
-            # A group that is said again is said whole, however long it is: nothing comes before its Flush.
-            return math.inf if self._stands_still else now + over_s
-        return gate.speak_at(len(text), now)
+            return None
+        ahead_s = self._ahead_of_listener_s(utterance, now) - missing_s
+        low_s = max(0.0, self._ahead_s - len(text) * utterance.seconds_per_char)
+        if ahead_s > low_s and not (utterance.half_said and utterance.open_chars):
+            return Due(low_s=low_s + missing_s)
+        # A group that is said again is said whole, however long it is: nothing comes before its Flush.
+        return Due(gate.speak_at(len(text), now))
 
-    def _flush_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
-        """The earliest time at which the open group should be flushed; inf when that depends on something else."""
+    def _flush_dues(self, utterance: Utterance, gate: Gate, now: float) -> tuple[list[Due], bool]:
+        """When the open group should be flushed: at the first of these; and whether an ack may change that."""
         if utterance.flushes >= IN_FLIGHT:
-            return math.inf
+            return [], True
         final = utterance.all_said
         # What is said again has to come up to where it broke off before it gives anything new: it does not wait to be needed.
         if utterance.first_group or utterance.repeating or (final and self.pace is Pace.NONE):
-            return gate.flush_at(now, final=final)
+            return [Due(gate.flush_at(now, final=final))], False
         if final:  # it need not take from the reserve while there is something to hear
-            return max(gate.flush_at(now, final=True), min(gate.flush_at(now), self._needed_at(utterance, now)))
-        more = not utterance.must_flush and utterance.peek() is not None
-        if more and self._speak_at(utterance, gate, now) <= now:
-            return math.inf  # the group may still grow, at no cost
+            reserve_at = gate.flush_at(now, final=True)
+            return [Due(max(reserve_at, gate.flush_at(now))), replace(self._needed(utterance), at=reserve_at)], False
+        if not utterance.must_flush:
+            speak = self._speak_due(utterance, gate, now)
+            if speak is not None and self.due_at(speak, utterance, now) <= now:
+                return [], False  # the group may still grow, at no cost
         if self.pace is Pace.NONE:
             if utterance.flushes and not utterance.must_flush:
-                return math.inf
-            return gate.flush_at(now)
-        return self._low_at(utterance, gate, now)
+                return [], True
+            return [Due(gate.flush_at(now))], False
+        return self._low_dues(utterance, gate, now)
 
-    def _low_at(self, utterance: Utterance, gate: Gate, now: float) -> float:
-        """When the listener needs the next group, and the endpoint's Flushes allow it."""
-        needed_at = self._needed_at(utterance, now)
-        if needed_at == math.inf:
-            return math.inf
+    def _low_dues(self, utterance: Utterance, gate: Gate, now: float) -> tuple[list[Due], bool]:
+        """When the listener needs the next group, and the endpoint's Flushes allow it; and whether an ack may change that."""
+        needed = self._needed(utterance)
         open_s = utterance.open_chars * utterance.seconds_per_char
         more_at = gate.spread_at(math.inf, now)
         if more_at > now:  # the one for the end may go as well, if the end can wait for another while this is heard
@@ -276,19 +300,24 @@ class Pacing:
             spread_at = more_at - max(0.0, heard_s)
         else:
             spread_at = gate.spread_at(open_s * self._grown(utterance, now), now)
-        return max(needed_at, spread_at, gate.flush_at(now))
+        at = max(spread_at, gate.flush_at(now))
+        return [replace(needed, at=at)], at > now  # an ack tells how much speech waits
 
-    def _needed_at(self, utterance: Utterance, now: float) -> float:
-        """When the listener needs the next group; inf when that depends on something else."""
-        due_in_s = self._due_in_s(utterance, now)
-        if due_in_s > 0 and self._stands_still:
-            return math.inf
-        return now + max(0.0, due_in_s)
+    def _needed(self, utterance: Utterance) -> Due:
+        """When the listener needs the next group."""
+        open_s = utterance.open_chars * utterance.seconds_per_char
+        return Due(low_s=max(DRY_LEAST_S, DRY_S * min(1.0, open_s / GROWN_S)), flushed=True)
+
+    def _may_grow(self, utterance: Utterance) -> bool:
+        """Whether the open group waits only because it is too small for a Flush, and more text may come."""
+        if self.pace is Pace.NONE or utterance.first_group or utterance.must_flush or utterance.finished:
+            return False
+        return utterance.peek() is None
 
     def _grown(self, utterance: Utterance, now: float) -> float:
-        """How many times what waits for a Flush counts, for the speed at which the model writes.
+        """Return how many times what waits for a Flush counts, for the speed at which the model writes.
 
-        Told anew when there is more text: a wait does not grow while it lasts.
+        It is reckoned anew when there is more text: a wait does not grow while it lasts.
         """
         said_chars, growth = self._growth
         if utterance.said_chars != said_chars and self._first_flush_at is not None:
@@ -299,18 +328,6 @@ class Pacing:
             growth = math.pow(min(GROWTH_MOST, max(1.0, speed)), GROWTH_POWER)
             self._growth = (utterance.said_chars, growth)
         return growth
-
-    def _due_in_s(self, utterance: Utterance, now: float) -> float:
-        """How long the listener can do without the next group."""
-        open_s = utterance.open_chars * utterance.seconds_per_char
-        spare_s = max(DRY_LEAST_S, DRY_S * min(1.0, open_s / GROWN_S))
-        return self.buffered_s(utterance, now) - self.flush_latency_s - spare_s
-
-    def _waits_for_more(self, utterance: Utterance, now: float) -> bool:
-        """Whether the listener needs the open group, and it waits only because it is too small for a Flush."""
-        if self.pace is Pace.NONE or utterance.first_group or utterance.must_flush or utterance.peek() is not None:
-            return False
-        return not utterance.finished and self._due_in_s(utterance, now) <= 0
 
     @property
     def _stands_still(self) -> bool:

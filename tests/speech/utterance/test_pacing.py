@@ -14,7 +14,8 @@ from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import DEEPGRAM_LIMITS, Meter
 from llm2ws.speech.session.session import Session
-from llm2ws.speech.utterance.pacing import AHEAD_S, CUT, DRY_LEAST_S, END, FLUSH, SPEAK, Pace, Pacing, Step, pause_s
+from llm2ws.speech.utterance.pacing import AHEAD_S, DRY_LEAST_S, Pace, Pacing, pause_s
+from llm2ws.speech.utterance.steps import Act, Step, Wait
 from llm2ws.speech.utterance.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment, Hold
 
@@ -34,6 +35,13 @@ def utterance(n: int, *, finished: bool = False, chars: int = 60) -> Utterance:
     if finished:
         made.finish()
     return made
+
+
+def waits(step: Step, *, cut: bool | None = False) -> float:
+    """Until when a step waits. `cut`: whether it wants a clause, None for either."""
+    assert isinstance(step, Wait)
+    assert cut is None or step.cut is cut
+    return step.until
 
 
 def audio(seconds: float) -> bytes:
@@ -73,33 +81,34 @@ def test_what_was_heard_is_what_is_reported_or_what_can_have_been() -> None:
 @pytest.mark.parametrize("pace", Pace)
 def test_the_first_text_is_flushed_at_once(pace: Pace) -> None:
     pacing, spoken, gate = Pacing(pace), utterance(3), Session(DIALECT, now=0.0, limits=OPEN)
-    assert pacing.next_step(spoken, gate, 0.0) == SPEAK
+    assert pacing.next_step(spoken, gate, 0.0) is Act.SPEAK
     spoken.say()
-    assert pacing.next_step(spoken, gate, 0.0) == FLUSH
+    assert pacing.next_step(spoken, gate, 0.0) is Act.FLUSH
 
 
 @pytest.mark.parametrize("pace", Pace)
 def test_the_last_text_is_flushed_with_the_end(pace: Pace) -> None:
     pacing, spoken, gate = Pacing(pace), utterance(1, finished=True), Session(DIALECT, now=0.0, limits=OPEN)
-    assert pacing.next_step(spoken, gate, 0.0) == SPEAK
+    assert pacing.next_step(spoken, gate, 0.0) is Act.SPEAK
     spoken.say()
-    assert pacing.next_step(spoken, gate, 0.0) == END
+    assert pacing.next_step(spoken, gate, 0.0) is Act.END
     nothing = utterance(0, finished=True)
-    assert Pacing(pace).next_step(nothing, gate, 0.0) == END
+    assert Pacing(pace).next_step(nothing, gate, 0.0) is Act.END
 
 
 @pytest.mark.parametrize("pace", Pace)
 def test_two_groups_are_asked_for_at_most(pace: Pace) -> None:
     pacing, spoken, gate = Pacing(pace), utterance(100, finished=True), Session(DIALECT, now=0.0, limits=OPEN)
-    while (step := pacing.next_step(spoken, gate, 0.0)) in (SPEAK, FLUSH):
-        if step == SPEAK:
+    while (step := pacing.next_step(spoken, gate, 0.0)) in (Act.SPEAK, Act.FLUSH):
+        if step is Act.SPEAK:
             spoken.say()
         else:
             spoken.flush()
             pacing.flushed(0.0)
         assert spoken.flushes <= 2
     # A listener who has 3.9 s to hear needs no second one yet.
-    assert (step.verb, spoken.flushes) == ("wait", 2 if pace is Pace.NONE else 1)
+    waits(step)
+    assert spoken.flushes == (2 if pace is Pace.NONE else 1)
     assert spoken.outstanding_s <= AHEAD_S
 
 
@@ -110,7 +119,7 @@ def test_a_refused_or_lost_flush_is_no_longer_counted() -> None:
     pacing.flushed(0.0)
     pacing.refused()
     spoken.refused()
-    assert pacing.next_step(spoken, gate, 0.0) == FLUSH
+    assert pacing.next_step(spoken, gate, 0.0) is Act.FLUSH
     pacing.flushed(1.0)
     pacing.lost()
     pacing.audio_came(9.0)  # belongs to no flush: teaches nothing
@@ -144,12 +153,12 @@ def test_a_group_too_small_for_a_flush_takes_what_is_written_and_waits_no_longer
     spoken.add(sentence(1, 10))
     gate.speak(ref, spoken.say(), 2.0)
     step = pacing.next_step(spoken, gate, 2.2)
-    assert step.verb == "cut"
-    assert 2.2 < step.wait_until < 60.0 / 11 * 2
-    assert pacing.next_step(spoken, gate, step.wait_until) == FLUSH
+    until = waits(step, cut=True)
+    assert 2.2 < until < 60.0 / 11 * 2
+    assert pacing.next_step(spoken, gate, until) is Act.FLUSH
     spoken.add(sentence(2, 200))
     spoken.say()
-    assert pacing.next_step(spoken, gate, 2.2) == FLUSH
+    assert pacing.next_step(spoken, gate, 2.2) is Act.FLUSH
 
 
 class Slow:
@@ -186,7 +195,7 @@ def test_a_clause_is_asked_for_even_when_its_flush_has_to_wait() -> None:
     """How much there is tells how long."""
     slow = Slow(5, every_s=4.0)
     assert slow.gate.spread_at(0.0, slow.now) > slow.now
-    assert slow.step(slow.now) == CUT
+    assert waits(slow.step(slow.now), cut=True) == math.inf
 
 
 def test_what_a_fast_model_has_written_waits_less_for_a_flush_and_no_longer_while_it_waits() -> None:
@@ -195,10 +204,10 @@ def test_what_a_fast_model_has_written_waits_less_for_a_flush_and_no_longer_whil
         slow = Slow(1, every_s=writing_s, chars=20)
         slow.say(30)
         step = slow.step(writing_s)
-        assert step.verb == "cut"
-        assert slow.step(step.wait_until - 0.01).wait_until == step.wait_until
-        assert slow.step(step.wait_until) == FLUSH
-        flushed_at.append(step.wait_until)
+        until = waits(step, cut=True)
+        assert waits(slow.step(until - 0.01), cut=True) == until
+        assert slow.step(until) is Act.FLUSH
+        flushed_at.append(until)
     assert flushed_at[0] < flushed_at[1] - 0.5
 
 
@@ -209,9 +218,9 @@ def test_the_flush_for_the_end_may_go_earlier_if_the_end_can_wait_for_another() 
     slow.say(60)
     step = slow.step(slow.now)
     # The group lasts 3.9 s, and what follows is needed a little before that is over.
-    assert step.verb == "cut"
-    assert step.wait_until == pytest.approx(more_at - 3.9 + DRY_LEAST_S, abs=0.01)
-    assert slow.step(step.wait_until) == FLUSH
+    until = waits(step, cut=True)
+    assert until == pytest.approx(more_at - 3.9 + DRY_LEAST_S, abs=0.01)
+    assert slow.step(until) is Act.FLUSH
 
 
 def test_the_last_flush_waits_for_its_place_while_there_is_something_to_hear() -> None:
@@ -220,9 +229,9 @@ def test_the_last_flush_waits_for_its_place_while_there_is_something_to_hear() -
     slow.say(60)
     slow.spoken.finish()
     step = slow.step(slow.now)
-    assert step.verb == "wait"
-    assert slow.now < step.wait_until < 61.0
-    assert slow.step(step.wait_until) == END  # from the reserve: the listener needs it
+    until = waits(step)
+    assert slow.now < until < 61.0
+    assert slow.step(until) is Act.END  # from the reserve: the listener needs it
 
 
 def test_limits_make_it_wait_and_say_until_when() -> None:
@@ -233,9 +242,9 @@ def test_limits_make_it_wait_and_say_until_when() -> None:
     spoken.flush()
     pacing.flushed(0.0)
     step = pacing.next_step(spoken, gate, 0.0)
-    assert step.verb == "wait"
-    assert step.wait_until == pytest.approx(61.0)
-    assert pacing.next_step(spoken, gate, step.wait_until) == SPEAK
+    until = waits(step)
+    assert until == pytest.approx(61.0)
+    assert pacing.next_step(spoken, gate, until) is Act.SPEAK
 
 
 def test_an_endpoint_that_speaks_as_text_comes_is_given_it_and_one_end() -> None:
@@ -247,11 +256,11 @@ def test_an_endpoint_that_speaks_as_text_comes_is_given_it_and_one_end() -> None
     for index in range(10):
         spoken.add(sentence(index, 20))
     for _ in range(10):
-        assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) == SPEAK
+        assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) is Act.SPEAK
         spoken.say()
-    assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0).verb == "wait"
+    waits(pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0))
     spoken.finish()
-    assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) == END
+    assert pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0) is Act.END
 
 
 def streaming(pace: Pace = Pace.LISTENER) -> tuple[Pacing, Utterance, Session]:
@@ -263,15 +272,15 @@ def test_a_context_is_ended_before_it_lapses_and_the_next_one_waits_for_that() -
     spoken.add(sentence(0))
     spoken.say()
     step = pacing.next_step_streaming(spoken, gate, 10.0, quiet_since=10.0, context_idle_s=1.0)
-    assert (step.verb, step.wait_until) == ("wait", 10.5)
-    assert pacing.next_step_streaming(spoken, gate, 10.5, quiet_since=10.2, context_idle_s=1.0).wait_until == 10.7
-    assert pacing.next_step_streaming(spoken, gate, 10.7, quiet_since=10.2, context_idle_s=1.0) == FLUSH
+    assert waits(step) == 10.5
+    assert waits(pacing.next_step_streaming(spoken, gate, 10.5, quiet_since=10.2, context_idle_s=1.0)) == 10.7
+    assert pacing.next_step_streaming(spoken, gate, 10.7, quiet_since=10.2, context_idle_s=1.0) is Act.FLUSH
     spoken.flush()
     spoken.add(sentence(1))
     step = pacing.next_step_streaming(spoken, gate, 10.8, quiet_since=10.7, context_idle_s=1.0)
-    assert (step.verb, step.wait_until) == ("wait", math.inf)
+    assert waits(step) == math.inf
     spoken.acked()
-    assert pacing.next_step_streaming(spoken, gate, 11.0, quiet_since=10.7, context_idle_s=1.0) == SPEAK
+    assert pacing.next_step_streaming(spoken, gate, 11.0, quiet_since=10.7, context_idle_s=1.0) is Act.SPEAK
 
 
 def test_a_listener_who_is_about_to_hear_silence_is_given_a_clause() -> None:
@@ -281,10 +290,10 @@ def test_a_listener_who_is_about_to_hear_silence_is_given_a_clause() -> None:
     spoken.received(audio(3.9))
     pacing.handed_out(3.9, 0.0)
     step = pacing.next_step_streaming(spoken, gate, 0.0, quiet_since=0.0)
-    assert (step.verb, step.wait_until) == ("wait", 1.0)  # by then it is known that no more audio comes
+    assert waits(step) == 1.0  # by then it is known that no more audio comes
     step = pacing.next_step_streaming(spoken, gate, 2.0, quiet_since=0.0)
-    assert (step.verb, round(step.wait_until, 9)) == ("wait", 3.35)
-    assert pacing.next_step_streaming(spoken, gate, 3.4, quiet_since=0.0).verb == "cut"
+    assert waits(step) == pytest.approx(3.35)
+    waits(pacing.next_step_streaming(spoken, gate, 3.4, quiet_since=0.0), cut=True)
 
 
 def test_a_voice_that_is_faster_than_expected_does_not_stop_the_turn() -> None:
@@ -294,13 +303,13 @@ def test_a_voice_that_is_faster_than_expected_does_not_stop_the_turn() -> None:
     now = 0.0
     while spoken.backlog_chars:
         step = pacing.next_step_streaming(spoken, gate, now, quiet_since=now - 1.0)
-        if step == SPEAK:
+        if step is Act.SPEAK:
             spoken.say()
             spoken.received(audio(1.0))  # the estimate is 3.9 s
             pacing.handed_out(1.0, now)
         else:
-            assert step.wait_until < math.inf
-            now = step.wait_until
+            now = waits(step)
+            assert now < math.inf
     assert now < 20.0
 
 
@@ -351,13 +360,13 @@ class Answer:
                 spoken.acked()
             while not ended or spoken.open_chars:
                 step = pacing.next_step(spoken, session, now)
-                if step.verb == "speak":
+                if step is Act.SPEAK:
                     text = spoken.say()
                     group_chars += len(text)
                     session.speak(ref, text, now)
                     assert meter.speak(len(text), now=now), "the endpoint would close the connection"
-                elif step.verb in ("flush", "end"):
-                    ended = step.verb == "end"
+                elif step in (Act.FLUSH, Act.END):
+                    ended = step is Act.END
                     if group_chars:
                         spoken.flush()
                         pacing.flushed(now)
@@ -371,8 +380,8 @@ class Answer:
                     group_chars = 0
                     (session.end if ended else session.flush)(ref, now)
                 else:
-                    if step.wait_until < math.inf:
-                        later(step.wait_until, "look")
+                    if (at := waits(step, cut=None)) < math.inf:
+                        later(at, "look")
                     break
             self.ahead_s = max(self.ahead_s, spoken.released_s + spoken.outstanding_s - pacing.played_s(now))
         assert spoken.complete, "it stopped before its end"

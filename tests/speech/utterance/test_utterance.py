@@ -20,6 +20,7 @@ from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
 from llm2ws.speech.session.session import Session
 from llm2ws.speech.utterance.pacing import Pace, Pacing
+from llm2ws.speech.utterance.steps import Act, Step, Wait
 from llm2ws.speech.utterance.utterance import Released, Resume, Utterance
 from llm2ws.testing import Coding, Renderer, decode
 from llm2ws.text.fragments import Boundary, Fragment
@@ -100,12 +101,12 @@ def test_what_is_said_again_is_not_flushed_before_it_is_complete() -> None:
     assert utterance.say() == "One. "
     utterance.flush()
     utterance.refused()
-    steps = list[str]()
-    while not steps or steps[-1] == "speak":
-        steps.append(pacing.next_step(utterance, gate, 0.0).verb)
-        if steps[-1] == "speak":
+    steps = list[Step]()
+    while not steps or steps[-1] is Act.SPEAK:
+        steps.append(pacing.next_step(utterance, gate, 0.0))
+        if steps[-1] is Act.SPEAK:
             utterance.say()
-    assert (steps, utterance.open_chars) == (["speak", "speak", "flush"], len("One. Two. Three. "))
+    assert (steps, utterance.open_chars) == ([Act.SPEAK, Act.SPEAK, Act.FLUSH], len("One. Two. Three. "))
 
 
 # --- against an endpoint, in any order
@@ -231,14 +232,14 @@ class Machine(RuleBasedStateMachine):
             if turn.sent_end and not turn.utterance.open_chars:
                 break
             step = turn.pacing.next_step(turn.utterance, self.session, self.now)
-            if step.verb == "wait":
-                assert step.wait_until > self.now
-                self.wait_until = step.wait_until
+            if isinstance(step, Wait):
+                if step.cut:  # there is nothing to cut here: the next text goes out at once
+                    assert turn.utterance.peek() is None
+                else:
+                    assert step.until > self.now
+                    self.wait_until = step.until
                 break
-            if step.verb == "cut":  # there is nothing to cut here: the next text goes out at once
-                assert turn.utterance.peek() is None
-                break
-            if step.verb == "speak":
+            if step is Act.SPEAK:
                 text = turn.utterance.say()
                 turn.said.append(text)
                 self.session.speak(turn.ref, text, self.now)
@@ -247,7 +248,7 @@ class Machine(RuleBasedStateMachine):
                 assert not turn.utterance.half_said
                 turn.utterance.flush()
                 turn.pacing.flushed(self.now)
-            if step.verb == "flush" or turn.sent_end:
+            if step is Act.FLUSH or turn.sent_end:
                 self.session.flush(turn.ref, self.now)
             else:
                 turn.sent_end = True

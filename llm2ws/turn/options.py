@@ -1,4 +1,4 @@
-"""How the turns of a conversation are spoken: what they share."""
+"""What the turns of a conversation share: how they are spoken, and what one leaves to the next."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ..speech.utterance.utterance import SECONDS_PER_CHAR, Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy
+from .events import Done
 
-__all__ = ["Floor", "SlotPool", "Voicing"]
+__all__ = ["ConversationState", "SlotPool", "TurnOptions"]
 
 
 class SlotPool(Protocol):
@@ -36,17 +37,17 @@ class SlotPool(Protocol):
 
 
 @dataclass(slots=True)
-class Floor:
+class ConversationState:
     """Which turn may speak, and what it leaves to the next one."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the turn that speaks
     place: object = None  # of the last slot that carried a turn
     seconds_per_char: float = SECONDS_PER_CHAR  # how fast the voice speaks, as far as it has shown
 
 
 @dataclass(frozen=True, slots=True)
-class Voicing:
-    """What the turns of a conversation share."""
+class TurnOptions:
+    """How the turns of a conversation are spoken. `Conversation` says what each means."""
 
     endpoints: tuple[Endpoint, ...]
     policy: Policy
@@ -58,10 +59,12 @@ class Voicing:
     ahead_s: float
     slow_consumer_s: float
     token_s: float
-    floor: Floor = field(default_factory=Floor)
+    on_done: Callable[[Done], None] | None = None
+    conversation: ConversationState = field(default_factory=ConversationState)
 
     @property
     def format(self) -> AudioFormat:
+        """The format of the audio of all endpoints."""
         return self.endpoints[0].dialect.format
 
     @property
