@@ -205,6 +205,11 @@ class Connection:
         return self._closing and self.ended is None
 
     @property
+    def busy(self) -> bool:
+        """It has turns."""
+        return bool(self._slots)
+
+    @property
     def idle(self) -> bool:
         """Nobody uses it, and it is not being closed."""
         return self.ended is None and not self._closing and not self._slots and not self.session.clearing

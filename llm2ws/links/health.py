@@ -28,7 +28,7 @@ class Opening:
     spare: bool
     until: float  # how long it waits for the quota
     queued: bool = False  # it waits for the quota
-    began_at: float = 0.0  # its handshake
+    began_at: float | None = None  # its handshake
     task: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
@@ -53,6 +53,11 @@ class Connections:
     _quick_deaths: list[LinkEnded] = field(default_factory=list)
 
     @property
+    def idle(self) -> bool:
+        """Whether there are connections, and none of them is used."""
+        return not self.users and not self.openings and any(c.idle for c in self.open) and not any(c.busy for c in self.open)
+
+    @property
     def turns_at_once(self) -> int:
         """How many places a connection has."""
         return self.endpoint.dialect.traits.turns_at_once
@@ -70,7 +75,7 @@ class Connections:
 
     def failed(self, opening: Opening, now: float) -> None:
         """Count a failed handshake. Those that overlap are one try: they say the same thing about the endpoint."""
-        if opening.began_at >= self._failed_at:
+        if opening.began_at is None or opening.began_at >= self._failed_at:
             self._failed_at = now
             self.breaker.failed(now)
 

@@ -9,9 +9,10 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
+from llm2ws.links.account import backoff
 from llm2ws.links.connection import ConnectionSlot
 from llm2ws.links.health import QUICK_DEATHS
-from llm2ws.links.pool import Endpoint, Pool, backoff
+from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Limits, Setup, Traits
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn

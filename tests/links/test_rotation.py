@@ -9,7 +9,8 @@ from random import random
 
 import pytest
 
-from llm2ws.links.pool import LIFE_SHARES, Pool
+from llm2ws.links.account import LIFE_SHARES
+from llm2ws.links.pool import Pool
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects.deepgram_server import CloseIn, SpeakIn, Violation
 from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
