@@ -1,15 +1,14 @@
-"""Which of several endpoints to try: one that has failed is left alone for a while, then tried by one turn.
+"""A circuit breaker: an endpoint that has failed is left alone for a while, then tried by one turn.
 
-Pure: `now` is monotonic seconds. A caller's cancel is no failure: only that a try `gave_up` is told here.
+Pure: `now` is monotonic seconds.
 """
 
 from __future__ import annotations
 
 __all__ = ["Breaker"]
 
-FAILURES = 3  # in a row
-REST_S = 5.0
-LONGEST_REST_S = 60.0
+FAILURES = 3  # in a row, after which the endpoint rests
+REST_S, LONGEST_REST_S = 5.0, 60.0  # Each rest is twice as long as the one before.
 
 
 class Breaker:
@@ -22,36 +21,36 @@ class Breaker:
         self._trying = False
 
     def allows(self, now: float) -> bool:
-        """Whether the endpoint may be tried."""
+        """Return whether the endpoint may be tried."""
         return self._open_until is None or (now >= self._open_until and not self._trying)
 
     @property
     def rests_until(self) -> float:
-        """When the rest ends; -inf when it is in use."""
+        """When the rest ends; -inf for an endpoint in use."""
         return float("-inf") if self._open_until is None else self._open_until
 
     def trying(self, now: float) -> None:
-        """It is being tried. Right after a rest, nobody else tries until `opened`, `failed` or `gave_up`."""
+        """Count a try. After a rest, `allows` is False for others until `opened`, `failed` or `gave_up`."""
         if self._open_until is not None and now >= self._open_until:
             self._trying = True
 
     def gave_up(self) -> None:
-        """The try ended without telling anything: its turn was cancelled."""
+        """Count a try that was cancelled: it says nothing about the endpoint."""
         self._trying = False
 
     def opened(self) -> None:
-        """A connection was opened: the rest is over. Whether it is any good is not known yet."""
+        """Count a connection that was opened: the rest is over. Whether the connection gives audio is not known yet."""
         self._open_until, self._trying = None, False
 
     def succeeded(self) -> None:
-        """A connection gave audio."""
+        """Count a connection that gave audio."""
         self._failures, self._open_until, self._trying = 0, None, False
         self._rest_s = REST_S
 
     def failed(self, now: float) -> None:
-        """It could not be reached, or hung up at once."""
+        """Count a try that did not reach the endpoint, or a connection that ended at once."""
         self._failures += 1
-        if self._trying:  # after a rest: the next one is longer
+        if self._trying:  # After a rest: the next one is longer.
             self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
         self._trying = False
         if self._failures >= FAILURES:

@@ -1,6 +1,7 @@
-"""One WebSocket to a speech endpoint, once it is open.
+"""One connection to a speech endpoint, once it is open: a link, the session on it, and the turns that it carries.
 
-It never reconnects: it ends once, with one `LinkEnded`, and every turn on it is told. The Pool decides what comes next.
+A connection never reconnects: it ends once, with one `LinkEnded`, and each turn on it gets an event that says so. The Pool
+decides what comes next.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ from .opening import open_link
 
 __all__ = ["Connection", "ConnectionSlot", "LinkEnded"]
 
-OPEN_S = 10.0  # for TCP, TLS and the handshake together
-DRAIN_S = 2.0  # for the endpoint to close after Close
-CLOSE_S = 1.0  # for the closing handshake, when it did not
-VERIFY_AFTER_S = 5.0  # of silence, after which a connection is not taken for granted
-VERIFY_S = 1.5
+OPEN_S = 10.0  # For TCP, TLS and the handshake together.
+DRAIN_S = 2.0  # For the endpoint to close the link after the message Close.
+CLOSE_S = 1.0  # For the closing handshake, when the endpoint did not.
+VERIFY_AFTER_S = 5.0  # After so long a silence a turn that begins has the connection pinged.
+VERIFY_S = 1.5  # For the answer to that ping.
 
 _log = logging.getLogger("llm2ws.connection")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkEnded:
-    """Why a connection is over. `ours`: it was closed from this side, in good order. `interrupted`: all its turns had been."""
+    """Why a connection is over.
+
+    `ours`: it was closed from this side, in good order. `interrupted`: all its turns had been cancelled.
+    """
 
     why: Failed
     ours: bool = False
@@ -51,32 +55,34 @@ class ConnectionSlot:
         self.listener = listener
         self.on_over: Listener | None = None
         self.live = True
-        self.cancelled = False  # it was asked for, and may not be confirmed yet
+        self.cancelled = False  # asked for, and perhaps not confirmed yet
         self._connection = connection
         self._session = connection.session
         self.ref = ref
 
     def speak(self, text: str) -> None:
+        """Send text."""
         self._session.speak(self.ref, text, self._connection.now())
         self._connection.touch()
 
     def flush(self) -> None:
+        """Ask for the audio of all text sent so far."""
         self._session.flush(self.ref, self._connection.now())
         self._connection.touch()
 
     def end(self) -> None:
-        """No more text. `Ended` follows, at once when nothing is awaited."""
+        """Say that no more text comes. `Ended` follows, at once when nothing is awaited."""
         self._connection.dispatch(self._session.end(self.ref, self._connection.now()))
 
     def cancel(self, *, played_s: float | None = None) -> None:
-        """Stop the turn. Nothing more reaches the listener but `Cancelled`. Does nothing on a place that is free."""
+        """Stop the turn. Nothing more reaches the listener but `Cancelled`. Does nothing when the turn is over."""
         if self.live:
             self.cancelled = True
             played_ms = None if played_s is None else round(played_s * 1_000)
             self._connection.dispatch(self._session.cancel(self.ref, self._connection.now(), played_ms=played_ms))
 
     def over(self, event: Event) -> None:
-        """Tell what ended the turn."""
+        """Pass on the event that ended the turn."""
         self.live = False
         if self.on_over is not None:
             self.on_over(event)
@@ -87,34 +93,41 @@ class ConnectionSlot:
         return now if self._connection.ended is not None else self._session.speak_at(n_chars, now)
 
     def flush_at(self, now: float, *, final: bool = False) -> float:
+        """Return the earliest time at which a Flush may be sent. `final`: it is the last of its turn."""
         return self._session.flush_at(now, final=final)
 
     def spread_at(self, speech_s: float, now: float) -> float:
+        """Return when a Flush for which so much speech waits should be sent, so that Flushes do not run out."""
         return self._session.spread_at(speech_s, now)
 
     @property
     def quiet_since(self) -> float:
+        """When text of the turn was last sent, or audio of it last came."""
         return self._session.quiet_since(self.ref)
 
     @property
     def traits(self) -> Traits:
+        """How the endpoint behaves."""
         return self._session.dialect.traits
 
     @property
     def place(self) -> object:
+        """The connection, to a turn that need not know what it is."""
         return self._connection
 
     @property
     def spent(self) -> bool:
+        """Whether the connection takes no new turn."""
         return self._connection.spent
 
     @property
     def spent_at(self) -> float:
+        """When the connection is spent by its age; inf for never."""
         return self._connection.spent_at
 
     @property
     def connection(self) -> Connection:
-        """The connection that it is on."""
+        """The connection that the turn is on."""
         return self._connection
 
 
@@ -138,9 +151,11 @@ class Connection:
         self._to_write = asyncio.Event()
         self._writing = False  # the writer has messages in hand that are not sent yet
         self._on_change = on_change
-        self._free = session.places  # when it was last looked at
+        self._free = self._free_places  # as of the last `touch`
         life_s = session.limits.life_s
-        self.spent_at = math.inf if life_s is None else session.opened_at + life_share * life_s  # takes no new turn then
+        self.spent_at = (
+            math.inf if life_s is None else session.opened_at + life_share * life_s
+        )  # when it takes no new turn any more
         self._last_heard_at = session.opened_at
         self._ping: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -159,10 +174,11 @@ class Connection:
         life_share: float = 1.0,
         on_change: Callable[[], None] | None = None,
     ) -> Connection:
-        """Open one. `tls`: None for the system's authorities. `limits`: None for the dialect's own.
+        """Open a connection. `tls`: None for the system's authorities. `limits`: None for the dialect's own.
 
-        `life_share`: after so much of the life that the limits give it, it takes no new turn. `on_change` is called when a
-        place becomes free.
+        `silence_s`: how long the endpoint may send nothing while it owes audio. `open_s`: for all of the opening. `life_share`:
+        the share of the life in the limits after which the connection takes no new turn. `on_change` is called when a place
+        becomes free.
         Raises ConfigError for a request that cannot be made, ConnectFailed for one that is not granted.
         """
         link = await open_link(dialect, tls=tls, open_s=open_s, close_s=CLOSE_S)
@@ -171,7 +187,7 @@ class Connection:
         return cls(link, session, now=now, life_share=life_share, on_change=on_change)
 
     def lease(self, listener: Listener) -> ConnectionSlot:
-        """A place for a turn. Raises LocalProtocolError when there is none."""
+        """Return a place for a turn. Raises LocalProtocolError when there is none."""
         if self.ended is not None:
             raise LocalProtocolError("the connection is over")
         ref = self.session.begin(self.now())
@@ -183,12 +199,12 @@ class Connection:
 
     @property
     def places(self) -> int:
-        """How many turns can be leased now."""
+        """How many turns may be begun now."""
         return 0 if self.ended is not None or self._closing or self.spent else self.session.places
 
     @property
     def clearing(self) -> bool:
-        """A place will be free in a moment: the endpoint confirms an interruption, or this connection makes room for another.
+        """Whether a place will be free in a moment, because the endpoint is about to confirm an interruption.
 
         Never where turns have names: they need not wait for each other.
         """
@@ -196,27 +212,27 @@ class Connection:
 
     @property
     def spent(self) -> bool:
-        """It takes no new turn: it is near the end of its life, or has a turn that could not be stopped."""
+        """Whether it takes no new turn, as it is near the end of its life or has a turn that could not be stopped."""
         return self.session.retired or self.now() >= self.spent_at
 
     @property
     def closing(self) -> bool:
-        """It is being closed from this side, and is not over yet."""
+        """Whether it is being closed from this side, and is not over yet."""
         return self._closing and self.ended is None
 
     @property
     def busy(self) -> bool:
-        """It has turns."""
+        """Whether it has turns."""
         return bool(self._slots)
 
     @property
     def idle(self) -> bool:
-        """Nobody uses it, and it is not being closed."""
+        """Whether it has no turn and is not being closed."""
         return self.ended is None and not self._closing and not self._slots and not self.session.clearing
 
     @property
     def audio_came(self) -> bool:
-        """The endpoint has sent audio, for whatever turn."""
+        """Whether the endpoint has sent audio, of whatever turn."""
         return self.session.audio_came
 
     @property
@@ -226,7 +242,10 @@ class Connection:
 
     @property
     def ping_s(self) -> float:
-        """How long the endpoint took to answer the last ping; NaN before the first, `traits.ping_s` after the handshake."""
+        """How long the endpoint took to answer the last ping, in seconds.
+
+        NaN before the first, which is sent `traits.ping_s` after the handshake.
+        """
         return self._link.latency_s
 
     async def run(self) -> None:
@@ -235,12 +254,12 @@ class Connection:
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write())
                 closed = await self._read()
-                self._end(closed)  # at once: while the writer stops, a turn must not speak into a session that is over
+                self._end(closed)  # At once: while the writer stops, a turn must not speak into a session that is over.
                 writer.cancel()
         finally:
             if self._ping is not None:
                 self._ping.cancel()
-            if self.ended is None:  # cancelled, or a listener raised
+            if self.ended is None:  # This task was cancelled, or a listener raised.
                 self.abort()
 
     def retire(self) -> None:
@@ -248,11 +267,11 @@ class Connection:
         self._closing = True
 
     def abort(self) -> None:
-        """End at once, without a word to the endpoint."""
+        """End at once, without a message to the endpoint."""
         self._give_up(Failed(Scope.LINK, "the connection was given up", retry_s=0.0))
 
     async def aclose(self) -> None:
-        """Say Close, give the endpoint `DRAIN_S` to close if it knows that word, then close without it. `run` returns."""
+        """Send Close, wait `DRAIN_S` for an endpoint that knows the message to close the link, then close it. `run` returns."""
         if self.ended is None:
             self._closing = True
             drain_s = DRAIN_S if self.session.close(self.now()) else 0.0
@@ -268,10 +287,10 @@ class Connection:
                 self._link.abort()
         await self._over.wait()
 
-    # The choke points: everything that changes the session ends in `touch`
+    # Everything that changes the session ends in `touch`
 
     def dispatch(self, events: list[Event]) -> None:
-        """Tell the turns what happened, then send and re-arm."""
+        """Pass events on to their turns, then send what is due and set the timer."""
         for event in events:
             match event:
                 case Opened():
@@ -281,29 +300,34 @@ class Connection:
                 case Failed(scope=Scope.LINK):
                     self._give_up(event)
                 case _:
-                    self._tell(event)
+                    self._pass_on(event)
         self.touch()
 
     def touch(self) -> None:
-        """Send what the session has to say, and arm its timer."""
+        """Send what the session has to send, and set its timer."""
         self._send()
-        free, self._free = self._free, self.session.places
+        free, self._free = self._free, self._free_places
         if self._on_change is not None and self._free > free:
             self._on_change()
         deadline = self.session.next_deadline
         if deadline is None or self.ended is not None:
             return
-        # A later deadline waits for the earlier timer, which then arms itself again: no timer is made for each message.
+        # A later deadline waits for the earlier timer, which then sets itself again: no timer is made for each message.
         if self._timer is None or self._timer.when() > deadline:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_at(deadline, self._tick)
 
+    @property
+    def _free_places(self) -> int:
+        """How many turns may be begun; 1 for a connection that is only waiting to be closed."""
+        return int(not self._slots) if self.session.retired else self.session.places
+
     def _tick(self) -> None:
         self._timer = None
         self.dispatch(self.session.tick(self.now()))
 
-    def _tell(self, event: Event) -> None:
+    def _pass_on(self, event: Event) -> None:
         ref = getattr(event, "ref", None)
         slot = self._slots.get(ref) if ref is not None else None
         if slot is None:
@@ -315,20 +339,17 @@ class Connection:
             slot.listener(event)
 
     async def _verify(self) -> None:
-        """See whether a connection that has been idle still answers, while its turn is beginning: that costs no time.
-
-        If it does not, the turn says on another connection what it has said here.
-        """
+        """End a connection that does not answer a ping. The turn that begins meanwhile need not wait for the answer."""
         try:
             async with asyncio.timeout(VERIFY_S):
                 await self._link.ping()
         except TimeoutError:
             self._give_up(Failed(Scope.LINK, "the connection was dead", "look at the network", retry_s=0.0))
         except LinkClosed:
-            pass  # the reader finds out why
+            pass  # The reader finds out why.
 
     def _send(self) -> None:
-        """At once where there is room: a round of the event loop would be a fifth of what a token takes. Else by the writer."""
+        """Send at once where there is room, else have the writer do it: waking it would be a fifth of what a token takes."""
         if self._writing or not self._link.writable:
             self._to_write.set()
         else:
@@ -344,7 +365,7 @@ class Connection:
                     await self._link.send(message)
                 self._writing = False
         except LinkClosed:
-            pass  # the reader finds out why
+            pass  # The reader finds out why.
 
     async def _read(self) -> Failed:
         try:
@@ -358,7 +379,7 @@ class Connection:
             return self.session.receive_close(exc.code, exc.reason)
 
     def _give_up(self, failed: Failed) -> None:
-        """End from this side what cannot be ended in good order."""
+        """End a connection that cannot be ended in good order."""
         self._end(failed)
         self._link.abort()
 
@@ -369,6 +390,7 @@ class Connection:
         slots, self._slots = self._slots, {}
         interrupted = bool(slots) and all(slot.cancelled for slot in slots.values())
         self.ended = LinkEnded(why, ours=self._closing, interrupted=interrupted)
+        _log.debug("ended after %.0f s: %s; counted: %s", self.age_s, why.what, self.session.counts)
         if self._timer is not None:
             self._timer.cancel()
         for slot in slots.values():

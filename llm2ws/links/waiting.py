@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 __all__ = ["FairQueue", "LearnedLimit", "Waiting"]
 
-RAISE_S = 30.0  # after which one connection more than an account has granted is asked for
-REGAIN_S = 1.0  # the same for as many as it has granted before: it may count a closed one a little longer
+RAISE_S = 30.0  # After so long, one connection more than an account grants is asked for.
+REGAIN_S = 1.0  # The same for as many as it has granted before: it may count a closed one a little longer.
 
 
 class LearnedLimit:
@@ -24,11 +24,11 @@ class LearnedLimit:
         self._since = 0.0
 
     def refused(self, n_open: int, now: float) -> None:
-        """Another connection was refused (HTTP 429) while so many were open."""
+        """Count a connection that was refused (HTTP 429) while so many were open."""
         self._limit, self._since = n_open, now
 
     def granted(self, n_open: int, now: float) -> None:
-        """A connection was granted, with which so many are open."""
+        """Count a connection that was granted, with which so many are open."""
         self._most = max(self._most, n_open)
         if self._limit is not None and n_open > self._limit:
             self._limit, self._since = n_open, now
@@ -51,7 +51,7 @@ class LearnedLimit:
 
 
 class Waiting(Protocol):
-    """A turn that waits. `client`: whom it is for; None is nobody else's client."""
+    """A turn that waits. `client`: whom it is for; turns with None are for a client each."""
 
     client: Hashable
     round: int

@@ -1,7 +1,7 @@
-"""One connection's limits as a model: when may the next Speak or Flush go, so that the endpoint never has to refuse it.
+"""The limits of one connection: when may the next Speak or Flush be sent, so that the endpoint need not refuse it.
 
-The vendor counts in a window that slides; so does this. Asking (`speak_at`, `flush_at`) changes nothing; what was then sent
-is told with `spoke` and `flushed`.
+The vendor counts in a window that slides, and so does the Governor. Asking (`speak_at`, `flush_at`) changes nothing; `spoke`
+and `flushed` count what was then sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Governor:
         self._flush_not_before = float("-inf")
 
     def speak_at(self, n_chars: int, now: float) -> float:
-        """The earliest time, `now` or later, at which so many characters may be sent."""
+        """Return the earliest time, `now` or later, at which so many characters may be sent."""
         limit = self._limits.chars_per_window
         if limit is None:
             return now
@@ -50,27 +50,27 @@ class Governor:
         return at
 
     def spoke(self, n_chars: int, now: float) -> None:
-        """So many characters were sent."""
+        """Count characters that were sent."""
         if self._limits.chars_per_window is not None:
             self._spoken.append((now, n_chars))
             self._chars += n_chars
 
     def flush_at(self, now: float, *, final: bool) -> float:
-        """The earliest time, `now` or later, at which a Flush may be sent. The reserve is for `final` ones."""
+        """Return the earliest time, `now` or later, at which a Flush may be sent. The reserve is for `final` ones."""
         limit = self._limits.flushes_per_window
         if limit is None:
             return max(now, self._flush_not_before)
         self._forget(now)
         if not final:
-            limit = max(1, limit - self._limits.flush_reserve)  # or a turn could never be begun
+            limit = max(1, limit - self._limits.flush_reserve)  # Without that a turn could never be begun.
         over = len(self._flushes) + 1 - limit
         at = self._flushes[over - 1] + self._window_s if over > 0 else now
         return max(at, now, self._flush_not_before)
 
     def spread_at(self, speech_s: float, now: float) -> float:
-        """When a Flush within a turn, for which so much speech waits, should be sent so that they do not run out.
+        """Return when a Flush within a turn, for which so much speech waits, should be sent so that Flushes do not run out.
 
-        One of the usual ones is left for the turn's own end.
+        One of those outside the reserve is left for the turn's own end.
         """
         limit = self._limits.flushes_per_window
         self._forget(now)
@@ -85,12 +85,12 @@ class Governor:
         return last + max(0.0, gap_s - SPREAD_SPEECH * speech_s)
 
     def flushed(self, now: float) -> None:
-        """A Flush was sent."""
+        """Count a Flush that was sent."""
         if self._limits.flushes_per_window is not None:
             self._flushes.append(now)
 
     def refused(self, now: float) -> None:
-        """The newest Flush was refused: the endpoint counts otherwise than we do. Its window is taken to be full."""
+        """Take the endpoint's window to be full: it refused the newest Flush, so it counts otherwise than the Governor."""
         if self._flushes:
             self._flushes.pop()
         oldest = self._flushes[0] if self._flushes else now

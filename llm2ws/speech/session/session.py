@@ -1,8 +1,8 @@
-"""The protocol state of ONE connection to a speech endpoint: turns, the order of acks, gates. It dies with the connection.
+"""The protocol state of one connection to a speech endpoint: its turns, the order of acks, its limits.
 
-Rules, in which everything here follows the tables of the dialect (`traits`, `limits`) and no vendor's name:
+The rules follow the tables of the dialect (`traits`, `limits`) and no vendor's name:
 
-- A turn is OPEN, ENDING, CLEARING or DONE (`turns.py`), and an ack answers one Flush (`acks.py`).
+- A turn is OPEN, ENDING, CLEARING or DONE (`contexts.py`), and an ack answers one Flush (`acks.py`).
 - An End with nothing unflushed sends nothing: there is exactly one final Flush after the last Speak.
 - After Cancel, audio is dropped until the confirmation; at that point every Flush that was on its way is void, and an ack
   that comes for it later, with no audio before it, is stale. So no byte of a cancelled turn reaches the next one.
@@ -14,7 +14,7 @@ Rules, in which everything here follows the tables of the dialect (`traits`, `li
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import assert_never
 
 from ...errors import LocalProtocolError
@@ -43,32 +43,20 @@ from ..messages import (
     Warned,
 )
 from .acks import Acks
-from .contexts import Position, State, Turn, Turns
+from .contexts import Phase, Position, Turns, TurnState
+from .counts import Counts
 from .governor import Governor
 
-__all__ = ["Counts", "Session"]
+__all__ = ["Session"]
 
 # An endpoint may render a whole text before it sends the first byte; the slowest do that some seven times faster than speech.
 SECONDS_PER_OWED_CHAR = 0.01
-CLEAR_S = 1.0  # for the confirmation of an interruption
-UNKNOWN_KINDS = 32  # that are counted by name
-PROMPT_CHARS = 100  # a sentence: no more patience for less
-
-
-@dataclass(slots=True)
-class Counts:
-    """What was met on this connection that nothing else shows."""
-
-    stray_audio: int = 0  # messages of audio that belong to no turn
-    dropped_bytes: int = 0  # of cancelled turns
-    stale_acks: int = 0
-    refused_flushes: int = 0
-    warnings: int = 0
-    unknown: dict[str, int] = field(default_factory=dict)
+PROMPT_CHARS = 100  # The patience for a text grows from this length on: a sentence.
+CLEAR_S = 1.0  # For the confirmation of an interruption.
 
 
 class Session:
-    """Commands in, messages out; messages in, events out. Nothing is sent from here: `outgoing` gives what is due.
+    """Turns commands into messages, and messages into events. Sends nothing: `outgoing` returns what is to be sent.
 
     `now` is monotonic seconds. After every call, whoever owns the connection sends `outgoing()` and arms a timer for
     `next_deadline`.
@@ -80,7 +68,7 @@ class Session:
         self.limits = limits or dialect.limits
         self.opened_at = now
         self.audio_came = False  # of any turn, cancelled ones too
-        self.retired = False  # it takes no new turn, and is to be closed when it has none
+        self.retired = False  # takes no new turn, and is to be closed when it has none
         self._traits = dialect.traits
         self._governor = Governor(self.limits)
         self._silence_s = silence_s
@@ -94,7 +82,7 @@ class Session:
     # Commands
 
     def begin(self, now: float) -> int:
-        """Open a turn; its `ref`. Raises LocalProtocolError when there is no place (`places`)."""
+        """Begin a turn and return its `ref`. Raises LocalProtocolError when there is no place (`places`)."""
         if not self.places:
             raise LocalProtocolError("no place for another turn on this connection")
         return self._turns.begin().ref
@@ -113,7 +101,7 @@ class Session:
         self._send(Speak(context, text), now)
 
     def flush(self, ref: int, now: float) -> None:
-        """Have the text since the last Flush spoken. Without such text nothing is sent."""
+        """Have the text since the last Flush spoken. Send nothing where there is no such text."""
         if not self._traits.audio_waits_for_flush and self._traits.context_idle_s is None:
             raise LocalProtocolError("this endpoint speaks text as it comes: there is no Flush within a turn")
         turn = self._turns.step(ref, Flush)
@@ -122,7 +110,7 @@ class Session:
             self._flush(turn, Flush, now)
 
     def end(self, ref: int, now: float) -> list[Event]:
-        """No more text. Gives `Ended` at once when there is nothing left to wait for."""
+        """Take note that no more text comes. Return `Ended` at once when there is nothing left to wait for."""
         turn = self._turns.step(ref, End)
         if turn.unflushed or (self._ends_by_name(turn) and not turn.complete):
             turn.complete = True
@@ -130,7 +118,10 @@ class Session:
         return self._settle(turn)
 
     def cancel(self, ref: int, now: float, *, played_ms: int | None = None) -> list[Event]:
-        """Stop a turn. Gives `Cancelled` at once when the endpoint has nothing of it left to stop."""
+        """Stop a turn. Return `Cancelled` at once when the endpoint has nothing of it left to stop.
+
+        `played_ms`: how much of its audio was heard; None where that is not known.
+        """
         turn = self._turns.step(ref, Cancel)
         if turn.context is None or not (turn.unflushed or self._acks.waiting(turn.ref) or self._ends_by_name(turn)):
             return self._finish(turn, Cancelled(ref))
@@ -141,10 +132,12 @@ class Session:
             self._send(Cancel(turn.context, played_ms), now)
         else:
             self.retired = True
+            if len(self._turns.live) == 1:  # Only the end of the connection stops it.
+                return [Failed(Scope.LINK, "the endpoint has no message that stops a turn", retry_s=0.0)]
         return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
 
     def close(self, now: float) -> bool:
-        """Say goodbye: True when the endpoint closes then, False when it knows no such message.
+        """Ask the endpoint to close. Return False when it knows no such message.
 
         What is still spoken for open turns is dropped by the caller.
         """
@@ -154,26 +147,26 @@ class Session:
         return bool(self.dialect.encode(Close()))
 
     def outgoing(self) -> list[str | bytes]:
-        """The messages to send now, in order. They are given once."""
+        """Return the messages to send now, in order, each of them once."""
         messages, self._outgoing = self._outgoing, []
         return messages
 
     # What comes
 
     def receive(self, message: str | bytes, now: float) -> list[Event]:
-        """A message came. Gives the events that concern turns, each with its `ref`."""
-        told: list[Event] = []
+        """Return the events in a message that concern turns, each with the `ref` of its turn."""
+        received: list[Event] = []
         events = self.dialect.decode(message)
         for event in events:
             named = self._turns.named(event)
-            told += self._receive(named, now)
+            received += self._receive(named, now)
             self._heard(getattr(named, "ref", None), now)
         if not events:
             self._heard(None, now)
-        return told
+        return received
 
     def receive_close(self, code: int, reason: str) -> Failed:
-        """The connection has ended. 1006 stands for an end without a close frame."""
+        """Return what the end of the link means. `code`: 1006 for an end without a close frame."""
         self._turns.live.clear()
         return self.dialect.closed(code, reason)
 
@@ -181,13 +174,13 @@ class Session:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `tick` wants to be called, None for never."""
+        """When `tick` is to be called; None for never."""
         times = [at for _, at in self._keepalives()] + [self._due_at(turn) for turn in self._turns.live.values()]
         first = min(times, default=math.inf)
         return None if first == math.inf else first
 
     def tick(self, now: float) -> list[Event]:
-        """Act on what has not come in time."""
+        """Act on what has not come in time, and return the events of it."""
         for context, at in self._keepalives():
             if now >= at:
                 self._send(KeepAlive(context), now)
@@ -197,7 +190,7 @@ class Session:
         for turn in list(self._turns.live.values()):
             if now < self._due_at(turn):
                 continue
-            if turn.state is State.CLEARING:
+            if turn.phase is Phase.CLEARING:
                 what = "the endpoint did not confirm an interruption in time"
                 events += self._give_up(turn, Cancelled(turn.ref), what)
             elif turn.waiting_since is not None:
@@ -210,32 +203,32 @@ class Session:
 
     @property
     def places(self) -> int:
-        """How many more turns may be opened now."""
+        """How many more turns may be begun now."""
         if self._closed or self.retired:
             return 0
         return max(0, self._traits.turns_at_once - len(self._turns.live))
 
     @property
     def clearing(self) -> bool:
-        """A place will be free in a moment: its turn waits for the confirmation of its Cancel, and not for long."""
-        return not self._traits.audio_has_ref and any(turn.state is State.CLEARING for turn in self._turns.live.values())
+        """Whether a place will be free in a moment, as its turn waits for the confirmation of its Cancel."""
+        confirmed = self._traits.cancels and not self._traits.audio_has_ref
+        return confirmed and any(turn.phase is Phase.CLEARING for turn in self._turns.live.values())
 
     def speak_at(self, n_chars: int, now: float) -> float:
-        """The earliest time at which the limits allow so many characters."""
+        """Return the earliest time at which the limits allow so many characters."""
         return self._governor.speak_at(n_chars, now)
 
     def flush_at(self, now: float, *, final: bool = False) -> float:
-        """The earliest time at which the limits allow a Flush; `final`: the one that ends a turn."""
+        """Return the earliest time at which the limits allow a Flush. `final`: the one that ends a turn."""
         return self._governor.flush_at(now, final=final)
 
     def spread_at(self, speech_s: float, now: float) -> float:
-        """When a Flush for which so much speech waits should be sent, so that they do not run out."""
+        """Return when a Flush for which so much speech waits should be sent, so that Flushes do not run out."""
         return self._governor.spread_at(speech_s, now)
 
     def quiet_since(self, ref: int) -> float:
-        """When text of an open turn was last sent, or audio of it last came."""
-        turn = self._turns.live[ref]
-        return max(turn.sent_at, turn.audio_at)
+        """Return when text of an open turn was last sent, or audio of it last came."""
+        return max((turn := self._turns.live[ref]).sent_at, turn.audio_at)
 
     # How
 
@@ -245,12 +238,12 @@ class Session:
             self._outgoing += messages
             self._last_sent = now
 
-    def _ends_by_name(self, turn: Turn) -> bool:
-        """Whether the endpoint will say when the turn's context is over."""
+    def _ends_by_name(self, turn: TurnState) -> bool:
+        """Return whether the endpoint will say when the turn's context is over."""
         return turn.context is not None and not self._traits.ends_with_flush_ack
 
     def _keepalives(self) -> list[tuple[int | None, float]]:
-        """What is to be kept open, and when: each context that may get more text; the connection when there is none."""
+        """Return what is to be kept open, and when: each context that may get more text; None for the connection itself."""
         keepalive_s = self._traits.keepalive_s
         if keepalive_s is None or self._closed:
             return []
@@ -258,17 +251,17 @@ class Session:
         idle = open_ones if self._turns.contexts else [(None, self._last_sent)]
         return [(context, at + keepalive_s) for context, at in idle]
 
-    def _due_at(self, turn: Turn) -> float:
-        """When patience ends: for the confirmation of an interruption, or for what the endpoint owes. inf: it owes nothing."""
-        if turn.state is State.CLEARING:
-            # Longer where nobody else has to wait for it.
+    def _due_at(self, turn: TurnState) -> float:
+        """Return when patience with the endpoint ends: for a confirmation, or for what it owes; inf when it owes nothing."""
+        if turn.phase is Phase.CLEARING:
+            # Patience is longer where nobody else has to wait.
             return turn.cancelled_at + (self._silence_s if self._traits.audio_has_ref else CLEAR_S)
         if turn.waiting_since is None:
             return math.inf
-        # The more text it was given, the longer.
+        # The more text the endpoint was given, the longer.
         return turn.waiting_since + self._silence_s + SECONDS_PER_OWED_CHAR * max(0, turn.owed_chars - PROMPT_CHARS)
 
-    def _flush(self, turn: Turn, verb: type[Flush | End], now: float) -> None:
+    def _flush(self, turn: TurnState, verb: type[Flush | End], now: float) -> None:
         turn.unflushed = False
         if self._traits.ends_with_flush_ack or verb is Flush:
             self._acks.sent(turn.ref)
@@ -280,20 +273,20 @@ class Session:
             turn.waiting_since = now
 
     def _heard(self, ref: int | None, now: float) -> None:
-        """A sign of life came, for one turn or (None) for all: wait on only while the endpoint owes something.
+        """Begin to wait anew after a message for one turn, or (None) for all: only where the endpoint owes something.
 
-        It does not while a refused final Flush waits for its window.
+        It owes nothing while a refused final Flush waits for its window.
         """
         for turn in self._turns.live.values():
             if ref is not None and ref != turn.ref:
                 continue
-            if self._acks.waiting(turn.ref) or (turn.state is State.ENDING and self._ends_by_name(turn)):
+            if self._acks.waiting(turn.ref) or (turn.phase is Phase.ENDING and self._ends_by_name(turn)):
                 turn.waiting_since = now
             else:
                 turn.waiting_since, turn.owed_chars = None, 0
 
-    def _give_up(self, turn: Turn, event: Event, what: str) -> list[Event]:
-        """The endpoint does not do its part. Where turns have names, the others go on; its place may be lost."""
+    def _give_up(self, turn: TurnState, event: Event, what: str) -> list[Event]:
+        """Give a turn up with which the endpoint does not do its part. Where turns have names, the others go on."""
         if not self._traits.audio_has_ref:
             return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
         self.retired = True
@@ -314,14 +307,12 @@ class Session:
                 return []
             case Timed(ref=ref):
                 turn = self._turns.of(ref)
-                return [replace(event, ref=turn.ref)] if turn and turn.state is not State.CLEARING else []
+                return [replace(event, ref=turn.ref)] if turn and turn.phase is not Phase.CLEARING else []
             case Failed(scope=Scope.CONTEXT, ref=ref):
                 turn = self._turns.of(ref)
                 return self._finish(turn, replace(event, ref=turn.ref)) if turn else []
             case Unknown(kind=kind):
-                if kind not in self.counts.unknown and len(self.counts.unknown) >= UNKNOWN_KINDS:
-                    kind = "others"
-                self.counts.unknown[kind] = self.counts.unknown.get(kind, 0) + 1
+                self.counts.count_unknown(kind)
                 return []
             case Warned():
                 self.counts.warnings += 1
@@ -334,13 +325,13 @@ class Session:
     def _audio(self, event: Audio, now: float) -> list[Event]:
         self.audio_came = True
         turn = self._turns.of(event.ref)
-        # A turn whose text has not been sent has no audio: it is a cancelled one's, and came after its Cleared.
+        # A turn whose text has not been sent has no audio: this is a cancelled turn's, and came after its confirmation.
         if turn is None or not turn.begun:
             self.counts.stray_audio += 1
             return []
         turn.audio_at = now
         turn.audio_bytes += len(event.data)
-        if turn.state is State.CLEARING:
+        if turn.phase is Phase.CLEARING:
             self.counts.dropped_bytes += len(event.data)
             if turn.cancel_again and turn.context is not None:
                 turn.cancel_again = False
@@ -355,7 +346,7 @@ class Session:
             self.counts.stale_acks += 1
             return []
         turn = self._turns.live[ref]
-        if turn.state is State.CLEARING:
+        if turn.phase is Phase.CLEARING:
             return []
         return [FlushAcked(turn.ref), *self._settle(turn)]
 
@@ -363,7 +354,7 @@ class Session:
         self.counts.refused_flushes += 1
         self._governor.refused(now)
         ref = self._acks.refused(event.ref)
-        if ref is None or (turn := self._turns.live[ref]).state is State.CLEARING:
+        if ref is None or (turn := self._turns.live[ref]).phase is Phase.CLEARING:
             return []
         turn.unflushed = True
         return [FlushRefused(turn.ref)]
@@ -372,7 +363,7 @@ class Session:
         turn = self._turns.of(event.ref)
         if turn is None:
             return []
-        was_clearing = turn.state is State.CLEARING
+        was_clearing = turn.phase is Phase.CLEARING
         lapses = self._traits.context_idle_s is not None
         if lapses and isinstance(event, Ended) and not was_clearing and self._acks.waiting(turn.ref):
             self._turns.end_context(turn)
@@ -386,24 +377,24 @@ class Session:
         return self._finish(turn, Ended(turn.ref))
 
     def _cancel_refused(self, event: CancelRefused, now: float) -> None:
-        """Some have nothing to cancel before there is audio. So that there will be some, the turn is ended."""
+        """Cancel again when audio comes, and end the turn so that some comes: some endpoints refuse to cancel before that."""
         turn = self._turns.of(event.ref)
-        if turn is None or turn.state is not State.CLEARING:
+        if turn is None or turn.phase is not Phase.CLEARING:
             return
         turn.cancel_again = True
         if turn.unflushed:
             self._flush(turn, End, now)
 
-    def _audio_ms(self, turn: Turn) -> int:
+    def _audio_ms(self, turn: TurnState) -> int:
         return round(1_000 * self.dialect.format.seconds(turn.audio_bytes))
 
-    def _settle(self, turn: Turn) -> list[Event]:
-        """The end of a turn that ends with its last ack, once that has come."""
-        if turn.state is not State.ENDING or turn.unflushed or self._acks.waiting(turn.ref):
+    def _settle(self, turn: TurnState) -> list[Event]:
+        """Return the end of a turn that ends with its last ack, once that has come."""
+        if turn.phase is not Phase.ENDING or turn.unflushed or self._acks.waiting(turn.ref):
             return []
         return [] if self._ends_by_name(turn) else self._finish(turn, Ended(turn.ref))
 
-    def _finish(self, turn: Turn, event: Event) -> list[Event]:
+    def _finish(self, turn: TurnState, event: Event) -> list[Event]:
         self._turns.finish(turn)
         self._acks.forget(turn.ref)
         return [event]

@@ -4,7 +4,7 @@ import pytest
 
 from llm2ws.errors import LocalProtocolError
 from llm2ws.speech.messages import Audio, Cancel, Cancelled, End, Ended, Flush, Speak, Warned
-from llm2ws.speech.session.contexts import Position, State, Turns
+from llm2ws.speech.session.contexts import Phase, Position, Turns
 
 
 def test_a_turn_is_over_once_and_then_does_nothing_more() -> None:
@@ -17,7 +17,7 @@ def test_a_turn_is_over_once_and_then_does_nothing_more() -> None:
             turns.step(ref, verb)
     turn = turns.step(ref, Cancelled)
     turns.finish(turn)
-    assert (turn.state, turns.live) == (State.DONE, {})
+    assert (turn.phase, turns.live) == (Phase.DONE, {})
     with pytest.raises(LocalProtocolError, match="Ended on turn 1, which is done"):
         turns.step(ref, Ended)
 
