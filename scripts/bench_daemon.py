@@ -418,7 +418,7 @@ async def measure(face: str, systems: list[str], levels: list[int], seconds: flo
                             raise SystemExit(f"{system} did not start")
                     if n == levels[0]:
                         print(f"\n{system}\n{HEAD}", flush=True)
-                    port = int(line.rsplit(b":", 1)[1].split(b"/")[0])
+                    port = int(line.split(b"://", 1)[1].split(b":")[1].split(b"/")[0].split(b'"')[0])
                     print(await level(FACES[face], port, process.pid, n, seconds), flush=True)
                 finally:
                     process.send_signal(signal.SIGTERM)

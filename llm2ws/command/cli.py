@@ -194,7 +194,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
     """Serve OpenAI's and Deepgram's protocols to other programs, until Ctrl+C or SIGTERM. SIGHUP reads the settings again."""
     from ..settings.fields import Settings
     from ..settings.loading import Loaded, load
-    from ..watch.log import configure
+    from ..watch.log import announce, configure
 
     flags: dict[tuple[str, ...], object] = {}
     if listen is not None:
@@ -211,11 +211,15 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         configure(level, loaded.settings.log_format, lazy=False)
         return loaded
 
+    def tell(line: str) -> None:
+        if not announce(line):
+            note(line)
+
     settings, _, notes = read()
     for line in notes:
-        note(line)
+        tell(line)
     if env_folder is None and os.access(".env", os.R_OK):
-        note(".env is not read here: --env-folder . reads it")
+        tell(".env is not read here: --env-folder . reads it")
 
     async def work() -> int:
         from ..server.notify import passed_sockets
@@ -237,7 +241,7 @@ def serve_command(*, listen: str | None, insecure: bool, env_folder: str | None,
         def started(url: str) -> None:
             # What was loaded stays: looking through it again and again would hold up all conversations at once.
             gc.freeze()
-            note(f"listening on {url}")
+            tell(f"listening on {url}")
 
         stop = asyncio.Event()
         serving = asyncio.create_task(

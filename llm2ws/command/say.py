@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from ..errors import ConfigError, Llm2wsError, SinkError
-from ..watch.log import turn_id, turn_line
+from ..watch.log import log_turn, turn_id
 from .report import Report, decoded
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Rep
             report.interrupted(await turn.interrupt(report.played_s))
             raise
         finally:
-            _log.info("%s", turn_line({"outcome": turn.outcome, **asdict(turn.stats)}))
+            log_turn(_log, {"outcome": turn.outcome, **asdict(turn.stats)})
         report.heard = turn.spoken.split(float("inf")).heard
     return failed
 

@@ -11,13 +11,14 @@ from enum import StrEnum
 
 from aiohttp import web
 
+from ..errors import Llm2wsError
 from ..sources.aside import Aside
 from ..sources.inlet import Inlet
 from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
-from ..watch.log import turn_line
+from ..watch.log import log_turn
 from .access import ApiClient
 from .daemon import CLIENT, DAEMON, Daemon
-from .problems import draining_problem
+from .problems import draining_problem, to_problem
 
 __all__ = ["CLIENT_NOTICES", "ClientTurn", "StopReason", "count_tokens", "speak_to_client", "until_deadline"]
 
@@ -27,6 +28,10 @@ _log = logging.getLogger("llm2ws.turn")
 
 # Notices that are passed on to clients. A failed source is none of them: it is the turn's error, at its end.
 CLIENT_NOTICES = frozenset(NoticeKind) - {NoticeKind.SOURCE_FAILED}
+
+# The statuses of problems that are a client's mistake, such as a voice that the endpoint does not have. A model that is missing
+# at the LLM's server (404) is none: the settings name it.
+_CLIENTS_MISTAKES = frozenset({400, 413, 422})
 
 # What of a turn's statistics says where the time went.
 _WATERFALL = (
@@ -49,6 +54,7 @@ class ClientTurn:
     def __init__(self, conversation: Conversation, source: Source, client: ApiClient, daemon: Daemon) -> None:
         self._limit: StopReason | None = None  # The client's limit at which the turn was cut.
         self._shutdown = False
+        self._error: Llm2wsError | None = None
         self.turn: Turn = conversation.turn(self._within_limit(source))
         self._client = client
         self._daemon = daemon
@@ -60,17 +66,21 @@ class ClientTurn:
         """Yield the turn's events within the client's limits. Raises the turn's error after `Done`, as the turn does."""
         limit_s = self._client.limits.turn_speech_s
         now = asyncio.get_running_loop().time
-        async with aclosing(self.turn.events()) as events:
-            async for event in events:
-                if isinstance(event, Audio):
-                    seconds = self.turn.format.seconds(len(event.data))
-                    if event.at_s + seconds > limit_s or self._client.speech_left_s <= 0:
-                        self._limit = self._limit or StopReason.SPEECH
-                        await self.turn.interrupt()
-                        continue
-                    self._client.spoke(seconds)
-                    self._measure_gaps(seconds, now())
-                yield event
+        try:
+            async with aclosing(self.turn.events()) as events:
+                async for event in events:
+                    if isinstance(event, Audio):
+                        seconds = self.turn.format.seconds(len(event.data))
+                        if event.at_s + seconds > limit_s or self._client.speech_left_s <= 0:
+                            self._limit = self._limit or StopReason.SPEECH
+                            await self.turn.interrupt()
+                            continue
+                        self._client.spoke(seconds)
+                        self._measure_gaps(seconds, now())
+                    yield event
+        except Llm2wsError as exc:
+            self._error = exc
+            raise
 
     async def stop(self) -> None:
         """End the turn now, because the daemon stops. `Done` is still to come."""
@@ -126,6 +136,8 @@ class ClientTurn:
         """Count and log the turn, once, when it is over. `face`: the name of the API in metrics and logs."""
         stats = self.turn.stats
         outcome = str(self.stop_reason or self.turn.outcome or Outcome.INTERRUPTED)
+        if self._error is not None and to_problem(self._error).status in _CLIENTS_MISTAKES:
+            outcome = "refused"
         spoken = self.turn.spoken
         # Characters that were sent to the endpoint and not heard as speech; in a complete turn all were heard.
         done = self.turn.outcome is Outcome.DONE
@@ -137,7 +149,7 @@ class ClientTurn:
         if _log.isEnabledFor(logging.INFO):
             fields = {"face": face, "client": self._client.name, "outcome": outcome, **values}
             fields |= {"gaps": self._gaps, "gap_s": self._gap_s, "wasted_chars": unheard}
-            _log.info("%s", turn_line(fields))
+            log_turn(_log, fields)
 
 
 def count_tokens(daemon: Daemon, usage: object) -> None:

@@ -60,6 +60,7 @@ def _entry(record: logging.LogRecord) -> bytes:
         "CODE_FILE": record.pathname,
         "CODE_LINE": record.lineno,
         "CODE_FUNC": record.funcName,
+        **{f"LLM2WS_{name.upper()}": value for name, value in getattr(record, "facts", {}).items()},
     }
     return b"".join(_field(name, str(value).encode(errors="replace")) for name, value in fields.items() if value != "")
 

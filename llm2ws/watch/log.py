@@ -19,7 +19,7 @@ from .journal import JournalHandler, is_journal
 if TYPE_CHECKING:
     from structlog.types import Processor
 
-__all__ = ["configure", "place_of", "turn_id", "turn_line"]
+__all__ = ["announce", "configure", "log_turn", "place_of", "turn_id"]
 
 _turn: ContextVar[str] = ContextVar("turn", default="")
 
@@ -34,10 +34,24 @@ def turn_id(turn: str) -> Iterator[None]:
         _turn.reset(token)
 
 
-def turn_line(fields: Mapping[str, object]) -> str:
-    """Return the log line of a turn that is over: name=value, without values that are zero or missing."""
-    shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
-    return "turn " + " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in shown.items() if value)
+def log_turn(logger: logging.Logger, fields: Mapping[str, object]) -> None:
+    """Log a turn that is over, at level INFO: as text, name=value, without values that are zero; as JSON, each as a field."""
+    facts = {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items() if value is not None
+    }
+    text = " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in facts.items() if value)
+    logger.info("turn %s", text, extra={"facts": facts}, stacklevel=2)
+
+
+def announce(message: str) -> bool:
+    """Write a line that no log level holds back, such as where a daemon listens. Return False where the log is plain text."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Lazy) and handler.formatter.as_json:
+            record = logging.LogRecord("llm2ws", logging.INFO, __file__, 0, message, (), None)
+            _ours(record)
+            handler.emit(record)
+            return True
+    return False
 
 
 def place_of(exc: BaseException) -> str:
@@ -105,13 +119,13 @@ class _Lazy(logging.Formatter):
 
     def __init__(self, *, as_json: bool, colours: bool) -> None:
         super().__init__()
-        self._as_json = as_json
+        self.as_json = as_json
         self._colours = colours
         self._formatter: logging.Formatter | None = None
 
     def load(self) -> logging.Formatter:
         if self._formatter is None:
-            self._formatter = _structlog_formatter(as_json=self._as_json, colours=self._colours)
+            self._formatter = _structlog_formatter(as_json=self.as_json, colours=self._colours)
         return self._formatter
 
     def format(self, record: logging.LogRecord) -> str:
@@ -126,6 +140,11 @@ def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:
             event["turn"] = value
         return event
 
+    def facts(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        if found := getattr(event["_record"], "facts", None):
+            event.update(found, event="turn")
+        return event
+
     shared: list[Processor] = [
         turn,
         stdlib.add_log_level,
@@ -134,7 +153,7 @@ def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:
         stdlib.ProcessorFormatter.remove_processors_meta,
     ]
     if as_json:
-        return stdlib.ProcessorFormatter(processors=[*shared, processors.format_exc_info, processors.JSONRenderer()])
+        return stdlib.ProcessorFormatter(processors=[facts, *shared, processors.format_exc_info, processors.JSONRenderer()])
     # Plain: the pretty tracebacks show local variables, keys among them.
     console = dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=dev.plain_traceback)
     return stdlib.ProcessorFormatter(processors=[*shared, console])

@@ -9,12 +9,13 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from llm2ws.errors import SourceError
+from llm2ws.errors import ConnectFailed, SourceError
 from llm2ws.server.client_turn import ClientTurn, StopReason, speak_to_client
 from llm2ws.server.daemon import CLIENT, DAEMON
 from llm2ws.server.problems import Problem
-from llm2ws.settings.fields import ClientLimits, Server
+from llm2ws.settings.fields import ClientLimits, Server, Settings
 from llm2ws.testing import FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Done, Outcome
 from tests.server.conftest import CODING, Running, Start
@@ -110,6 +111,41 @@ async def test_a_source_that_fails_is_counted_once(start: Start) -> None:
         with pytest.raises(SourceError):
             await spoken(daemon, script("One sentence.", SourceError("it failed")))
         assert turns(daemon, "cut short") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (SourceError("no", status=400), "refused"),
+        (SourceError("too long", status=413), "refused"),
+        (SourceError("no such model", status=404), "cut short"),  # The settings name it.
+        (SourceError("wrong key", status=401), "cut short"),
+        (SourceError("too many", status=429), "cut short"),
+        (SourceError("away", retry=True), "cut short"),
+    ],
+)
+async def test_a_clients_mistake_at_the_llm_is_an_outcome_of_its_own(start: Start, error: SourceError, outcome: str) -> None:
+    async with start() as daemon:
+        with pytest.raises(SourceError):
+            await spoken(daemon, script("One.", error))
+        assert turns(daemon, outcome) == 1
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(400, "refused"), (401, "lost"), (503, "lost")])
+async def test_a_voice_that_the_endpoint_refuses_is_the_clients_mistake(start: Start, status: int, outcome: str) -> None:
+    def soon(settings: Settings) -> Settings:
+        return replace(settings, speech={"faulty": replace(settings.speech["faulty"], connect_s=0.5)})
+
+    async with start(change=soon) as daemon:
+        daemon.speech.refusals.extend([status] * 1_000)
+        conversation = daemon.daemon.service.conversation(voice="aura-2-nobody-en")
+        request: Any = Request(daemon)
+        with pytest.raises(ConnectFailed):
+            async with speak_to_client(request, conversation, script("One."), face="test") as client_turn:
+                async for _ in client_turn.events():
+                    pass
+        assert turns(daemon, outcome) == 1
+        daemon.speech.refusals.clear()
 
 
 async def test_leaving_is_an_interruption(start: Start) -> None:

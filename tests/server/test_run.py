@@ -86,7 +86,7 @@ async def process(
         ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
         try:
             one = Process(child.pid, lines, ended, llm)
-            one.url = (await one.line("listening on ")).rsplit("listening on ", 1)[1].strip()
+            one.url = json.loads(await one.line("listening on "))["event"].removeprefix("listening on ")
             yield one
         finally:
             child.kill()
@@ -118,8 +118,8 @@ async def test_sigterm_lets_a_turn_finish(tmp_path: Path, canary: Callable[[], s
         assert rest[-1].choices[0].finish_reason == "stop" if rest[-1].choices else True
         assert await daemon.code() == 0
         assert taken
-        line = await daemon.line("turn face=chat")
-        assert "outcome=done" in line
+        line = await daemon.line('"event": "turn"')
+        assert json.loads(line)["outcome"] == "done"
         assert TEXT[:10] not in line
 
 
@@ -347,8 +347,8 @@ def test_a_dot_env_that_a_daemon_leaves_alone_is_told_of(tmp_path: Path) -> None
     (tmp_path / ".env").write_text("LLM2WS_SERVER__LISTEN=nowhere\n")
     with start_process(["serve", "--listen", "127.0.0.1:0"], cwd=tmp_path) as child:
         assert child.stderr is not None
-        assert child.stderr.readline() == b"llm2ws: .env is not read here: --env-folder . reads it\n"
-        assert b"listening on" in child.stderr.readline()
+        assert json.loads(child.stderr.readline())["event"] == ".env is not read here: --env-folder . reads it"
+        assert json.loads(child.stderr.readline())["event"].startswith("listening on http://127.0.0.1:")
         child.send_signal(signal.SIGTERM)
         assert child.wait(20) == 0
     done = run(["serve", "--env-folder", "."], cwd=tmp_path)

@@ -74,6 +74,15 @@ def written(stream: io.TextIOWrapper) -> str:
     return stream.read()
 
 
+def test_the_facts_of_a_turn_are_fields_of_its_entry(journal: socket.socket, stream: io.TextIOWrapper) -> None:
+    log.configure("info", stream=stream)
+    log.log_turn(logging.getLogger("llm2ws.turn"), {"outcome": "done", "first_token_s": 0.60849, "delayed": None})
+    fields = parsed(journal.recv(65_536))
+    assert (fields["LLM2WS_OUTCOME"], fields["LLM2WS_FIRST_TOKEN_S"]) == ("done", "0.608")
+    assert fields["MESSAGE"] == "turn outcome=done first_token_s=0.608"
+    assert "LLM2WS_DELAYED" not in fields
+
+
 def test_an_entry_has_priority_logger_turn_and_place(journal: socket.socket, stream: io.TextIOWrapper) -> None:
     log.configure("debug", stream=stream)
     with log.turn_id("ab12"):

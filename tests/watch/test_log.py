@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,37 @@ def test_json_where_nobody_looks_with_the_turn_on_every_line() -> None:
     assert {"event": "opened 3", "turn": "ab12", "level": "info", "logger": "llm2ws.pool"}.items() <= first.items()
     assert "timestamp" in first
     assert "turn" not in second
+
+
+FACTS = {"face": "chat", "outcome": "cut short", "first_token_s": 0.60849, "flushes": 0, "first_audio_s": None}
+
+
+def test_the_facts_of_a_turn_are_fields_of_its_json_line() -> None:
+    out = io.StringIO()
+    log.configure("info", stream=out)
+    with log.turn_id("ab12"):
+        log.log_turn(logging.getLogger("llm2ws.turn"), FACTS)
+    line = json.loads(out.getvalue())
+    facts = {"face": "chat", "outcome": "cut short", "first_token_s": 0.608, "flushes": 0}
+    assert {**facts, "event": "turn", "turn": "ab12", "level": "info", "logger": "llm2ws.turn"}.items() <= line.items()
+    assert "first_audio_s" not in line
+
+
+def test_the_facts_of_a_turn_are_text_on_a_terminal() -> None:
+    out = Terminal()
+    log.configure("info", stream=out)
+    log.log_turn(logging.getLogger("llm2ws.turn"), FACTS)
+    assert "turn face=chat outcome=cut_short first_token_s=0.608" in re.sub("\x1b\\[[0-9;]*m", "", out.getvalue())
+    assert "flushes" not in out.getvalue()
+
+
+def test_what_is_announced_is_a_json_line_at_any_level_and_left_to_the_caller_on_a_terminal() -> None:
+    out = io.StringIO()
+    log.configure("error", stream=out)
+    assert log.announce("listening on http://127.0.0.1:1")
+    assert json.loads(out.getvalue())["event"] == "listening on http://127.0.0.1:1"
+    log.configure("error", stream=Terminal())
+    assert not log.announce("listening on http://127.0.0.1:1")
 
 
 async def test_tasks_keep_the_turn_in_which_they_were_started() -> None:
