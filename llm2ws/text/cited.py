@@ -6,12 +6,11 @@ import re
 from typing import Final
 
 from .abbreviations import BEFORE_REFERENCES
-from .cleaning import State
+from .cleaning import BEHIND, State
 from .enclosed import spaced
 
 __all__ = ["citation", "linked_source", "raised"]
 
-_BEHIND: Final = 24  # characters that tell what the mark follows
 _SURE: Final = re.compile(r"cit|†|turn\d|\^|:")  # marks that are nothing else
 _WORD: Final = re.compile(r"([^\W\d_]+)\W?\Z")
 _STOP: Final = re.compile(r"[.!?…。！？][\"'”’»)\]*_」』]{0,3}\Z")
@@ -49,7 +48,7 @@ def citation(state: State, found: re.Match[str]) -> int:
 
 
 def _is_source(state: State, mark: str, at: int, after: str) -> bool:
-    text = state.buf[max(0, at - _BEHIND) : at]
+    text = state.buf[max(0, at - BEHIND) : at]
     if _SURE.search(mark) or state.cited == state.base + at:
         return True
     if state.first == state.base + at or mark[1] == "0" or not text.strip() or mark[0] == "【":
@@ -84,7 +83,7 @@ def linked_source(state: State, found: re.Match[str]) -> int:
 def raised(state: State, found: re.Match[str]) -> int:
     """Drop a raised number that marks a source; behind a number, a variable or a unit it is a power."""
     at, what = found.start(), found["what"]
-    text = state.buf[max(0, at - _BEHIND) : at]
+    text = state.buf[max(0, at - BEHIND) : at]
     word = _WORD.search(text) if text[-1:].isalpha() else None
     if "[" in what or "*" in what or not (text[-1:].isalnum() or text[-1:] in ")]"):
         return spaced(state, found)

@@ -20,23 +20,25 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import ConfigError
-from .cleaning import NOTHING, Literal, More, State
+from .cleaning import BEHIND, NOTHING, Literal, More, State
 from .construct import Construct
 from .constructs import ACTS
 from .enclosed import NEAR
 from .fragments import Held, Hold, Piece
-from .leftovers import LOCAL, LOCAL_BEGINS
 from .machinery import OPENING
 from .markup import BLOCKS, EMOJI, IN_CODE, INDENT, INLINE, LITERALS, PRICE_ENDS, UNSEEN, UNSEEN_CHARS, URL
 from .replace import half_pattern, whole_pattern
 from .rules import Rules
-from .signs import RUN_CHARS, SIGN_CHARS, pictograph, sign
+from .signs import RUN_CHARS, SIGN_CHARS, SIGN_SPOTS, pictograph, sign
 
 __all__ = ["REPLACE_CHARS", "Cleaner", "Rules"]
 
 REPLACE_CHARS: Final = 200  # at most, of what is replaced: a pattern is as deep as it is long
 _SPACE: Final = Held(Hold.SURE, "a space before the next word")
-_BEHIND: Final = 24  # characters that stay in the buffer for looking back
+
+
+# Markup may begin with these, but in prose they are frequent, and few of what follows them is markup.
+_RARE: Final = {":": r":(?:[/c]|\Z)", "(": r"\((?:\[|\Z)"}
 
 
 class _Mode(NamedTuple):
@@ -48,10 +50,14 @@ class _Mode(NamedTuple):
 
     def search(self, text: str, at: int) -> re.Match[str] | None:
         """Return the next trigger, None if there is none."""
-        while (spot := self.spots.search(text, at)) is not None:
+        return self.trigger_at(text, self.spots.search(text, at))
+
+    def trigger_at(self, text: str, spot: re.Match[str] | None) -> re.Match[str] | None:
+        """Return the trigger at the spot or behind it, None if there is none."""
+        while spot is not None:
             if (found := self.trigger.match(text, spot.start())) is not None:
                 return found
-            at = spot.end()
+            spot = self.spots.search(text, spot.end())
         return None
 
 
@@ -86,7 +92,8 @@ class Cleaner:
         if any(len(key) > REPLACE_CHARS for key in self._replace):
             raise ConfigError(f"text.replace: a word has more than {REPLACE_CHARS} characters", hint="give a shorter one")
         self._plan = _plan(rules, tuple(self._replace))
-        self._search_prose = self._plan.prose.search
+        self._trigger_at = self._plan.prose.trigger_at
+        self._spot = self._plan.prose.spots.search
         self._reset()
 
     def _reset(self) -> None:
@@ -97,14 +104,19 @@ class Cleaner:
         """Take more of the text; return what can be said for certain now."""
         state = self._state
         state.buf = buf = state.buf + text
-        if self._plain and text and text[-1] != " " and self._search_prose(buf, state.at) is None:
-            end = state.base + len(buf)
-            state.buf = buf = buf[-_BEHIND:]
-            state.at = len(buf)
-            state.base = end - state.at
+        at = state.at
+        if (
+            self._plain
+            and text
+            and text[-1] != " "
+            and ((spot := self._spot(buf, at)) is None or self._trigger_at(buf, spot) is None)
+        ):
+            start = state.base + at
+            state.buf = buf[-BEHIND:]
+            state.base = start + len(text) - BEHIND
             state.said.last = text[-1]
             state.said.newlines = 0
-            return [Piece(text, end - len(text), end)]
+            return [Piece(text, start, start + len(text))]
         return self._run(More.LIKELY)
 
     def finish(self) -> list[Piece]:
@@ -138,12 +150,12 @@ class Cleaner:
             at = after
         if more is not More.LIKELY:
             state.said.settle()
-        keep = max(0, at - _BEHIND)
+        keep = max(0, at - BEHIND)
         state.buf = state.buf[keep:]
         state.base += keep
         state.at = at - keep
         self._plain = (
-            state.at == len(state.buf) > 0
+            state.at == len(state.buf) == BEHIND
             and not (state.line_start or state.ticks or state.said.dropped or state.said.waits)
             and state.literal is None
         )
@@ -170,8 +182,6 @@ class Cleaner:
                 after = _try(state, mode.constructs.get(state.buf[at], ()), at)
             case "url":
                 after = _try(state, (URL,), at)
-            case "local":
-                after = _try(state, (LOCAL,), at)
             case "half_key" if state.more is More.LIKELY:
                 return state.hold("may be a word to be replaced")
             case "key" | "half_key":
@@ -277,7 +287,7 @@ def _newline(state: State, at: int) -> int:
 def _plan(rules: Rules, keys: tuple[str, ...]) -> _Plan:
     """Compile the rules; cached, as every turn has a Cleaner of its own and all of them the same rules."""
     blocks = _by_first(BLOCKS, rules)
-    literal = replace(rules, emoji=False, urls=False)
+    literal = replace(rules, emoji=False, separators=False, urls=False)
     return _Plan(
         blocks,
         _by_first(OPENING, rules),
@@ -295,25 +305,30 @@ def _mode(constructs: Iterable[Construct], rules: Rules, keys: tuple[str, ...], 
         chars += "".join(re.escape(key[0]) for key in keys)
     if rules.urls:
         ways.append(r"(?P<url>(?<![a-zA-Z0-9_@])(?i:https?://|www\.|h(?:t(?:t(?:p(?:s?:?|s?:/)?)?)?)?\Z|ww?w?\Z))")
-        ways.append(rf"(?P<local>(?<![a-zA-Z0-9_@.])(?:{LOCAL_BEGINS}))")
     if table or lines:
-        marks = "".join(map(re.escape, table)) + "\n"
-        ways.append(f"(?P<mark>[{marks}])")
+        marks = "".join(map(re.escape, set(table) - set(_RARE))) + "\n"
+        rare = [way for char, way in _RARE.items() if char in table]
+        ways.append(f"(?P<mark>{'|'.join([f'[{marks}]', *rare])})")
         chars += marks
     if rules.emoji:
         ways.append(f"(?P<sign>[{SIGN_CHARS}])")
-        chars += SIGN_CHARS.replace("^", "\\^")
         ways.append(f"(?P<emoji>[{EMOJI}]{{1,{RUN_CHARS}}})")
-        chars += EMOJI
+        chars += SIGN_SPOTS
     if rules.separators:
         ways.append(r"(?P<dots>(?<=\.\.\.)\.+)")
-        chars += "."
     if rules.unseen:
         ways.append(f"(?P<unseen>{UNSEEN})")
         chars += UNSEEN_CHARS
-    spots = f"[{chars}]" if chars else "(?!)"
+    more = [f"(?<={re.escape(char)})(?={way[len(re.escape(char)) :]})" for char, way in _RARE.items() if char in table]
+    seldom = "".join(map(re.escape, _RARE)) if more else ""
+    if rules.separators:
+        more.append(r"(?<=\.\.\.\.)")
+        seldom += "."
     if rules.urls:
-        spots = f"[{chars}fhmswHW](?:(?<=[{chars}])|(?<![a-zA-Z0-9_@].))"
+        more.append(r"(?<![a-zA-Z0-9_@].)(?<=[hHwW])")
+        seldom += "hHwW"
+    sure = [f"(?<=[{chars}])"] if chars else []
+    spots = f"[{chars}{seldom}](?:{'|'.join([*sure, *more])})" if sure or more else "(?!)"
     return _Mode(re.compile(spots), re.compile("|".join(ways) or "(?!)"), table)
 
 

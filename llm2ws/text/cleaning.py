@@ -10,8 +10,9 @@ from .fragments import Held, Hold
 from .rules import Rules
 from .spacing import Said
 
-__all__ = ["NOTHING", "Literal", "More", "State"]
+__all__ = ["BEHIND", "NOTHING", "Literal", "More", "State"]
 
+BEHIND: Final = 24  # characters that stay in the buffer for looking back
 NOTHING: Final = Held(Hold.NOTHING, "nothing is held")
 
 
@@ -40,9 +41,9 @@ class State:
     def __init__(self, rules: Rules, code_phrase: str) -> None:
         self.rules = rules
         self.code_phrase = code_phrase
-        self.buf = ""  # a few characters to look back at, then what is not decided yet
-        self.at = 0  # where in `buf` the undecided begins
-        self.base = 0  # where `buf` begins in the model's text
+        self.buf = "\n" * BEHIND  # characters to look back at, then what is not decided yet
+        self.at = BEHIND  # where in `buf` the undecided begins
+        self.base = -BEHIND  # where `buf` begins in the model's text
         self.more = More.LIKELY
         self.held = NOTHING
         self.said = Said()

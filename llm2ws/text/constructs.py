@@ -9,7 +9,7 @@ from typing import Final
 
 from .abbreviations import words_of
 from .cited import citation, linked_source, raised
-from .cleaning import Literal, More, State
+from .cleaning import BEHIND, Literal, More, State
 from .enclosed import (
     bare_channel,
     channel,
@@ -131,7 +131,7 @@ def _runs_on(state: State, at: int, end: int) -> More | None:
 
     NEVER: so it is; LIKELY: more must come first.
     """
-    phrase = state.buf[max(0, at - 24, state.opener - state.base) : at]
+    phrase = state.buf[max(0, at - BEHIND, state.opener - state.base) : at]
     *before, last = phrase.split(" ")
     if not last[-1:].isalnum() or state.after(end) not in " \n" or (end < len(state.buf) and state.buf[end] == "\n"):
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .cleaning import More, State
-from .construct import beginnings, construct
+from .cleaning import BEHIND, More, State
+from .construct import construct
 
-__all__ = ["LEFTOVERS", "LOCAL", "LOCAL_BEGINS", "escaped_newline", "local_address", "terminal"]
+__all__ = ["LEFTOVERS", "escaped_newline", "local_address", "terminal"]
 
 _ADDRESS: Final = r"[^\s<>\"'`)\]}，。、“”]"
 LEFTOVERS: Final = (
@@ -32,17 +32,16 @@ LEFTOVERS: Final = (
         "may be a line feed",
         paused=True,
     ),
-)
-_SCHEMES: Final = "file:/", "ftp://", "mailto:", "s3://", "sandbox:/", "sftp://", "ssh://"
-LOCAL_BEGINS: Final = "|".join([*_SCHEMES, *map(beginnings, _SCHEMES)])
-LOCAL: Final = construct(
-    "local_address",
-    "fms",
-    "urls",
-    rf"(?:{'|'.join(_SCHEMES)}){_ADDRESS}+",
-    rf"(?:{'|'.join(_SCHEMES)}){_ADDRESS}*\Z|{'|'.join(map(beginnings, _SCHEMES))}",
-    "an address may go on",
-    bound=1000,
+    construct(
+        "local_address",
+        ":",
+        "urls",
+        rf":/{{1,3}}{_ADDRESS}+",
+        rf":(?:/{{0,3}}|/{{1,3}}{_ADDRESS}+)\Z",
+        "an address may go on",
+        bound=1000,
+        paused=True,
+    ),
 )
 
 
@@ -68,8 +67,8 @@ _PATH_BEFORE: Final = re.compile(r"\\\S*\Z|(?<![^\W\d_])[A-Za-z]:\Z")
 def escaped_newline(state: State, found: re.Match[str]) -> int:
     """Say a line feed that was escaped twice, unless it is part of a path."""
     at, count, after = found.start(), found.group().count("n"), found["next"] or " "
-    behind = state.buf[max(0, at - 24) : at]
-    stops = _TEXT_BEFORE.search(behind) is not None or behind == ""
+    behind = state.buf[max(0, at - BEHIND) : at]
+    stops = _TEXT_BEFORE.search(behind) is not None or not behind.strip()
     if _PATH_BEFORE.search(behind) or not (count > 1 or (stops and not after.islower()) or after.isupper() or after in "-*#"):
         return at
     state.put("\n\n" if count > 1 or state.paragraph else "\n", *found.span())
@@ -78,13 +77,15 @@ def escaped_newline(state: State, found: re.Match[str]) -> int:
     return found.end()
 
 
+_SCHEME: Final = re.compile(r"(?<![\w:/])([a-z][a-z0-9+.-]{1,11})\Z")
+
+
 def local_address(state: State, found: re.Match[str]) -> int:
-    """Say the name of a file, the host of a server, or an address of mail."""
+    """Say the name of a file, or the host of a server, behind what kind of address it is: "file:///a/b.txt"."""
     at, body = found.start(), found.group().rstrip(".,;:!?")
-    scheme, _, rest = body.partition(":")
-    path = rest.strip("/")
-    if scheme in ("file", "sandbox"):
-        path = path.rpartition("/")[2]
-    elif scheme != "mailto":
-        path = path.partition("/")[0].rpartition("@")[2]
-    return state.put(path or "file", at, at + len(body))
+    scheme = _SCHEME.search(state.buf[max(0, at - BEHIND) : at])
+    if scheme is None or (scheme[1] not in ("file", "sandbox") and not body.startswith("://")):
+        return at
+    path = body.lstrip(":/").rstrip("/")
+    path = path.rpartition("/")[2] if scheme[1] in ("file", "sandbox") else path.partition("/")[0].rpartition("@")[2]
+    return state.put(f" {path}", at, at + len(body)) if path else at

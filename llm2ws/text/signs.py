@@ -6,28 +6,30 @@ import re
 import unicodedata
 from typing import Final
 
-from .cleaning import More, State
+from .cleaning import BEHIND, More, State
 from .fragments import Hold
 from .languages import guess
 from .latex import SIGNS
+from .markup import EMOJI
 
-__all__ = ["RUN_CHARS", "SIGN_CHARS", "name_of", "pictograph", "sign"]
+__all__ = ["RUN_CHARS", "SIGN_CHARS", "SIGN_SPOTS", "name_of", "pictograph", "sign"]
 
 # Said as they are by every voice, or part of a number.
 _SPOKEN: Final = "×÷±−"
 _ARROWS: Final = "→⟶➔➜➝➞⇒⟹➙➛"  # within text a step from one thing to the next, which a comma says in every language
 _PROSE: Final = {"←": "left", "⟵": "left", "⇐": "left", "↔": "and"}  # otherwise than in formulas
 _DRAWN: Final = "\u2500-\u259f"  # boxes, blocks, bars of progress
+_MATHEMATICAL: Final = "\U0001d400-\U0001d7ff"
 # Letters and digits of other styles: mathematical, enclosed, of full width, in squares.
-_STYLED: Final = (
-    "\U0001d400-\U0001d7ff\u2460-\u24ff\u2102\u210a-\u2113\u2115\u2119-\u211d\u2124\u2128\u212c\u212d\u212f-\u2131\u2133\u2134"
-)
+_STYLED: Final = "\u2460-\u24ff\u2102\u210a-\u2113\u2115\u2119-\u211d\u2124\u2128\u212c\u212d\u212f-\u2131\u2133\u2134"
 _WIDE: Final = "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a"
 _SQUARED: Final = "\U0001f130-\U0001f149\U0001f150-\U0001f169\U0001f170-\U0001f189"
-SIGN_CHARS: Final = "".join(sign for sign in SIGNS if sign not in _SPOKEN) + "➙➛" + _DRAWN + _STYLED + _WIDE + _SQUARED + "^"
+_PLAIN_SIGNS: Final = "".join(sign for sign in SIGNS if sign not in _SPOKEN) + "➙➛" + _DRAWN + _WIDE
+SIGN_CHARS: Final = _PLAIN_SIGNS + _MATHEMATICAL + _STYLED + _SQUARED + "^"
+# Signs and pictographs, with as few ranges as can be: each costs time for each character of the text.
+SIGN_SPOTS: Final = "\\^" + _PLAIN_SIGNS + _STYLED + EMOJI.replace("\U0001f000", "\U0001d400")
 
 RUN_CHARS: Final = 64  # of pictographs that are looked at together
-_BEHIND: Final = 24  # characters that tell how a sign is meant
 _VERB: Final = re.compile(r"(?:\b(?:am|are|be|been|being|is|was|were)|[(\[,:;])\s*\Z")
 _BASE: Final = re.compile(r"(?:(?<![\w^.])[^\W\d_]|\d|\))\Z")
 _POWER: Final = re.compile(r"\^(?:\{(-?\w{1,8})\}|\((-?\w{1,8})\)|(-?(?:\d{1,8}|[a-z](?![a-zA-Z]))))(?![\w^])")
@@ -68,7 +70,7 @@ def sign(state: State, at: int) -> int:
             state.said.drop()
         return at + 1
     word = _PROSE.get(char) or SIGNS[char]
-    if word.startswith("is ") and (_VERB.search(state.buf[max(0, at - _BEHIND) : at]) or state.said.newlines):
+    if word.startswith("is ") and (_VERB.search(state.buf[max(0, at - BEHIND) : at]) or state.said.newlines):
         word = word[3:]
     return put_word(state, word, at, at + 1)
 
@@ -84,7 +86,7 @@ def put_word(state: State, word: str, at: int, end: int) -> int:
 
 def _power(state: State, at: int) -> int:
     """Say the power of a number or of a variable of one letter: "10^6", "x^2"."""
-    if _BASE.search(state.buf[max(0, at - _BEHIND) : at]) is None:
+    if _BASE.search(state.buf[max(0, at - BEHIND) : at]) is None:
         return at
     if state.more is More.LIKELY and _HALF_POWER.match(state.buf, at):
         return state.hold("a power may follow", Hold.SURE)
@@ -112,7 +114,7 @@ def name_of(char: str) -> str:
 
 def pictograph(state: State, at: int, end: int) -> int:
     """Drop pictographs, but for those that are words; between two sentences a stop takes their place."""
-    run, behind = state.buf[at:end], state.buf[max(0, at - _BEHIND) : at]
+    run, behind = state.buf[at:end], state.buf[max(0, at - BEHIND) : at]
     following = _FOLLOWING.match(state.buf, end)
     assert following is not None
     if state.more is More.LIKELY and ((end == len(state.buf) and end - at < RUN_CHARS) or following["open"] is not None):

@@ -9,13 +9,12 @@ import pytest
 
 from llm2ws.text.construct import Construct
 from llm2ws.text.constructs import ACTS
-from llm2ws.text.leftovers import LOCAL
 from llm2ws.text.machinery import OPENING
 from llm2ws.text.markup import BLOCKS, IN_CODE, INLINE, URL
 from llm2ws.text.rules import Rules
 
 DATA = Path(__file__).parent.parent / "data" / "cleaner"
-TABLES = [*INLINE, *BLOCKS, *OPENING, *IN_CODE, LOCAL, URL]
+TABLES = [*INLINE, *BLOCKS, *OPENING, *IN_CODE, URL]
 ANSWERS = [case["raw"] for case in tomllib.loads((DATA / "answers.toml").read_text("utf-8"))["answer"]]
 CASES = [raw for table in tomllib.loads((DATA / "constructs.toml").read_text("utf-8")).values() for raw, _ in table["cases"]]
 
