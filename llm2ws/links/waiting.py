@@ -53,8 +53,10 @@ class LearnedLimit:
 class Waiting(Protocol):
     """A turn that waits. `client`: whom it is for; turns with None are for a client each."""
 
-    client: Hashable
     round: int
+
+    @property
+    def client(self) -> Hashable: ...
 
 
 _W = TypeVar("_W", bound=Waiting)

@@ -9,7 +9,6 @@ import pytest
 
 from llm2ws.audio import AudioFormat
 from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
-from llm2ws.links.account import backoff
 from llm2ws.links.connection import ConnectionSlot
 from llm2ws.links.health import QUICK_DEATHS
 from llm2ws.links.pool import Endpoint, Pool
@@ -392,11 +391,3 @@ async def test_when_none_can_be_had_the_last_reason_is_told() -> None:
         other.refusals.append(402)
         with pytest.raises(ConnectFailed, match="402"):
             await pool.lease([endpoint(one, name="one"), endpoint(other, name="other")], ignore)
-
-
-# --- in small
-
-
-def test_backoff_doubles_up_to_its_end() -> None:
-    delays = backoff()
-    assert [next(delays) for _ in range(7)] == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
