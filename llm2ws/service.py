@@ -17,7 +17,7 @@ from msgspec.structs import asdict, replace
 from .audio import AudioFormat
 from .errors import ConfigError, LocalProtocolError, UnknownName
 from .links.quota import LocalQuota, Quota
-from .settings.fields import Llm, Secret, Settings, Speech, Text
+from .settings.fields import Llm, Secret, Settings, Speech, TextSettings
 from .settings.layers import check_fields
 from .settings.llms import KINDS, LlmClient, choose_llm, llm_client, model_settings
 from .settings.loading import vendor_variables
@@ -102,7 +102,7 @@ async def connect(
         for name, path in vendor_variables().items()
         if path[0] == "speech" and os.environ.get(name)
     }
-    settings = Settings(speech=keys, text=convert({**(text or {}), "policy": policy.value if policy else ""}, Text))
+    settings = Settings(speech=keys, text=convert({**(text or {}), "policy": policy.value if policy else ""}, TextSettings))
     name, entry = choose_speech(settings, endpoint)
     for other in failover:
         choose_speech(settings, other, of="connect(): failover")

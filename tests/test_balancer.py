@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from websockets.http11 import Request
 
-from llm2ws.speech.dialects.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import ServerLimits
 from llm2ws.testing import FaultySpeech
 from llm2ws.testing.endpoint import Answer
 from tests.replicas import assert_a_burst_is_served, assert_a_drained_one_loses_no_call, assert_idle_clients_come_back
@@ -129,7 +129,10 @@ async def cluster(folder: Path, speech: FaultySpeech, more: str = "") -> AsyncIt
 
 
 async def test_replicas_together_stay_within_what_the_endpoint_allows(tmp_path: Path) -> None:
-    async with FivePlaces(coding=CODING, limits=Limits()) as speech, cluster(tmp_path, speech, "connections = 5") as three:
+    async with (
+        FivePlaces(coding=CODING, limits=ServerLimits()) as speech,
+        cluster(tmp_path, speech, "connections = 5") as three,
+    ):
         await assert_a_burst_is_served(three.url)
         assert speech.connections >= 3
         assert speech.refused == 0
@@ -141,6 +144,6 @@ async def test_replicas_together_stay_within_what_the_endpoint_allows(tmp_path: 
 
 
 async def test_one_is_killed_and_one_is_drained(tmp_path: Path) -> None:
-    async with FaultySpeech(coding=CODING, limits=Limits()) as speech, cluster(tmp_path, speech) as three:
+    async with FaultySpeech(coding=CODING, limits=ServerLimits()) as speech, cluster(tmp_path, speech) as three:
         await assert_a_drained_one_loses_no_call(three.url, three.drain)
         await assert_idle_clients_come_back(three.url, three.kill)

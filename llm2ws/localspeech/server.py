@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 from ..address import is_key, is_loopback
 from ..errors import ConfigError, SpeechError
 from ..speech.dialects import deepgram_server as deepgram
-from ..speech.dialects.deepgram_server import Limits, Meter, Refusal, SpeakRequest, Violation
+from ..speech.dialects.deepgram_server import Meter, Refusal, ServerLimits, SpeakRequest, Violation
 from .engine import Engine
 from .voices import EspeakVoice
 
@@ -58,7 +58,7 @@ class SpeechServer:
         port: int = 0,
         key: str | None = None,
         insecure: bool = False,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         max_connections: int | None = None,
         first_byte_s: float = 0.0,
         pace: float | None = None,
@@ -77,7 +77,7 @@ class SpeechServer:
         if pace is not None and not pace > 0:
             raise ConfigError(f"pace {pace}", hint="give a multiple of real time, or none")
         self.engine = engine
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self.first_byte_s = first_byte_s
         self.pace = pace
         self.frame_s = frame_ms / 1000

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .fields import Llm, Server, Settings, Speech, Text
+from .fields import Llm, Server, Settings, Speech, TextSettings
 
-__all__ = ["Llm", "Server", "Settings", "Speech", "Text"]
+__all__ = ["Llm", "Server", "Settings", "Speech", "TextSettings"]

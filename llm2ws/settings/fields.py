@@ -24,7 +24,7 @@ __all__ = [
     "Settings",
     "Speech",
     "SpeechLimits",
-    "Text",
+    "TextSettings",
     "Voice",
     "is_description",
 ]
@@ -215,7 +215,7 @@ Markup = Literal[
 ]
 
 
-class Text(msgspec.Struct, frozen=True, kw_only=True):
+class TextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How text is made fit to be spoken."""
 
     policy: Annotated[
@@ -317,7 +317,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "console", "json"],
         Meta(description="auto: console on a terminal, the journal under systemd, else JSON"),
     ] = "auto"
-    text: Text = Text()
+    text: TextSettings = TextSettings()
     play: Play = Play()
     llm: dict[str, Llm] = {}
     speech: dict[str, Speech] = {}

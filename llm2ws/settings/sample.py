@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .fields import ClientLimits, Key, Llm, Model, Play, Secret, Server, Settings, Speech, SpeechLimits, Text, Voice
+from .fields import ClientLimits, Key, Llm, Model, Play, Secret, Server, Settings, Speech, SpeechLimits, TextSettings, Voice
 from .schema import SettingPath, describe, description_of, fields_of, is_table
 
 __all__ = ["sample"]
@@ -20,7 +20,7 @@ def sample() -> str:
         "# ~/.config/llm2ws/llm2ws.toml and /etc/llm2ws/llm2ws.toml. The environment is stronger: LLM2WS_TEXT__MAX_CHARS=200.",
         "",
         *_sample_of(Settings, ()),
-        *_sample_of(Text, ("text",)),
+        *_sample_of(TextSettings, ("text",)),
         f"# {'[text.replace]':30} # {describe(('text', 'replace'))}",
         '# "nginx" =                      # for example: engine x (unset)',
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from .fields import Markup, Text
+from .fields import Markup, TextSettings
 
 if TYPE_CHECKING:  # they take long to load
     from ..text.cleaner import Cleaner
@@ -34,14 +34,14 @@ class TextOptions(TypedDict, total=False):
     replace: Mapping[str, str]
 
 
-def cleaner(text: Text) -> Cleaner:
+def cleaner(text: TextSettings) -> Cleaner:
     """Return a cleaner for one turn."""
     from ..text.cleaner import Cleaner, Rules
 
     return Cleaner(Rules(**dict.fromkeys(text.keep, False)), code_phrase=text.code_phrase, replace=text.replace)
 
 
-def fragmenter(text: Text, policy: Policy) -> Fragmenter:
+def fragmenter(text: TextSettings, policy: Policy) -> Fragmenter:
     """Return a fragmenter for one turn."""
     from ..text.fragmenter import Fragmenter
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = [
-    "Audio",
+    "AudioChunk",
     "Begin",
     "Cancel",
     "CancelRefused",
@@ -101,7 +101,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
+class AudioChunk:
     """Some audio of a turn, in the format asked for. Any number of bytes, even half a sample."""
 
     data: bytes
@@ -209,4 +209,4 @@ class Unknown:
     kind: str
 
 
-Event = Opened | Audio | Timed | FlushAcked | FlushRefused | Ended | Cancelled | CancelRefused | Warned | Failed | Unknown
+Event = Opened | AudioChunk | Timed | FlushAcked | FlushRefused | Ended | Cancelled | CancelRefused | Warned | Failed | Unknown

@@ -13,7 +13,7 @@ from websockets.http11 import Request
 
 from ..audio import AudioFormat, Encoding
 from ..speech.dialects import deepgram_server as wire
-from ..speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, Limits, Meter, Refusal, SpeakIn, Violation
+from ..speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, Meter, Refusal, ServerLimits, SpeakIn, Violation
 from .connection import EndpointConnection, SpeechQueue
 from .endpoint import Answer, FaultyEndpoint
 from .voice import Coding
@@ -41,7 +41,7 @@ class FaultySpeech(FaultyEndpoint[_In]):
         self,
         *,
         coding: Coding = Coding(),
-        limits: Limits = wire.DEEPGRAM_LIMITS,
+        limits: ServerLimits = wire.DEEPGRAM_LIMITS,
         pace: float | None = None,
         key: str | None = None,
         tls: ssl.SSLContext | None = None,

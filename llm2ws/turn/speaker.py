@@ -324,7 +324,7 @@ class Speaker:
         if self._over:
             return
         match event:
-            case messages.Audio(data=data):
+            case messages.AudioChunk(data=data):
                 first = self._pacing.audio_came(asyncio.get_running_loop().time())
                 self._release(self._utterance.received(data))
                 if first:  # it tells how long a Flush takes

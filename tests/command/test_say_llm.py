@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llm2ws.settings.fields import Text
+from llm2ws.settings.fields import TextSettings
 from llm2ws.settings.text import cleaner
 from llm2ws.speech.dialects.deepgram_server import FlushIn
 from llm2ws.testing import FaultySpeech
@@ -40,7 +40,7 @@ def llm(server: Server, kind: str = "openai", **settings: str) -> dict[str, str]
 
 
 def words(text: str) -> str:
-    clean = cleaner(Text())
+    clean = cleaner(TextSettings())
     return " ".join("".join(piece.text for piece in clean.feed(text) + clean.finish()).split())
 
 

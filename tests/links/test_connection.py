@@ -21,7 +21,7 @@ from llm2ws.speech.dialect import Dialect, Setup, Traits
 from llm2ws.speech.dialects.cartesia import Cartesia
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn, FlushIn
-from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked
+from llm2ws.speech.messages import AudioChunk, Cancelled, Ended, Event, Failed, FlushAcked
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
 from llm2ws.testing.endpoint import FaultyEndpoint
 from tests.links.memory import MemoryLink
@@ -88,7 +88,7 @@ class Events:
 
     @property
     def text(self) -> str:
-        return decode(b"".join(event.data for event in self.all if isinstance(event, Audio)))
+        return decode(b"".join(event.data for event in self.all if isinstance(event, AudioChunk)))
 
 
 async def test_a_turn_from_lease_to_end(wire: Wire) -> None:
@@ -104,7 +104,7 @@ async def test_a_turn_from_lease_to_end(wire: Wire) -> None:
         slot.end()
         await events.until(Ended)
         assert events.text == "Hello world."
-        assert [type(event) for event in events.all if not isinstance(event, Audio)] == [FlushAcked, FlushAcked, Ended]
+        assert [type(event) for event in events.all if not isinstance(event, AudioChunk)] == [FlushAcked, FlushAcked, Ended]
         assert (slot.live, connection.places, connection.audio_came) == (False, 1, True)
         slot.cancel()  # it is free: nothing happens
         assert speech.count(FlushIn) == 2
@@ -123,7 +123,7 @@ async def test_a_change_is_told_when_a_place_becomes_free_and_not_with_each_mess
         slot.end()
         await events.until(Ended)
         await connection.aclose()
-    assert sum(isinstance(event, Audio) for event in events.all) > 10
+    assert sum(isinstance(event, AudioChunk) for event in events.all) > 10
     assert changes == [10]
 
 
@@ -134,7 +134,7 @@ async def test_after_cancel_nothing_but_cancelled_comes(wire: Wire) -> None:
         slot = connection.lease(events)
         slot.speak("a long text that goes on and on " * 5)
         slot.flush()
-        await events.until(Audio)
+        await events.until(AudioChunk)
         slot.cancel(played_s=0.1)
         before = len(events.all)
         await events.until(Cancelled)
@@ -303,7 +303,7 @@ async def test_a_network_that_swallows_everything_does_not_hold_up_the_end(
 
 async def test_a_listener_that_raises_ends_the_connection_and_is_heard_of(wire: Wire) -> None:
     def listener(event: Event) -> None:
-        if isinstance(event, Audio):
+        if isinstance(event, AudioChunk):
             raise KeyError("a bug")
 
     async with FaultySpeech(coding=CODING) as speech:

@@ -15,7 +15,7 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Limits, Setup, Traits
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.messages import Ended, Event, Failed
 from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
 from scripts.virtual_clock import run

@@ -13,7 +13,7 @@ from llm2ws.links.account import LIFE_SHARES
 from llm2ws.links.pool import Pool
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects.deepgram_server import CloseIn, SpeakIn, Violation
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, Outcome

@@ -48,7 +48,7 @@ class Ear:
         self.over: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, messages.Audio):
+        if isinstance(event, messages.AudioChunk):
             self.audio += event.data
         elif isinstance(event, Ended | Failed):
             self.over.set_result(event)

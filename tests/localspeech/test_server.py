@@ -24,7 +24,7 @@ from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
 from llm2ws.localspeech.engine import Engine
 from llm2ws.localspeech.server import SpeechServer
-from llm2ws.speech.dialects.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import ServerLimits
 from tests.localspeech.test_engine import SENTENCES, pauses
 from tests.support import MS
 
@@ -388,7 +388,7 @@ async def test_text_without_end_is_refused(server: SpeechServer) -> None:
 
 
 async def test_limits(engine: Engine) -> None:
-    async with SpeechServer(engine, limits=Limits(chars=10, flushes=2)) as server, client(server) as ws:
+    async with SpeechServer(engine, limits=ServerLimits(chars=10, flushes=2)) as server, client(server) as ws:
         for _ in range(3):
             await ws.send(FLUSH)
         answers = [(await hear(ws)).message for _ in range(3)]
@@ -401,7 +401,7 @@ async def test_limits(engine: Engine) -> None:
 
 
 async def test_a_session_has_its_length(engine: Engine) -> None:
-    async with SpeechServer(engine, limits=Limits(session_s=100 * MS), pace=1.0) as server, client(server) as ws:
+    async with SpeechServer(engine, limits=ServerLimits(session_s=100 * MS), pace=1.0) as server, client(server) as ws:
         await ws.send(speak(LONG))
         await ws.send(FLUSH)
         assert await ending(ws) == (1011, "NET-0003")

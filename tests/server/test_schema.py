@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from llm2ws.server.openapi import PATH
 from llm2ws.settings.fields import ClientLimits, Llm, Server, Settings, SpeechLimits
-from llm2ws.speech.dialects.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import ServerLimits
 from llm2ws.testing import FaultySpeech
 from tests.server.conftest import CODING, OPERATIONS, Start, chunks
 from tests.support import child_environment
@@ -61,7 +61,7 @@ async def test_it_finds_nothing(start: Start, tmp_path: Path) -> None:
             return replace(settings, llm={"scripted": Llm(kind="openai", base_url=url, model="m-1")}, speech=speech)
 
         server = Server(limits=ClientLimits(messages_per_s=10**6))
-        speech = FaultySpeech(coding=CODING, limits=Limits())
+        speech = FaultySpeech(coding=CODING, limits=ServerLimits())
         async with start(server=server, speech=speech, change=change) as daemon:
             options = ["--checks", CHECKS, "--max-examples", "30", "--suppress-health-check", "all", "--no-color"]
             command: Any = [sys.executable, "-m", "schemathesis.cli", "run", f"{daemon.url}{PATH}", *options]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from llm2ws.speech.dialects.deepgram_server import Limits
+from llm2ws.speech.dialects.deepgram_server import ServerLimits
 from llm2ws.testing import Drop, FaultySpeech, How
 from tests.server.conftest import CODING, says
 from tests.server.test_chat import ASK, SPOKEN, TEXT
@@ -125,7 +125,7 @@ async def visits(http: aiohttp.ClientSession, until: float, chance: random.Rando
 @pytest.mark.timeout(SOAK_S * 2 + 60)
 async def test_nothing_grows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("ERROR")  # pytest keeps what is logged
-    speech = FaultySpeech(coding=CODING, limits=Limits())
+    speech = FaultySpeech(coding=CODING, limits=ServerLimits())
     speech.drops.extend([Drop(How.RESET, after_chars=200), Drop(How.CLOSE, after_chars=300)] * 20)
     replies = [says(TEXT * 2), says(TEXT), says(TEXT, end=End.CUT), says(TEXT)]
     async with (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
 from llm2ws.settings import loading as config
-from llm2ws.settings.fields import ClientLimits, Llm, Play, Secret, Server, Settings, Speech, SpeechLimits, Text
+from llm2ws.settings.fields import ClientLimits, Llm, Play, Secret, Server, Settings, Speech, SpeechLimits, TextSettings
 from tests.support import ROOT, texts_of
 
 
@@ -220,7 +220,12 @@ def test_a_key_shows_itself_nowhere(toml: Callable[[str], str], canary: Callable
 @pytest.mark.parametrize("value", [math.inf, math.nan, -1.0, 1e308])
 def test_no_number_is_without_bounds(value: float) -> None:
     """A daemon would start with it, and fail when a timer is set."""
-    sections: dict[str, type[msgspec.Struct]] = {"text": Text, "play": Play, "server": Server, "server.limits": ClientLimits}
+    sections: dict[str, type[msgspec.Struct]] = {
+        "text": TextSettings,
+        "play": Play,
+        "server": Server,
+        "server.limits": ClientLimits,
+    }
     sections |= {"llm.x": Llm, "speech.x": Speech, "speech.x.limits": SpeechLimits}
     floats = [
         (*section.split("."), field.name)

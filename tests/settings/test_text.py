@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from pathlib import Path
 
-from llm2ws.settings.fields import Markup, Text
+from llm2ws.settings.fields import Markup, TextSettings
 from llm2ws.settings.loading import load
 from llm2ws.settings.text import cleaner, fragmenter
 from llm2ws.text.cleaner import Rules
@@ -33,8 +33,8 @@ def test_words_and_markup_to_be_said_differently(tmp_path: Path) -> None:
 
 def test_the_fragmenter_keeps_to_the_lengths_that_are_set() -> None:
     text = "one two three four five six seven eight nine ten " * 4
-    cutter = fragmenter(Text(max_chars=40, first_max_chars=20, first_min_chars=5), Policy.CLAUSE_FIRST)
-    clean = cleaner(Text())
+    cutter = fragmenter(TextSettings(max_chars=40, first_max_chars=20, first_min_chars=5), Policy.CLAUSE_FIRST)
+    clean = cleaner(TextSettings())
     fragments = [cut for piece in [*clean.feed(text), *clean.finish()] for cut in cutter.feed(piece)] + cutter.finish()
     assert len(fragments[0].text) <= 23
     assert max(len(fragment.text) for fragment in fragments) <= 40

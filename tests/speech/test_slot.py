@@ -46,7 +46,7 @@ class MemorySlot:
     def flush(self) -> None:
         text, self._open = self._open, ""
         self.spoken.append(text)
-        self._tell(messages.Audio(self._voice.say(text)), messages.FlushAcked())
+        self._tell(messages.AudioChunk(self._voice.say(text)), messages.FlushAcked())
         if self._breaks:
             self._tell(messages.Failed(messages.Scope.LINK, "the memory failed", "", 0.0))
 

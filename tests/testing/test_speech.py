@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from websockets.exceptions import InvalidStatus
 
-from llm2ws.speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, Limits, SpeakIn
+from llm2ws.speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, ServerLimits, SpeakIn
 from llm2ws.testing import FaultySpeech, decode
 from tests.testing.client import QUICK, dial, hear, say
 
@@ -49,7 +49,7 @@ async def test_frames_have_odd_and_different_sizes() -> None:
 
 
 async def test_limits_are_enforced() -> None:
-    async with FaultySpeech(coding=QUICK, limits=Limits(chars=20, flushes=1)) as speech:
+    async with FaultySpeech(coding=QUICK, limits=ServerLimits(chars=20, flushes=1)) as speech:
         async with dial(speech) as ws:
             await say(ws, "one ", "Flush")
             await hear(ws)
@@ -66,7 +66,7 @@ async def test_limits_are_enforced() -> None:
 
 
 async def test_a_connection_has_a_life() -> None:
-    async with FaultySpeech(limits=Limits(session_s=0.01)) as speech, dial(speech) as ws:
+    async with FaultySpeech(limits=ServerLimits(session_s=0.01)) as speech, dial(speech) as ws:
         await ws.wait_closed()
         assert (ws.close_code, ws.close_reason) == (1011, "NET-0003")
 

@@ -25,7 +25,7 @@ from llm2ws.service import Service
 from llm2ws.settings.fields import Settings, Speech
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.utterance.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, Renderer, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome, Turn, TurnEvent

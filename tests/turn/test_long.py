@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm2ws.speech.dialect import Limits
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.dialects.deepgram_server import Violation
 from llm2ws.speech.utterance.pacing import AHEAD_S, Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, script, tokens

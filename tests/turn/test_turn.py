@@ -19,7 +19,7 @@ from llm2ws.sources.inlet import Inlet
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import ClearIn, CloseIn, FlushIn, SpeakIn
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.speech.utterance.utterance import Resume
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode, script, tokens

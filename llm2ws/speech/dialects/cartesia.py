@@ -16,7 +16,7 @@ from ...audio import AudioFormat, Encoding
 from ...text.fragments import Policy
 from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from ..messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Close,
@@ -125,7 +125,7 @@ class Cartesia:
         match data.get("type"):
             case "chunk":
                 audio = audio_in(data.get("data"))
-                return [Unknown("audio, not in base64") if audio is None else Audio(audio, ref)]
+                return [Unknown("audio, not in base64") if audio is None else AudioChunk(audio, ref)]
             case "timestamps":
                 words = _words(data.get("word_timestamps"))
                 return [Timed(words, ref)] if words else []

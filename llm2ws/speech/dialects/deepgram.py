@@ -17,7 +17,7 @@ from ...audio import AudioFormat, Encoding
 from ...text.fragments import Policy
 from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from ..messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Cancelled,
@@ -147,7 +147,7 @@ class Deepgram:
 
     def decode(self, message: str | bytes) -> list[Event]:
         if isinstance(message, bytes):
-            return [Audio(message)]
+            return [AudioChunk(message)]
         data = read_object(message)
         match data.get("type"):
             case "Metadata":

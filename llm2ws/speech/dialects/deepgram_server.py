@@ -38,9 +38,9 @@ __all__ = [
     "ClearIn",
     "CloseIn",
     "FlushIn",
-    "Limits",
     "Meter",
     "Refusal",
+    "ServerLimits",
     "SpeakIn",
     "SpeakRequest",
     "Violation",
@@ -260,7 +260,7 @@ EXCESSIVE_FLUSH = warning("EXCESSIVE_FLUSH", "Too many Flush messages in the las
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What the server allows on one connection; None for no limit.
 
     `chars` and `flushes` count over the last `window_s` seconds; at the age of `session_s` the connection is closed.
@@ -272,13 +272,13 @@ class Limits:
     session_s: float | None = None
 
 
-DEEPGRAM_LIMITS = Limits(chars=2400, flushes=20, session_s=3600.0)
+DEEPGRAM_LIMITS = ServerLimits(chars=2400, flushes=20, session_s=3600.0)
 
 
 class Meter:
     """Counts one connection's use of its limits. `now` is in seconds, monotonic."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         self._chars = _Window(limits.chars, limits.window_s)
         self._flushes = _Window(limits.flushes, limits.window_s)
 

@@ -18,7 +18,7 @@ from ...audio import Encoding
 from ...text.fragments import Policy
 from ..dialect import Limits, Traits
 from ..messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Cancelled,
@@ -102,7 +102,7 @@ class DeepgramV2(Deepgram):
 
     def decode(self, message: str | bytes) -> list[Event]:
         if isinstance(message, bytes):
-            return [Audio(message)]
+            return [AudioChunk(message)]
         data = read_object(message)
         code = self._clean(read_text(data, "code"))
         match data.get("type"):

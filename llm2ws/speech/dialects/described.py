@@ -17,7 +17,7 @@ from ...audio import AudioFormat
 from ...errors import ConfigError
 from ...text.fragments import Policy
 from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from ..messages import Audio, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
+from ..messages import AudioChunk, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
 from .description import KEY, TEXT, Description, Table, description_of, limits_of
 from .reading import STATUSES, audio_in, closing, holds, one_line, read_at, read_object, refusal
 from .templates import fill
@@ -71,14 +71,14 @@ class Described:
     def decode(self, message: str | bytes) -> list[Event]:
         it, receive = self.description, self.description.receive
         if isinstance(message, bytes):
-            return [Unknown("a binary frame") if it.audio.path else Audio(message)]
+            return [Unknown("a binary frame") if it.audio.path else AudioChunk(message)]
         data = read_object(message)
         if holds(data, receive.error):
             said = self._clean(read_at(data, it.error_path)) or "it does not say why"
             return [Failed(Scope.LINK, f"the endpoint failed ({said})", "try again", 0.0)]
         events: list[Event] = []
         if holds(data, it.audio.when) and (audio := audio_in(read_at(data, it.audio.path))):
-            events.append(Audio(audio))
+            events.append(AudioChunk(audio))
         if holds(data, receive.done):
             events.append(FlushAcked())
         if holds(data, receive.cancelled):

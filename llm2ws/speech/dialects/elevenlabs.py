@@ -17,7 +17,7 @@ from ...audio import AudioFormat, Encoding
 from ...text.fragments import Policy
 from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
 from ..messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Close,
@@ -158,7 +158,7 @@ class ElevenLabs:
         if words := _words(data.get("alignment")) or _words(data.get("normalizedAlignment")):
             events.append(Timed(words, ref, from_here=True))
         if audio:
-            events.append(Audio(audio, ref))
+            events.append(AudioChunk(audio, ref))
         if data.get("isFinal") is True or data.get("is_final") is True:
             events.append(Ended(ref))
         known = events or "audio" in data or data.get("type") == "flush_done"

@@ -20,7 +20,7 @@ from typing import assert_never
 from ...errors import LocalProtocolError
 from ..dialect import Dialect, Limits
 from ..messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Cancelled,
@@ -294,7 +294,7 @@ class Session:
 
     def _receive(self, event: Event, now: float) -> list[Event]:
         match event:
-            case Audio():
+            case AudioChunk():
                 return self._audio(event, now)
             case FlushAcked():
                 return self._flush_acked(event)
@@ -322,7 +322,7 @@ class Session:
             case _:
                 assert_never(event)
 
-    def _audio(self, event: Audio, now: float) -> list[Event]:
+    def _audio(self, event: AudioChunk, now: float) -> list[Event]:
         self.audio_came = True
         turn = self._turns.of(event.ref)
         # A turn whose text has not been sent has no audio: this is a cancelled turn's, and came after its confirmation.
@@ -338,7 +338,7 @@ class Session:
                 self._send(Cancel(turn.context), now)
             return []
         self._acks.audio()
-        return [event if event.ref is not None else Audio(event.data, turn.ref)]
+        return [event if event.ref is not None else AudioChunk(event.data, turn.ref)]
 
     def _flush_acked(self, event: FlushAcked) -> list[Event]:
         ref = self._acks.acked(event.ref)

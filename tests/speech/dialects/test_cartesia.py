@@ -14,7 +14,7 @@ from llm2ws.errors import ConfigError
 from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.cartesia import SAMPLE_RATES_HZ, Cartesia
-from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
+from llm2ws.speech.messages import AudioChunk, Begin, Cancel, Close, End, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
 from llm2ws.testing import Coding, script
 from llm2ws.turn import Conversation
 from scripts.virtual_clock import run
@@ -83,7 +83,7 @@ def test_cancel_and_what_it_has_no_word_for() -> None:
 
 def test_audio_and_words() -> None:
     chunk = {"type": "chunk", "context_id": "3", "data": "AAEC", "done": False, "status_code": 206, "step_time": 1.5}
-    assert cartesia().decode(json.dumps(chunk)) == [Audio(b"\0\1\2", 3)]
+    assert cartesia().decode(json.dumps(chunk)) == [AudioChunk(b"\0\1\2", 3)]
     times = {"words": ["Hello,", "you"], "start": [0, 0.5], "end": [0.4, 0.9]}
     words = (Word("Hello,", 0.0, 0.4), Word("you", 0.5, 0.9))
     message = {"type": "timestamps", "context_id": "3", "word_timestamps": times}

@@ -14,7 +14,7 @@ from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects import deepgram_server as server
 from llm2ws.speech.dialects.deepgram import SAMPLE_RATES_HZ, Deepgram
 from llm2ws.speech.messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Cancelled,
@@ -84,7 +84,7 @@ def test_any_text_arrives_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("message", "events"),
     [
-        (b"\1\2\3", [Audio(b"\1\2\3")]),
+        (b"\1\2\3", [AudioChunk(b"\1\2\3")]),
         (server.metadata(request_id="r", model="m", version="1", model_uuid="u"), [Opened("r")]),
         ('{"type":"Metadata"}', [Opened("")]),
         (server.flushed(7), [FlushAcked()]),

@@ -12,9 +12,9 @@ from llm2ws.speech.dialects.deepgram_server import (
     ClearIn,
     CloseIn,
     FlushIn,
-    Limits,
     Meter,
     Refusal,
+    ServerLimits,
     SpeakIn,
     SpeakRequest,
     Violation,
@@ -196,7 +196,7 @@ def test_twenty_flushes_in_a_window_and_the_refused_one_is_not_counted() -> None
 
 
 def test_characters_of_a_window() -> None:
-    meter = Meter(Limits(chars=100, window_s=2.0))
+    meter = Meter(ServerLimits(chars=100, window_s=2.0))
     assert meter.speak(60, now=0.0)
     assert meter.speak(40, now=1.0)
     assert not meter.speak(1, now=1.9)
@@ -205,13 +205,13 @@ def test_characters_of_a_window() -> None:
 
 
 def test_without_limits_nothing_is_refused() -> None:
-    meter = Meter(Limits())
+    meter = Meter(ServerLimits())
     assert all(meter.flush(now=0.0) and meter.speak(10**9, now=0.0) for _ in range(100))
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.integers(0, 30)), max_size=60), st.integers(1, 60))
 def test_no_window_ever_holds_more_than_its_limit(steps: list[tuple[float, int]], limit: int) -> None:
-    meter, now, taken = Meter(Limits(chars=limit, window_s=5.0)), 0.0, list[tuple[float, int]]()
+    meter, now, taken = Meter(ServerLimits(chars=limit, window_s=5.0)), 0.0, list[tuple[float, int]]()
     for wait_s, n in steps:
         now += wait_s
         held = sum(m for at, m in taken if at > now - 5.0)

@@ -19,7 +19,7 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.deepgram_v2 import SAMPLE_RATES_HZ, DeepgramV2
 from llm2ws.speech.messages import (
-    Audio,
+    AudioChunk,
     Begin,
     Cancel,
     Cancelled,
@@ -85,7 +85,7 @@ def test_commands(command: Command, messages: list[object]) -> None:
 @pytest.mark.parametrize(
     ("message", "events"),
     [
-        (b"\1\2\3", [Audio(b"\1\2\3")]),
+        (b"\1\2\3", [AudioChunk(b"\1\2\3")]),
         ('{"type":"Connected","request_id":"r"}', [Opened("r")]),
         ('{"type":"Connected"}', [Opened("")]),
         ('{"type":"SpeechStarted","speech_id":"dg_sp_1"}', []),

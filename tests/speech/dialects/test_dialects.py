@@ -18,7 +18,7 @@ from llm2ws.settings.speech import choose_speech
 from llm2ws.speech.dialect import Dialect, Limits, Request, Setup, Traits, checked_url
 from llm2ws.speech.dialects import DIALECTS, VendorDialect
 from llm2ws.speech.messages import (
-    Audio,
+    AudioChunk,
     Cancel,
     Cancelled,
     Command,
@@ -71,7 +71,7 @@ class Toy:
 
     def decode(self, message: str | bytes) -> list[Event]:
         if isinstance(message, bytes):
-            return [Audio(message)]
+            return [AudioChunk(message)]
         kind = json.loads(message)["type"]
         known: dict[str, Event] = {"Flushed": FlushAcked(), "Cleared": Cancelled()}
         return [known.get(kind, Unknown(kind))]

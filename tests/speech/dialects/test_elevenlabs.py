@@ -12,7 +12,21 @@ from llm2ws.audio import AudioFormat, Encoding
 from llm2ws.errors import ConfigError
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.elevenlabs import SAMPLE_RATES_HZ, ElevenLabs
-from llm2ws.speech.messages import Audio, Begin, Cancel, Close, End, Ended, Failed, Flush, KeepAlive, Scope, Speak, Timed, Word
+from llm2ws.speech.messages import (
+    AudioChunk,
+    Begin,
+    Cancel,
+    Close,
+    End,
+    Ended,
+    Failed,
+    Flush,
+    KeepAlive,
+    Scope,
+    Speak,
+    Timed,
+    Word,
+)
 from tests.speech.strange import JSON, NUMBERS
 
 
@@ -95,7 +109,7 @@ def test_words_are_made_of_characters_and_come_before_their_audio() -> None:
     }
     message = {"contextId": "3", "audio": "AAEC", "alignment": alignment, "isFinal": None}
     words = (Word("Hi,", 0.0, 0.3), Word("you", 0.4, 0.7), Word("there", 0.8, 1.3))
-    assert elevenlabs().decode(json.dumps(message)) == [Timed(words, 3, from_here=True), Audio(b"\0\1\2", 3)]
+    assert elevenlabs().decode(json.dumps(message)) == [Timed(words, 3, from_here=True), AudioChunk(b"\0\1\2", 3)]
     last = message | {"isFinal": True}
     assert elevenlabs().decode(json.dumps(last))[-1] == Ended(3)
 

@@ -11,7 +11,7 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.described import described
 from llm2ws.speech.messages import (
-    Audio,
+    AudioChunk,
     Cancelled,
     Failed,
     FlushAcked,
@@ -27,8 +27,8 @@ def test_what_comes_is_known_by_the_values_at_its_paths() -> None:
     table["audio"] = table["audio"] | {"path": "result.parts.0.audio", "when": {}}
     nested = described(table, "x.toml")(Setup("", "", AudioFormat()))
     part = {"audio": "AAEC", "last": True}
-    assert nested.decode(json.dumps({"result": {"parts": [part]}})) == [Audio(b"\0\1\2"), FlushAcked()]
-    assert nested.decode(json.dumps({"result": {"parts": [part | {"last": False}]}})) == [Audio(b"\0\1\2")]
+    assert nested.decode(json.dumps({"result": {"parts": [part]}})) == [AudioChunk(b"\0\1\2"), FlushAcked()]
+    assert nested.decode(json.dumps({"result": {"parts": [part | {"last": False}]}})) == [AudioChunk(b"\0\1\2")]
     assert nested.decode('{"type": "audio.clear"}') == [Cancelled()]
     assert nested.decode('{"result": {"parts": [{"audio": "?"}]}}') == [Unknown("")]
     assert nested.decode('{"result": {"parts": []}, "type": "other"}') == [Unknown("other")]

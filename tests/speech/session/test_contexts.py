@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm2ws.errors import LocalProtocolError
-from llm2ws.speech.messages import Audio, Cancel, Cancelled, End, Ended, Flush, Speak, Warned
+from llm2ws.speech.messages import AudioChunk, Cancel, Cancelled, End, Ended, Flush, Speak, Warned
 from llm2ws.speech.session.contexts import Phase, Position, Turns
 
 
@@ -28,9 +28,9 @@ def test_a_turn_speaks_under_its_own_name_and_then_under_others() -> None:
     assert [turns.begin_context(first), turns.begin_context(second)] == [1, 2]
     turns.end_context(first)
     assert turns.begin_context(first) == 3
-    assert turns.named(Audio(b"", 3)) == Audio(b"", 1)
-    assert turns.named(Audio(b"", 1)) == Audio(b"", 0)  # of no turn: that context is over
-    assert turns.named(Audio(b"")) == Audio(b"")
+    assert turns.named(AudioChunk(b"", 3)) == AudioChunk(b"", 1)
+    assert turns.named(AudioChunk(b"", 1)) == AudioChunk(b"", 0)  # of no turn: that context is over
+    assert turns.named(AudioChunk(b"")) == AudioChunk(b"")
     assert turns.named(Warned("code", "text")) == Warned("code", "text")
     turns.finish(first)
     assert (turns.contexts, turns.of(None), turns.of(1)) == ({2: second}, second, None)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.speech.dialect import Limits
-from llm2ws.speech.dialects.deepgram_server import Limits as Allowed
 from llm2ws.speech.dialects.deepgram_server import Meter
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Allowed
 from llm2ws.speech.session.governor import MARGIN, Governor
 
 # Steps of a sender: a wait in seconds, then so many characters; 0 stands for a Flush, -1 for a final one.

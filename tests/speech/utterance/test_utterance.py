@@ -17,7 +17,7 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects import deepgram_server as server
 from llm2ws.speech.dialects.deepgram import Deepgram
-from llm2ws.speech.messages import Audio, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
+from llm2ws.speech.messages import AudioChunk, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned, Word
 from llm2ws.speech.session.session import Session
 from llm2ws.speech.utterance.pacing import Pace, Pacing
 from llm2ws.speech.utterance.steps import Act, Step, Wait
@@ -132,7 +132,7 @@ class _Endpoint:
         self.deaf = False  # to Clear
         self._acks_void = acks_void
         self._frame = frame
-        self._meter = server.Meter(server.Limits(chars=300, flushes=6, window_s=10.0))
+        self._meter = server.Meter(server.ServerLimits(chars=300, flushes=6, window_s=10.0))
         self._text = ""
         self._work: deque[str | bytes] = deque()
 
@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
                     pass
                 case Cancelled(ref=ref):
                     assert turn is None or ref != turn.ref
-                case Audio(data=data, ref=ref):
+                case AudioChunk(data=data, ref=ref):
                     assert turn is not None
                     assert ref == turn.ref
                     turn.pacing.audio_came(self.now)
