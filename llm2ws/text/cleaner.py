@@ -247,22 +247,28 @@ def _literal(state: State, at: int, literal: Literal) -> int:
     if literal.otherwise is not None and state.base + end == literal.begin:
         state.literal = literal.otherwise
         return end
-    if found.lastgroup == "nested":
-        state.nested += state.base + end > literal.begin + 3  # unlike a mark that is only written twice
-        return found.end()
-    if state.nested:
-        again = literal.end.search(state.buf, found.end(), found.end() + NEAR)
-        if again is None and state.more is not More.NEVER and len(state.buf) < found.end() + NEAR:
-            return state.hold("the end of a thought within a thought")
-        state.nested = state.nested - 1 if again else 0
-        if again is not None:
-            return found.end()
+    if found.lastgroup == "nested" or state.nested:
+        after = _within_thought(state, literal, found)
+        if after:
+            return after
     state.literal = None
     if literal.end_said:
         return state.say(end, found.end())
     if found.end() > end:
         state.said.drop()
     return found.end()
+
+
+def _within_thought(state: State, literal: Literal, found: re.Match[str]) -> int:
+    """Take the beginning or the end of a thought within a thought; return the place after it, 0 if all thoughts have ended."""
+    if found.lastgroup == "nested":
+        state.nested += state.base + found.start() > literal.begin + 3  # unlike a mark that is only written twice
+        return found.end()
+    again = literal.end.search(state.buf, found.end(), found.end() + NEAR)
+    if again is None and state.more is not More.NEVER and len(state.buf) < found.end() + NEAR:
+        return state.hold("the end of a thought within a thought")
+    state.nested = state.nested - 1 if again else 0
+    return found.end() if again else 0
 
 
 def _newline(state: State, at: int) -> int:

@@ -13,9 +13,7 @@ from .cleaning import BEHIND, Literal, More, State
 from .enclosed import (
     bare_channel,
     channel,
-    close,
     comment,
-    element,
     fence,
     header,
     mark,
@@ -29,8 +27,8 @@ from .enclosed import (
 )
 from .latex import SYMBOLS, spoken
 from .leftovers import escaped_newline, local_address, terminal
-from .machinery import CALLS, RAW_TAGS, THINKS
-from .markup import BREAKING_TAGS, CJK, EMOJI, HOST, HTML_TAGS, STARRED, UNSEEN
+from .markup import CJK, EMOJI, HOST, STARRED, UNSEEN
+from .tags import placeholder, tag
 
 __all__ = ["ACTS", "Act"]
 
@@ -265,52 +263,6 @@ def entity(state: State, found: re.Match[str]) -> int:
     if char == found.group():
         return found.start()
     return state.put("" if _NOT_SAID.fullmatch(char) else char.replace("\xa0", " "), *found.span())
-
-
-def placeholder(state: State, found: re.Match[str]) -> int:
-    """Say the words of a placeholder."""
-    return found.start() if state.before(found.start()).isalnum() else state.put(found["words"], *found.span())
-
-
-_AFTER_PLACEHOLDER: Final = re.compile(r" (?:[^\WA-Z]|\Z)|[.,;:!?)\"'”’]|\Z")
-
-
-def _is_placeholder(state: State, found: re.Match[str]) -> bool:
-    """Return whether an unknown name in angle brackets stands in a sentence, where it is a word: "Greet <name> first."."""
-    before = state.before(found.start())
-    if found.group()[1] == "/" or "=" in found.group() or before.isalnum() or before in ".!?>":
-        return False
-    starts = state.first == state.base + found.start() or state.said.last in ".!?:"
-    follows = _AFTER_PLACEHOLDER.match(state.buf, found.end())
-    return follows is not None and not (starts and (follows.group()[:1] != " " or not state.said.last))
-
-
-def tag(state: State, found: re.Match[str]) -> int:
-    """Drop a tag, whatever its name: models wrap answers in tags of their own. Placeholders written like tags are lost, too."""
-    at, name, attributes = found.start(), found["name"].lower(), found.group()[1 + len(found["name"]) :]
-    thinks = THINKS.search(name) is not None or (name == "details" and 'type="reasoning"' in attributes)
-    calls = CALLS.search(name) is not None
-    if not (state.rules.think if thinks else state.rules.html) or (attributes[:1] == "=" and not calls):
-        return at
-    opens = found.group()[1] != "/" and not found.group().endswith("/>")
-    if opens and not thinks and not calls and name not in HTML_TAGS and state.before(at).isalnum():
-        return at  # List<int>
-    if thinks or calls or name in RAW_TAGS:
-        after = element(state, found, name) if opens else close(state, found)
-        return after if after != at else state.put(found["name"], *found.span())  # only mentioned: its name is a word
-    if name not in HTML_TAGS:
-        if state.more is More.LIKELY and len(state.buf) < found.end() + 2:
-            return state.hold("may be a placeholder")
-        return _say_name(state, found) if _is_placeholder(state, found) else spaced(state, found)
-    said = BREAKING_TAGS.get(name, "")
-    if said and state.said.newlines == 0 and (opens or said != ", "):
-        state.said.drop()
-        state.put(said, *found.span())
-    return removed(state, found)
-
-
-def _say_name(state: State, found: re.Match[str]) -> int:
-    return state.put(re.sub(r"[-_.]+", " ", found["name"]), *found.span())
 
 
 _AFTER_URL: Final = ".,;:!?'_~#"

@@ -120,19 +120,24 @@ def pictograph(state: State, at: int, end: int) -> int:
     if state.more is More.LIKELY and ((end == len(state.buf) and end - at < RUN_CHARS) or following["open"] is not None):
         return state.hold("the next word tells", Hold.SURE)
     word, size = _word_of(run, behind, following)
+    if not word and state.row and behind.rstrip(" \t")[-1:] == "|" and following["next"] in ("|", None):
+        word, size = name_of(run[0]), len(run)
     if word:
         return put_word(state, word, at, at + size)
-    cell = state.row and behind.rstrip(" \t")[-1:] in ("|", "") and following["next"] in ("|", None)
-    if cell and (name := name_of(run[0])):
-        return put_word(state, name, at, end)
     if state.said.newlines and state.paragraph and run[0] in _CROSSES and following["next"]:
         return state.put("no:", at, end)
+    return _drop_pictographs(state, at, end, ends=_separates(run, behind, following))
+
+
+def _drop_pictographs(state: State, at: int, end: int, *, ends: bool) -> int:
+    """Drop pictographs; a stop takes their place where they end a sentence."""
     state.said.drop(apart=True)
-    if state.said.last and (state.said.last.isalnum() or state.said.last == ")") and _separates(run, behind, following):
+    plain = state.buf[at:end].strip("\ufe0f\ufe0e\u20e3")
+    if ends and (state.said.last.isalnum() or state.said.last == ")"):
         state.said.forget_gap()
         state.put(".", at, end)
         state.said.drop(apart=True)
-    elif plain := run.strip("\ufe0f\ufe0e\u20e3"):
+    elif plain:
         state.pictograph = state.pictograph or name_of(plain[0])
     return end
 

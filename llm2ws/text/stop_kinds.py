@@ -74,29 +74,38 @@ def kind_of_word(view: View, at: int) -> Kind:
 def _kind_of_abbreviation(view: View, begin: int, written: str, word: str) -> Kind:
     """Return the kind of the abbreviation or initial that begins at `begin`; `word` is how the tables write it."""
     text, start, _, origin, words, _ = view
-    before = text[max(start, begin - 9) : begin]
-    after_number = not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
-    if word in _RANKS and _RANK.search(text[max(start, begin - 6) : begin]):
-        return "never"  # "Lt. Col."
-    if word == "app" and written != "App":
-        return "sure"
-    if word in _NAMES and written[0].isupper() and begin > start + 1:
-        return "sure"  # the dog is called Max
+    after_number = _is_after_number(text[max(start, begin - 9) : begin])
+    if (kind := _kind_of_name(written, word, text[max(start, begin - 6) : begin])) is not None:
+        return kind
     if word in words.ends or (after_number and (word in words.may_end or len(word) == 1)):
         # "etc."; "5 min.", "350 F."; but hardly "At 5 p.m.", or "1 tbsp." before what is measured
         hardly = word in _SPOONS or (origin >= 0 and _WHEN.fullmatch(text, origin, begin))
         return "doubt" if hardly else "ends"
     if word in words.never:
         return "ends" if after_number and word in _UNITS else "never"
-    if word in words.before_number and word not in words.may_end and not (len(word) == 1 and written.isupper()):
-        return "number-follows"  # unlike the initial of a name
+    initial = len(word) == 1 and written.isupper()
+    if not initial and word in words.before_number and word not in words.may_end:
+        return "number-follows"
     if word in words.may_end or _looks_short(written, word):
         return "ends" if after_number and "." not in word else "doubt"
     return "sure"
 
 
+def _is_after_number(before: str) -> bool:
+    return not before[-2:-1].islower() and _AFTER_NUMBER.search(before) is not None
+
+
+def _kind_of_name(written: str, word: str, before: str) -> Kind | None:
+    """Return the kind of a word that is an abbreviation only as it is written, or behind another one; None for others."""
+    if word in _RANKS and _RANK.search(before):
+        return "never"  # "Lt. Col."
+    if (word == "app" and written != "App") or (word in _NAMES and written[0].isupper() and len(before) > 1):
+        return "sure"  # the dog is called Max
+    return None
+
+
 def _looks_short(written: str, word: str) -> bool:
-    """Whether a word that no table knows has the form of an abbreviation."""
+    """Return whether a word that no table knows has the form of an abbreviation."""
     if len(word) == 1:  # an initial
         return word.isalpha() and WIDE.match(word) is None and not "\uac00" <= word <= "\ud7a3"
     if "." in word:  # "B.Sc", but not "main.py", "3.11" or "$1.5M"

@@ -106,7 +106,8 @@ def _by_what_follows(view: View, at: int, tail: int) -> Verdict:
     if tail >= end:
         return held_stop(char, tail)
     following = text[tail]
-    if following in _MARK_BEGINS and may_grow(text, tail, end):
+    word = following == " " and text[tail + 1 : tail + 2].isalnum()  # follows: then no mark of a source does
+    if not word and following in _MARK_BEGINS and may_grow(text, tail, end):
         return held_stop(char, tail)
     if char in SURE or (char in ";:" and not following.isspace()):
         return _after_sure(view, at, tail)
@@ -179,18 +180,21 @@ def _after_sure(view: View, at: int, tail: int) -> Verdict:
 
 
 def _after_space(view: View, stop: _Stop) -> Verdict:
+    """Judge a stop that white space follows, by the words of the language that the sentence seems to be in if none is set."""
+    kind = _kind_of_stop(view, stop)
+    if kind not in _CLEAR and not view.words.known:
+        following = WORD.search(view.text, stop.gap, view.end)
+        if following is None or following.end() >= view.end:
+            return wait(stop.place, Hold.DOUBT)
+        view = _guessed(view, stop.at, following[0])
+        kind = _kind_of_stop(view, stop)
+    return go_on(stop.gap) if kind == "never" else _by_what_begins(view, stop, kind)
+
+
+def _by_what_begins(view: View, stop: _Stop, kind: Kind) -> Verdict:
     """Judge a stop that white space follows by what begins there."""
     text, end = view.text, view.end
     at, _, gap, place = stop
-    kind = _kind_of_stop(view, stop)
-    if kind not in _CLEAR and not view.words.known:
-        following = WORD.search(text, gap, end)
-        if following is None or following.end() >= end:
-            return wait(place, Hold.DOUBT)
-        view = _guessed(view, at, following[0])
-        kind = _kind_of_stop(view, stop)
-    if kind == "never":
-        return go_on(gap)
     if kind == "sure" and text[gap] in "(¿¡“„«":
         return cut(place, "a full stop before an opening mark")
     if text[at] == "." and text[at - 1].isdigit() and (date := _within_date(view, stop)) is not None:
