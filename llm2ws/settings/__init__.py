@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .fields import Llm, Server, Settings, Speech, TextSettings
+from .fields import Llm, Server, Settings, Speech
+from .fields import TextSettings as Text
 
-__all__ = ["Llm", "Server", "Settings", "Speech", "TextSettings"]
+__all__ = ["Llm", "Server", "Settings", "Speech", "Text"]
