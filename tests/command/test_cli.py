@@ -1,4 +1,4 @@
-"""The command as it is used: what goes to which stream, what is played, when it ends, and what it does not load."""
+"""The command as it is used: what it writes to which stream, what is played, and what it does not load."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import json
 import math
 import os
-import pty
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import termios
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +22,9 @@ from llm2ws.audio import AudioFormat, decode_mulaw
 from llm2ws.localspeech.engine import AudioStream, Engine
 from llm2ws.localspeech.server import SpeechServer
 from llm2ws.localspeech.voices import EspeakVoice
-from llm2ws.speech.dialects.deepgram_server import ClearIn
 from llm2ws.testing import FaultySpeech
+from tests.command.spoken import NULL, SENTENCE
 from tests.support import MS, child_environment, run, start
-
-SENTENCE = "The quick brown fox jumps over the lazy dog, and then it rests. "
-NULL = {"LLM2WS_PLAY__DEVICE": "null"}
 
 
 def frames(path: Path) -> bytes:
@@ -134,68 +129,6 @@ def test_head_takes_what_it_wants(tmp_path: Path) -> None:
 # --- what is shown ----------------------------------------------------------------------------------------------------------
 
 
-def test_json_events(tmp_path: Path) -> None:
-    done = run(["say", "Hello there. It is **me**.", "--no-play", "--json"], cwd=tmp_path)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["start", "said", "said", "done"]
-    assert events[1]["span"] == [0, 12]
-    assert "".join(event["text"] for event in events[1:3]) == "Hello there. It is me. "
-    assert events[-1]["outcome"] == "done"
-    assert 0 <= events[-1]["stats"]["first_speak_s"] <= events[-1]["stats"]["first_audio_s"]
-
-
-def test_an_error_is_an_event_too(tmp_path: Path) -> None:
-    done = run(["say", "x", "--json", "-o", "no/x.wav"], cwd=tmp_path)
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "event": "error",
-        "error": "SinkError",
-        "what": "no/x.wav: no such file or directory",
-        "hint": "make its folder first",
-    }
-
-
-def test_quiet_is_quiet(tmp_path: Path) -> None:
-    done = run(["say", "Hello.", "-o", "o.wav", "-q"], cwd=tmp_path)
-    assert (done.code, done.stdout, done.stderr) == (0, b"", "")
-
-
-def test_verbose_logs_on_standard_error(tmp_path: Path) -> None:
-    done = run(["say", "Hello.", "-o", "o.wav", "-v"], cwd=tmp_path)
-    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert len({line["turn"] for line in lines}) == 1
-    assert "{" not in run(["say", "Hello.", "-o", "o.wav"], cwd=tmp_path).stderr
-
-
-def test_a_terminal_shows_words_and_time_and_no_audio(tmp_path: Path) -> None:
-    parent, child = pty.openpty()
-    termios.tcsetwinsize(child, (24, 100))
-    with start(["say", "Hello there. It is me."], cwd=tmp_path, env=NULL, stdin=child, stdout=child, stderr=child) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while data := os.read(parent, 4_096):
-                shown += data
-        except OSError:  # the other end is closed
-            pass
-        os.close(parent)
-        assert process.wait() == 0
-    lines = [line.strip() for line in shown.decode().split("\r\x1b[K") for line in line.splitlines()]
-    assert lines[0].startswith("llm2ws: echo answers with the prompt itself, the embedded endpoint speaks")
-    assert any(re.fullmatch(r"[\d.]+ s, [\d.]+ s of audio, [\d.]+ s buffered", line) for line in lines)
-    assert lines.index("Hello there.") < lines.index("It is me.")
-    assert re.match(r"llm2ws: [\d.]+ s of audio; after so many seconds: first token [\d.]+, .*first audio [\d.]+", lines[-1])
-
-
-def test_audio_is_not_sent_to_a_terminal(tmp_path: Path) -> None:
-    parent, child = pty.openpty()
-    with start(["say", "Hello.", "-o", "-"], cwd=tmp_path, stdout=child) as process:
-        os.close(child)
-        assert process.stderr
-        assert "standard output is a terminal: send the audio to a pipe" in process.stderr.read().decode()
-        assert process.wait() == 2
-    os.close(parent)
-
-
 # --- playing ----------------------------------------------------------------------------------------------------------------
 
 
@@ -216,43 +149,6 @@ def test_without_a_sound_device_it_goes_to_a_file_and_says_so(tmp_path: Path) ->
 
 
 # --- interruption -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_an_interruption_reaches_the_endpoint_and_what_was_heard_is_told(tmp_path: Path, number: signal.Signals) -> None:
-    async with FaultySpeech(pace=1.0) as speech:  # so that audio is owed
-        args = ["say", SENTENCE * 20, "--speech", speech.url, "--json"]
-        process = await asyncio.to_thread(start, args, cwd=tmp_path, env=NULL)
-        with process:
-            assert process.stdout
-            events: list[dict[str, object]] = []
-            while not events or events[-1]["event"] != "said":
-                events.append(json.loads(await asyncio.to_thread(process.stdout.readline)))
-            process.send_signal(number)
-            rest = await asyncio.to_thread(process.stdout.read)
-            assert process.stderr
-            assert b"Traceback" not in process.stderr.read()
-            assert await asyncio.to_thread(process.wait) == 130
-        last = json.loads(rest.splitlines()[-1])
-        assert last["event"] == "interrupted"
-        assert (SENTENCE * 20).startswith(last["heard"])
-        assert speech.count(ClearIn) == 1
-
-
-def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
-    """What is in the way here is a pipe without a reader, which cannot be opened."""
-    os.mkfifo(tmp_path / "pipe.raw")
-    with start(["say", "Hello.", "-o", "pipe.raw"], cwd=tmp_path) as process:
-        assert process.stderr
-        assert b"Hz)" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        while process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(100 * MS)
-            except subprocess.TimeoutExpired:
-                continue
-        assert process.wait() == 130
 
 
 # --- sources that fail, keys ------------------------------------------------------------------------------------------------
@@ -325,24 +221,6 @@ def test_failover_to_the_embedded_endpoint(tmp_path: Path) -> None:
 
 
 # --- explain ----------------------------------------------------------------------------------------------------------------
-
-
-def test_explain_gives_every_fragment_its_reason_and_what_was_waited_for(tmp_path: Path) -> None:
-    text = "Hello Dr. Smith. That is 3.5 km. Bye"
-    done = run(["explain", text, "--json"], cwd=tmp_path)
-    cuts = [json.loads(line) for line in done.stdout.splitlines()]
-    assert "".join(cut["text"] for cut in cuts) == text
-    assert [cut["boundary"] for cut in cuts] == ["sentence", "sentence", "end"]
-    assert all(cut["why"] for cut in cuts)
-    assert cuts[0]["held"][0]["after"].endswith("Dr.")
-
-
-@pytest.mark.parametrize("how", ["argument", "stdin", "dash", "file"])
-def test_explain_reads_from_anywhere(tmp_path: Path, how: str) -> None:
-    (tmp_path / "t.txt").write_text("One. Two.")
-    args = {"argument": ["One. Two."], "stdin": [], "dash": ["-"], "file": ["-f", "t.txt"]}[how]
-    done = run(["explain", *args, "--policy", "sentence"], cwd=tmp_path, input="One. Two.")
-    assert re.search(r'0 sentence +"One\." +0-4: ', done.stdout.decode())
 
 
 # --- around it --------------------------------------------------------------------------------------------------------------

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm2ws.errors import ConfigError
 from llm2ws.settings import loading as config
-from llm2ws.settings.fields import ClientLimits, Llm, Play, Secret, Server, Settings, Speech, SpeechLimits, TextSettings
-from tests.support import ROOT, texts_of
-
-
-@pytest.fixture
-def toml(tmp_path: Path) -> Callable[[str], str]:
-    def write(text: str) -> str:
-        path = tmp_path / "llm2ws.toml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
-DRAIN = "it sets how long running answers may go on after SIGTERM"
-
-
-def load(text: str = "", **environ: str) -> Settings:
-    return config.load(environ=environ, config=text or None).settings
+from llm2ws.settings.fields import Settings
+from tests.settings.reading import load
+from tests.support import ROOT
 
 
 def test_nothing_set_is_the_defaults(tmp_path: Path) -> None:
@@ -99,83 +81,11 @@ def test_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
     assert load(str(tmp_path / "s.toml")).text.max_chars == 100
 
 
-def test_entries_have_any_name_and_the_environment_finds_them(toml: Callable[[str], str]) -> None:
-    file = toml("[speech.my-Voice]\nvoice = 'a'\n[speech.my-Voice.limits]\nchars_per_speak = 7\n[speech.bare]")
-
-    speech = load(file, LLM2WS_SPEECH__MY_VOICE__SPEED="1.5", LLM2WS_SPEECH__NEW__FAILOVER="bare, my-Voice").speech
-
-    assert list(speech) == ["my-Voice", "bare", "new"]
-    assert (speech["my-Voice"].voice, speech["my-Voice"].speed) == ("a", 1.5)
-    assert speech["my-Voice"].limits.chars_per_speak == 7
-    assert speech["bare"] == Speech()
-    assert speech["new"].failover == ("bare", "my-Voice")
-
-
 def test_a_vendors_variable_is_weaker_than_ours(canary: Callable[[], str]) -> None:
     one, other = canary(), canary()
     assert load(DEEPGRAM_API_KEY=one).speech["deepgram"].api_key.reveal() == one
     both = load(DEEPGRAM_API_KEY=one, LLM2WS_SPEECH__DEEPGRAM__API_KEY=other)
     assert both.speech["deepgram"].api_key.reveal() == other
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[server]\ndrain_s = inf", f"server.drain_s: expected float <= 1000000000.0: {DRAIN}"),
-        ("[server]\ndrain_s = 1e308", f"server.drain_s: expected float <= 1000000000.0: {DRAIN}"),
-        ("[server]\ndrain_s = nan", f"server.drain_s: expected float >= 0.0: {DRAIN}"),
-        ("[server]\ndrain_s = -1", f"server.drain_s: expected float >= 0.0: {DRAIN}"),
-        ("log = \n", "Invalid value (at line 1, column 7): correct this line"),
-        ("[text]\npolcy = 'word'", "text.polcy: no such setting: did you mean text.policy?"),
-        ("[txet]\npolicy = 'word'", "txet: no such setting: did you mean text?"),
-        ("[speech.x]\nvioce = 'a'", "speech.x.vioce: no such setting: did you mean speech.x.voice?"),
-        (
-            "[speech.x.limits]\nchars = 3",
-            "speech.x.limits.chars: no such setting: did you mean speech.x.limits.chars_per_speak?",
-        ),
-        ("[text]\nmax_chars = 'many'", "text.max_chars: expected int, got str: it sets the longest fragment"),
-        ("[text]\nmax_chars = true", "text.max_chars: expected int, got bool: it sets the longest fragment"),
-        ("[text]\nmax_chars = 3", "text.max_chars: expected int >= 20: it sets the longest fragment"),
-        ("[text]\npolicy = 'x'", 'text.policy: invalid enum value: give one of "", token, word, clause-first, sentence'),
-        ("text = 3", "text: expected a table: write [text]"),
-        ("[speech]\nvoice = 'a'", "speech.voice: expected a table: write [speech.<name>]"),
-        ("[speech]\nmine = 'a'", "speech.mine: expected a table: write [speech.mine]"),
-        ("[[llm]]\nkind = 'echo'", "llm: expected a table: write [llm.<name>]"),
-        ("[server]\ninsecure = 'yes'", "server.insecure: expected bool, got str: write true or false"),
-        ("[[text]]\n", "text: expected a table: write [text]"),
-        ("[voices.alloy]\nspeech = 'local'", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
-        ("[voices.alloy]", "voices.alloy.voice: not set: it sets the voice, in the endpoint's words"),
-        (
-            "[models.tts-1]",
-            "models.tts-1.speech: not set: it sets the [speech.<name>] that speaks",
-        ),
-    ],
-)
-def test_a_mistake_in_the_file_is_named(toml: Callable[[str], str], text: str, message: str) -> None:
-    file = toml(text)
-    with pytest.raises(ConfigError) as caught:
-        load(file)
-    assert str(caught.value) == f"{file}: {message}"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("LLM2WS_TEXT__MAXCHARS", "200", "no such setting: did you mean LLM2WS_TEXT__MAX_CHARS?"),
-        ("LLM2WS_TEXT__MAX_CHARS", "many", "expected int, got str: it sets the longest fragment"),
-        ("LLM2WS_LLM__MODEL", "m", "expected a table: write LLM2WS_LLM__<NAME>__..."),
-        (
-            "LLM2WS_TEXT_MAX_CHARS",
-            "200",
-            "no such setting: two underscores are between the parts of a name: LLM2WS_TEXT__...",
-        ),
-        ("LLM2WS_LOGS", "info", "no such setting: did you mean LLM2WS_LOG?"),
-    ],
-)
-def test_a_mistake_in_the_environment_is_named(name: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(**{name: value})
-    assert str(caught.value) == f"the environment: {name}: {message}"
 
 
 def test_what_an_entry_lacks_may_be_in_another_place(toml: Callable[[str], str]) -> None:
@@ -204,45 +114,6 @@ def test_no_value_of_a_setting_breaks_it(value: object) -> None:
         except ConfigError as exc:
             refused[".".join(path)] = str(exc)
     assert all(name in message for name, message in refused.items())
-
-
-def test_a_key_shows_itself_nowhere(toml: Callable[[str], str], canary: Callable[[], str]) -> None:
-    key = canary()
-    loaded = config.load(environ={"DEEPGRAM_API_KEY": key, "LLM2WS_SPEECH__X__API_KEY": key})
-    assert key not in repr(loaded)
-    assert key not in f"{loaded.settings.speech['x'].api_key}"
-    for wrong in (f"log = '{key}'", f"[text]\nmax_chars = '{key}'", f"[speech.x]\napi_key = ['{key}']"):
-        with pytest.raises(ConfigError) as caught:
-            load(toml(wrong))
-        assert not any(key in text for text in texts_of(caught.value))
-
-
-@pytest.mark.parametrize("value", [math.inf, math.nan, -1.0, 1e308])
-def test_no_number_is_without_bounds(value: float) -> None:
-    """A daemon would start with it, and fail when a timer is set."""
-    sections: dict[str, type[msgspec.Struct]] = {
-        "text": TextSettings,
-        "play": Play,
-        "server": Server,
-        "server.limits": ClientLimits,
-    }
-    sections |= {"llm.x": Llm, "speech.x": Speech, "speech.x.limits": SpeechLimits}
-    floats = [
-        (*section.split("."), field.name)
-        for section, kind in sections.items()
-        for field in msgspec.structs.fields(kind)
-        if "float" in str(field.type)
-    ]
-    assert len(floats) > 15
-    for path in floats:
-        with pytest.raises(ConfigError, match=re.escape(".".join(path))):
-            config.load(environ={}, flags={path: value})
-
-
-def test_secrets_compare_by_value() -> None:
-    assert Secret("a") == Secret("a") != Secret("b")
-    assert not Secret()
-    assert len({Secret("a"), Secret("a")}) == 1
 
 
 def test_an_address_from_dot_env_gets_no_key_from_elsewhere(tmp_path: Path, canary: Callable[[], str]) -> None:
