@@ -148,13 +148,6 @@ async def test_connect_makes_text_fit_as_it_is_told() -> None:
         assert await spoken(conversation, "*nginx* runs.\n\n```\nx = 1\n```\n") == "*engine x* runs. Code."
 
 
-async def test_the_embedded_endpoint_speaks_without_a_key() -> None:
-    async with connect(format=FORMAT) as conversation, conversation.turn(script("Hello there. ")) as turn:
-        audio = b"".join([chunk async for chunk in turn.audio()])
-    assert 0.3 < FORMAT.seconds(len(audio)) < 3.0
-    assert any(audio)
-
-
 async def test_authorities_are_read_when_it_is_entered_and_not_with_each_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,8 @@ from llm2ws.errors import ConfigError
 from llm2ws.server import notify
 from llm2ws.server.run import running
 from llm2ws.settings.fields import Settings
+from tests.server.processes import process
 from tests.server.test_chat import SPOKEN, heard, sdk
-from tests.server.test_run import process
 from tests.support import MS, assert_no_canary, child_environment, start
 
 

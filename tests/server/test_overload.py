@@ -23,9 +23,9 @@ import pytest
 from llm2ws.settings.fields import ClientLimits, Server
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start
+from tests.server.processes import Process, process
 from tests.server.test_chat import ASK, SPOKEN, TEXT, heard, sdk
 from tests.server.test_relay import audio_of, parsed, text_of
-from tests.server.test_run import Process, process
 from tests.server.test_soak import used_by
 from tests.support import MS, ROOT
 

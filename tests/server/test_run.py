@@ -1,104 +1,29 @@
-"""From start to end, as a real process: signals, settings read again, certificates, ports, an end that loses nothing."""
+"""From start to end, as a real process: signals, settings read again, ports, an end that loses nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import openai
 import pytest
-import trustme
 
 from llm2ws.errors import ConfigError
-from llm2ws.server import run as life
-from llm2ws.server.run import running, serve
+from llm2ws.server.run import serve
 from llm2ws.settings.fields import Server, Settings
 from llm2ws.testing import FaultySpeech, decode
 from tests.server.conftest import CODING, Start, says
+from tests.server.processes import process
 from tests.server.test_chat import SPOKEN, TEXT, heard, sdk
-from tests.sources.replay import End, Reply, replay
-from tests.sources.replay import Server as Llms
-from tests.support import MS, assert_no_canary, run
+from tests.sources.replay import End
+from tests.support import run
 from tests.support import start as start_process
-
-
-class Process:
-    """`llm2ws serve` as a process. What it writes is kept, a line at a time."""
-
-    def __init__(self, pid: int, lines: asyncio.Queue[str], ended: asyncio.Future[int], llm: Llms) -> None:
-        self.url = ""  # known when it listens
-        self.pid, self.llm = pid, llm
-        self._lines, self._ended = lines, ended
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    async def line(self, holding: str) -> str:
-        """The next line on its standard error that holds this."""
-        async with asyncio.timeout(20_000 * MS):
-            while holding not in (line := await self._lines.get()):
-                pass
-        return line
-
-    async def code(self) -> int:
-        async with asyncio.timeout(20_000 * MS):
-            return await asyncio.shield(self._ended)
-
-
-@asynccontextmanager
-async def process(
-    folder: Path,
-    *replies: str | Reply,
-    key: str = "",
-    server: str = "",
-    speech: FaultySpeech | None = None,
-    env: Mapping[str, str] | None = None,
-) -> AsyncIterator[Process]:
-    """The command, with a scripted LLM and a speech endpoint that live in this process."""
-    answers = [says(reply) if isinstance(reply, str) else reply for reply in replies or [TEXT]]
-    loop = asyncio.get_running_loop()
-    async with replay(*answers) as llm, speech or FaultySpeech(coding=CODING, key=key or None) as voice:
-        config = folder / "llm2ws.toml"
-        config.write_text(
-            f'log = "info"\n[server]\nlisten = "127.0.0.1:0"\n{server}\n'
-            f'[llm.scripted]\nkind = "openai"\nbase_url = "{llm.url}/v1"\nmodel = "m-1"\napi_key = "{key}"\n'
-            f'[speech.faulty]\ndialect = "deepgram"\nurl = "{voice.url}"\napi_key = "{key}"\n'
-        )
-        child = start_process(["serve", "--config", config], cwd=folder, env=env)
-        lines: asyncio.Queue[str] = asyncio.Queue()
-        seen: list[str] = []
-
-        def read() -> None:
-            assert child.stderr is not None
-            for raw in child.stderr:
-                seen.append(raw.decode(errors="replace"))
-                loop.call_soon_threadsafe(lines.put_nowait, seen[-1])
-
-        reading = asyncio.create_task(asyncio.to_thread(read))
-        ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
-        try:
-            one = Process(child.pid, lines, ended, llm)
-            one.url = json.loads(await one.line("listening on "))["event"].removeprefix("listening on ")
-            yield one
-        finally:
-            child.kill()
-            await ended
-            await reading
-            assert child.stdout is not None
-            assert child.stderr is not None
-            child.stdout.close()
-            child.stderr.close()
-        text = "".join(seen)
-        assert_no_canary(text, "the log")
-        assert "Traceback" not in text
 
 
 async def test_sigterm_lets_a_turn_finish(tmp_path: Path, canary: Callable[[], str]) -> None:
@@ -228,63 +153,6 @@ async def test_a_turn_in_progress_keeps_the_settings_it_began_with(tmp_path: Pat
         assert transcript.strip() == TEXT
         daemon.signal(signal.SIGTERM)
         assert await daemon.code() == 0
-
-
-async def test_certificates_are_exchanged_while_it_runs(tmp_path: Path) -> None:
-    ca = trustme.CA()
-    files = f'tls_cert_file = "{tmp_path / "cert.pem"}"\ntls_key_file = "{tmp_path / "key.pem"}"'
-
-    def issue() -> bytes:
-        cert = ca.issue_cert("127.0.0.1")
-        cert.private_key_pem.write_to_path(tmp_path / "key.pem")
-        cert.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-        return ssl.PEM_cert_to_DER_cert(cert.cert_chain_pems[0].bytes().decode())
-
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-
-    async def served(url: str) -> bytes | None:
-        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]), ssl=context)
-        secure = writer.get_extra_info("ssl_object")
-        assert secure.version() in ("TLSv1.2", "TLSv1.3")
-        found: bytes | None = secure.getpeercert(binary_form=True)
-        writer.close()
-        await writer.wait_closed()
-        return found
-
-    first = issue()
-    async with process(tmp_path, server=files) as daemon:
-        assert daemon.url.startswith("https://")
-        assert await served(daemon.url) == first
-        second = issue()
-        daemon.signal(signal.SIGHUP)
-        await daemon.line("settings were reloaded")
-        assert await served(daemon.url) == second
-        (tmp_path / "cert.pem").write_text("nothing")
-        daemon.signal(signal.SIGHUP)
-        assert "no PEM certificate" in await daemon.line("settings were not reloaded")
-        assert await served(daemon.url) == second
-
-
-async def test_a_certificate_that_is_written_while_settings_are_read_again(tmp_path: Path) -> None:
-    ca = trustme.CA()
-    cert, other = ca.issue_cert("127.0.0.1"), ca.issue_cert("127.0.0.1")
-    path = tmp_path / "both.pem"
-    cert.private_key_and_cert_chain_pem.write_to_path(path)
-    settings = Settings(server=Server(listen="127.0.0.1:0", tls_cert_file=str(path)))
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    async with running(settings) as daemon:
-        before = asyncio.all_tasks()
-        reload = asyncio.create_task(life._exchange(daemon, settings))
-        await asyncio.sleep(0)  # its service is being started: half of the new certificate is there then
-        path.write_bytes(other.cert_chain_pems[0].bytes() + cert.private_key_pem.bytes())
-        with pytest.raises(ConfigError, match="no PEM certificate with its key"):
-            await reload
-        assert asyncio.all_tasks() <= before
-        _, writer = await asyncio.open_connection("127.0.0.1", int(daemon.url.rsplit(":", 1)[1]), ssl=context)
-        writer.close()
-        await writer.wait_closed()
 
 
 async def test_an_address_that_is_taken(start: Start) -> None:

@@ -21,8 +21,8 @@ import pytest
 from llm2ws.speech.dialects.deepgram_server import ServerLimits
 from llm2ws.testing import Drop, FaultySpeech, How
 from tests.server.conftest import CODING, says
+from tests.server.processes import process
 from tests.server.test_chat import ASK, SPOKEN, TEXT
-from tests.server.test_run import process
 from tests.sources.replay import End
 from tests.support import SOAK_S
 
