@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -40,17 +41,19 @@ Result = TypeVar("Result")
 class RawFile:
     """Writes audio to a path, or to an open file descriptor, which stays open.
 
-    The first write, or a close without an error, removes what a file held before: an error before that keeps it. `name`: what
-    messages call the target, "" for the target itself. `new`: the file must not exist yet. No call blocks the event loop:
-    files are written by a thread, pipes when they are ready.
+    The first write, or a close without an error, removes what a file held before: an error before that keeps it, and leaves no
+    file where there was none. `name`: what messages call the target, "" for the target itself. `new`: the file must not exist
+    yet. No call blocks the event loop: files are written by a thread, pipes when they are ready.
     """
 
     def __init__(self, target: str | os.PathLike[str] | int, *, name: str = "", new: bool = False) -> None:
         self.name = name or str(target)
         self.seekable = False  # until it is open, and unless it is a file
         self.has_old_contents = False  # which the first write removes
+        self.size = 0  # bytes that are in the file, of all that was written
         self._target = target
-        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else 0)
+        self._new = new
+        self._created = False  # whether there was no such file before
         self._fd = -1
         self._is_pipe = False  # or a socket or a terminal: writing waits for a reader
         self._block = bytearray()
@@ -61,9 +64,10 @@ class RawFile:
             self._fd = self._target
         else:
             path = Path(self._target)
-            self._fd = await self._try(lambda: os.open(path, self._flags, 0o666))  # a pipe waits for its reader
+            self._fd, self._created = await self._try(lambda: _open(path, new=self._new))  # a pipe waits for its reader
         found = await self._try(lambda: os.fstat(self._fd))
         mode = found.st_mode
+        self.size = 0
         self.seekable = stat.S_ISREG(mode)
         self.has_old_contents = self.seekable and found.st_size > 0 and not isinstance(self._target, int)
         self._is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
@@ -79,6 +83,10 @@ class RawFile:
             self.seekable = self._is_pipe = False
             if not isinstance(self._target, int):
                 os.close(fd)
+                if kind is not None and self._created and not self.size:
+                    path = self._target
+                    with contextlib.suppress(SinkError):  # the error that came before is the one to tell
+                        await self._try(lambda: Path(path).unlink())
 
     async def write(self, data: bytes) -> None:
         """Write audio. Raises SinkError for a full disk, or a pipe whose reader is gone."""
@@ -94,17 +102,29 @@ class RawFile:
         if self._block:
             await self._truncate()
             block, self._block = bytes(self._block), bytearray()
-            await self._try(lambda: _write_all(self._fd, block))
+            await self._try(lambda: self._write_all(block))
 
     async def _truncate(self) -> None:
         if self.has_old_contents:
             self.has_old_contents = False
             await self._try(lambda: os.ftruncate(self._fd, 0))
 
+    async def empty(self) -> None:
+        """Remove all that was written to a file that is seekable."""
+        self._block.clear()
+        await self._try(lambda: os.ftruncate(self._fd, 0))
+        self.size = 0
+
     async def patch(self, data: bytes, at: int) -> None:
-        """Overwrite the bytes from the offset `at` of a file that is seekable."""
-        await self.flush()
+        """Overwrite the bytes from the offset `at` of a file that is seekable. What was collected is not written before."""
         await self._try(lambda: os.pwrite(self._fd, data, at))
+
+    def _write_all(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            n_bytes = os.write(self._fd, rest)
+            self.size += n_bytes
+            rest = rest[n_bytes:]
 
     async def _write_when_ready(self, data: bytes) -> None:
         # Neither a thread, which could not be stopped while the reader sleeps, nor O_NONBLOCK, which all who share the pipe
@@ -138,7 +158,12 @@ class RawFile:
         return SinkError(f"{self.name}: {why}", hint=_HINTS.get(code or 0, "choose another place"))
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+def _open(path: Path, *, new: bool) -> tuple[int, bool]:
+    """Open a file to be written. Return its descriptor and whether it was created. `new`: it must not exist yet."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        if new:
+            raise
+        return os.open(path, flags, 0o666), False

@@ -17,7 +17,8 @@ class WavFile:
     """Writes a WAV file to a path, or to an open file descriptor, which stays open.
 
     The header has the length once the file is closed; in a pipe it says from the start that the length is unknown. `name` and
-    `new` are as for RawFile. After an error the file is a whole WAV file of what was written, or, before any audio, as it was.
+    `new` are as for RawFile. After an error the file is a whole WAV file of what could be written, or, before any audio, as it
+    was: no file where there was none.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class WavFile:
         try:
             if kind is None and not self._has_header:
                 await self._write_header()
-            if self._has_header and self._file.seekable:
-                if self.n_bytes % 2:
-                    await self._file.write(b"\0")  # chunks have an even size
-                await self._file.patch(wav_header(self._format, self.n_bytes), 0)
+            if kind is not None and not self.n_bytes and self._file.seekable and not self._file.has_old_contents:
+                await self._file.empty()
+            elif self._has_header and self._file.seekable:
+                await self._complete()
         finally:
             await self._stack.__aexit__(kind, exc, trace)
 
@@ -66,6 +67,17 @@ class WavFile:
             await self._write_header()
         self.n_bytes += len(data)
         await self._file.write(data)
+
+    async def _complete(self) -> None:
+        """Write what is left, and in any case the header for as much audio as is in the file: a disk may be full."""
+        try:
+            if self.n_bytes % 2:
+                await self._file.write(b"\0")  # chunks have an even size
+            await self._file.flush()
+        finally:
+            there = max(0, self._file.size - len(wav_header(self._format)))
+            there -= there % self._format.sample_bytes
+            await self._file.patch(wav_header(self._format, min(self.n_bytes, there)), 0)
 
     async def _write_header(self) -> None:
         self._has_header = True

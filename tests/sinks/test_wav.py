@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import struct
 import wave
 from collections.abc import Callable
@@ -107,3 +109,37 @@ async def test_a_full_disk_is_known_before_the_first_audio() -> None:
     with pytest.raises(SinkError, match="/dev/full: no space left on device"):
         async with WavFile("/dev/full", AudioFormat()):
             pytest.fail("it opened")
+
+
+@pytest.mark.parametrize("fmt", [AudioFormat(), AudioFormat(Encoding.MULAW, 8_000)], ids=str)
+async def test_on_a_disk_that_fills_up_the_header_tells_what_is_in_the_file(tmp_path: Path, fmt: AudioFormat) -> None:
+    path, room = tmp_path / "out.wav", 200_001
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(SinkError, match="file too large"):
+            async with WavFile(path, fmt) as file:
+                for _ in range(10):
+                    await file.write(bytes(48_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    data = path.read_bytes()
+    header = len(wav_header(fmt))
+    there = (room - header) // fmt.sample_bytes * fmt.sample_bytes
+    assert len(data) == room
+    assert data[:header] == wav_header(fmt, there)
+
+
+@pytest.mark.parametrize("kind", [RawFile, partial(WavFile, format=AudioFormat())], ids=["raw", "wav"])
+async def test_an_error_before_the_first_audio_leaves_no_file_that_was_not_there(
+    tmp_path: Path, kind: Callable[[Path], RawFile | WavFile]
+) -> None:
+    path, empty = tmp_path / "out.wav", tmp_path / "empty.wav"
+    empty.touch()
+    for each in (path, empty):
+        with pytest.raises(ZeroDivisionError):
+            async with kind(each):
+                raise ZeroDivisionError
+    assert not path.exists()
+    assert empty.stat().st_size == 0
