@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..address import is_loopback, split_host_port
 from ..errors import ConfigError, ConnectFailed, Llm2wsError, SourceError
+from ..watch.log import printable
 
 if TYPE_CHECKING:
     from ..settings.fields import Settings
@@ -247,4 +248,4 @@ def show(loaded: Loaded, checked: list[Checked], *, everything: bool, as_json: b
         lines.append(f"{result.state:8} {result.kind:7} {result.name:10} {result.detail}")
         if result.hint:
             lines.append(f"{'':27} -> {result.hint}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import SinkError
+from ..watch.log import printable
 
 if TYPE_CHECKING:
     from ..sinks.device import Player
@@ -112,7 +113,7 @@ class Report:
         if reason in _STOPPED:
             self._stopped[_STOPPED[reason]] = None
         elif aside.kind == "finish" and reason not in _USUAL:
-            shown = "".join(c if c.isprintable() else " " for c in reason[:60])
+            shown = printable(reason[:60])
             self._stopped[f"the model stopped for a reason that is not known here, {shown}: look into its documentation"] = None
 
     def done(self, done: Done) -> None:
@@ -168,7 +169,9 @@ class Report:
             return
         if self._lines:
             self._clear()
-            text = text.strip() and "".join(c if c.isprintable() else " " for c in text.strip()) + "\n"
+            text = text.strip() and printable(text.strip()) + "\n"
+        elif sys.stdout.isatty():
+            text = "\n".join(map(printable, text.split("\n")))
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -194,7 +197,7 @@ class Report:
 
 def note(message: str) -> None:
     """Tell the person at the terminal."""
-    show(f"llm2ws: {message}\n")
+    show(f"llm2ws: {printable(message)}\n")
 
 
 def show(text: str) -> None:

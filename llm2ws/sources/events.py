@@ -116,7 +116,7 @@ def usage_of(prompt: int, completion: int) -> dict[str, int]:
 def _whole_json(body: bytearray, endpoint: LlmEndpoint) -> object:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         kind = "a web page" if body.lstrip().startswith(b"<") else "something"
     raise no_answer(endpoint, kind)
 
@@ -131,12 +131,12 @@ def json_of(data: bytes, endpoint: LlmEndpoint, name: str = "") -> object:
         raise failed(endpoint, json_or_text(data))
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:  # Control characters, NaN, bytes that are no UTF-8, half of a surrogate pair.
         text = json.dumps(json.loads(data.decode(errors="replace"), strict=False), ensure_ascii=False)
         return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise SourceError(f"{endpoint.who}: sent an event that is no JSON", hint="what came before it is spoken", retry=True)
 
@@ -145,5 +145,5 @@ def json_or_text(data: bytes) -> object:
     """Return the JSON value of some data, such as the body of an error; its text if it is no JSON."""
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data.decode(errors="replace")

@@ -178,6 +178,8 @@ def _is_whole(line: bytes) -> bool:
         json.loads(line.decode(errors="replace"), strict=False)
     except ValueError:
         return False
+    except RecursionError:  # It is nested too deep, and still an event by itself.
+        return True
     return True
 
 

@@ -260,7 +260,11 @@ class ShapeReader:
                 self._has_text = True
                 return self._deltas.feed(body)
         self._has_text = True
-        return self._deltas.feed(self._decoder.decode(event.data))
+        try:
+            return self._deltas.feed(self._decoder.decode(event.data))
+        except UnicodeError:  # The encoding needs a byte order mark, and there is none.
+            what = f"{self._endpoint.who}: sent text that is not in the charset of its Content-Type"
+            raise SourceError(what, hint="look at what serves it") from None
 
 
 def at(value: object, path: str) -> object:

@@ -19,7 +19,7 @@ from .journal import JournalHandler, is_journal
 if TYPE_CHECKING:
     from structlog.types import Processor
 
-__all__ = ["announce", "configure", "log_turn", "place_of", "turn_id"]
+__all__ = ["announce", "configure", "log_turn", "place_of", "printable", "turn_id"]
 
 _turn: ContextVar[str] = ContextVar("turn", default="")
 
@@ -41,6 +41,14 @@ def log_turn(logger: logging.Logger, fields: Mapping[str, object]) -> None:
     }
     text = " ".join(f"{name}={str(value).replace(' ', '_')}" for name, value in facts.items() if value)
     logger.info("turn %s", text, extra={"facts": facts}, stacklevel=2)
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, with a space for each character that a terminal may act on.
+
+    Models and servers are not trusted: a control character of theirs could forge a line, or change what is shown.
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def announce(message: str) -> bool:
@@ -145,6 +153,10 @@ def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:
             event.update(found, event="turn")
         return event
 
+    def harmless(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        event["event"] = printable(str(event["event"]))
+        return event
+
     shared: list[Processor] = [
         turn,
         stdlib.add_log_level,
@@ -156,4 +168,4 @@ def _structlog_formatter(*, as_json: bool, colours: bool) -> logging.Formatter:
         return stdlib.ProcessorFormatter(processors=[facts, *shared, processors.format_exc_info, processors.JSONRenderer()])
     # Plain: the pretty tracebacks show local variables, keys among them.
     console = dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=dev.plain_traceback)
-    return stdlib.ProcessorFormatter(processors=[*shared, console])
+    return stdlib.ProcessorFormatter(processors=[harmless, *shared, console])

@@ -69,6 +69,16 @@ def test_settings_with_their_origin_and_secrets_masked(tmp_path: Path, canary: C
     assert settings["server.keys"][0][0]["key"] == "***"
 
 
+async def test_names_of_a_server_reach_the_terminal_without_control_characters(tmp_path: Path) -> None:
+    name = "evil\x1b[31m\x07\r\x9b-1b\nok: all is well"
+    async with replay(json_reply(200, {"object": "list", "data": [{"id": name, "object": "model"}]})) as server:
+        done = await check(tmp_path, llm(server.url))
+    shown = done.stdout.decode()
+    assert "evil [31m" in shown
+    assert "\nok: all is well" not in shown
+    assert not [c for c in shown if c != "\n" and not c.isprintable()]
+
+
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 async def test_an_llm_that_answers_has_been_asked_for_nothing_that_costs(
     tmp_path: Path, canary: Callable[[], str], kind: str

@@ -61,7 +61,10 @@ def test_what_servers_write_that_is_not_quite_json(data: bytes, value: object) -
     assert str(json_of(data, HERE)) == (str(value) if value else "[nan]")
 
 
-@pytest.mark.parametrize("data", [b"", b"xyzzy", b'{"a": ', b"{} {}"])
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("data", [b"", b"xyzzy", b'{"a": ', b"{} {}", DEEP], ids=["nothing", "a word", "half", "two", "deep"])
 def test_what_is_no_json(data: bytes) -> None:
     with pytest.raises(SourceError, match="sent an event that is no JSON") as caught:
         json_of(data, HERE)

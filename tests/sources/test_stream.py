@@ -377,6 +377,24 @@ async def test_a_text_is_read_in_the_encoding_that_its_server_names(framing: str
         assert (await outcome_of(asking(Shape(framing=framing)), server.url)).text == said
 
 
+@pytest.mark.parametrize("framing", ["sse", "ndjson"])
+async def test_json_that_is_nested_too_deep_is_an_error_by_name(framing: str) -> None:
+    deep = b'{"t": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
+    body = [b"data: " + event if framing == "sse" else event.removesuffix(b"\n") for event in (b'{"t": "One."}\n\n', deep)]
+    async with replay(Reply(body)) as server:
+        outcome = await outcome_of(asking(Shape(framing=framing, text_path="t")), server.url)
+    assert outcome.text == "One."
+    assert "sent an event that is no JSON" in str(outcome.error)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-32"])
+async def test_a_charset_that_needs_a_byte_order_mark_where_there_is_none(charset: str) -> None:
+    body = "Hello.".encode(f"{charset}-le")
+    async with replay(Reply([body], headers={"Content-Type": f"text/plain; charset={charset}"})) as server:
+        outcome = await outcome_of(asking(Shape(framing="text")), server.url)
+    assert "not in the charset" in str(outcome.error)
+
+
 async def test_a_private_certificate_authority(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -100,6 +100,14 @@ def test_plain_lines_on_a_terminal() -> None:
     assert not out.getvalue().startswith("{")
 
 
+def test_words_of_a_server_cannot_forge_a_line_or_move_the_terminal() -> None:
+    out = Terminal()
+    log.configure("info", stream=out)
+    logging.getLogger("llm2ws").warning("%s", "the server said: \x1b[2J\x07\x9b1A\r\n2026 [info] all is well")
+    assert "the server said:  [2J  1A  2026 [info] all is well" in out.getvalue()
+    assert len(out.getvalue().splitlines()) == 1
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_shows_no_values(form: str) -> None:
     out = Terminal()
