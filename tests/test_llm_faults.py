@@ -102,12 +102,12 @@ FAULTS = [
     Fault("bare end", (answer(HALF),), AT + "the answer ended before it was complete: look into the server's log", 3, TEXT),
     Fault("bare end of Messages", (answer(delta(TEXT)),), AT + "the answer ended before it", 3, TEXT, kind="anthropic"),
     Fault(
-        "error in the stream", (answer(HALF, b'data: {"error": {"code": 502}}\n\n'),), AT + "failed in the middle of", 3, TEXT
+        "error in the stream", (answer(HALF, b'data: {"error": {"code": 502}}\n\n'),), AT + "failed while answering", 3, TEXT
     ),
     Fault(
         "overloaded in the stream",
         (answer(delta(TEXT), event("error", error={"type": "overloaded_error", "message": "no"})),),
-        AT + "failed in the middle of the answer, the server is overloaded (overloaded_error): try again later",
+        AT + "failed while answering, the server is overloaded (overloaded_error): try again later",
         3,
         TEXT,
         kind="anthropic",
@@ -124,7 +124,7 @@ FAULTS = [
     Fault(
         "a reason that is a failure",
         (answer(HALF, chunk(reason="error"), DONE),),
-        AT + "gave up in the middle of the answer (error): try again",
+        AT + "gave up while answering (error): try again",
         3,
         TEXT,
     ),

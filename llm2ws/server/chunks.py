@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, Any
@@ -11,11 +12,14 @@ from msgspec import Meta
 
 from ..service import Service
 from ..sources.aside import Aside
+from ..sources.reasons import REASONS, reason_of
 from .body import decode_json
 from .problems import Problem
 from .sending import sse_event
 
 __all__ = ["DONE", "ChatAudio", "ChatRequest", "Writer", "ask", "completion"]
+
+_log = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -84,9 +88,16 @@ class Writer:
                 self.message["refusal"] = self.message.get("refusal", "") + str(item.data.get("text"))
                 return self._chunk({**role, "refusal": item.data.get("text")})
             case "finish":
-                self.reason = _REASONS.get(str(item.data.get("reason")), "stop")
+                self._ended(str(item.data.get("reason") or "stop"))
                 self.usage = _usage(item.data.get("usage"))
         return b""
+
+    def _ended(self, word: str) -> None:
+        """Take why the answer ended. Clients know only the reasons of the protocol: for them, an unknown one is stop."""
+        self.reason = reason_of(word)
+        if self.reason not in REASONS:
+            self.reason = "stop"
+            _log.warning("%s: its answer ended for an unknown reason, %.80r: clients are told stop", self.head["model"], word)
 
     def end(self, asked: ChatRequest) -> bytes:
         """Return the chunks that end the answer."""
@@ -95,10 +106,6 @@ class Writer:
         if self.usage and wanted:
             parts.append(sse_event({**self.head, "choices": [], "usage": self.usage}))
         return b"".join((*parts, DONE))
-
-
-_REASONS = {"length": "length", "max_tokens": "length", "tool_use": "tool_calls", "tool_calls": "tool_calls"}
-_REASONS |= {"content_filter": "content_filter", "refusal": "content_filter"}
 
 
 def _usage(usage: object) -> dict[str, int] | None:

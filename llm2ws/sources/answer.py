@@ -10,13 +10,15 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from ..errors import SourceError
 from .aside import Aside
-from .faults import silent
+from .faults import no_end, silent
 from .model import LlmEndpoint, ModelSettings
 
-__all__ = ["DRAIN_S", "AnswerReader", "ResponseStream", "Watchdog", "ask"]
+__all__ = ["DRAIN_S", "REASONING_S", "AnswerReader", "ResponseStream", "Watchdog", "ask"]
 
 # How long the rest of a response may take after the answer is complete. Only a response read to its end keeps its connection.
 DRAIN_S = 0.05
+
+REASONING_S = 600.0  # How long an answer may hold no text: a model can reason without end, which no stall ends.
 
 
 class AnswerReader(Protocol):
@@ -72,6 +74,7 @@ async def ask(
             reads, reader = opened
             await stack.enter_async_context(aclosing(reads))
             watchdog = stack.enter_context(Watchdog(loop))
+            begun = False  # Text, a tool call or a refusal has come.
             while not reader.complete:
                 # Data that only keeps the connection open does not extend the time for the first token.
                 data = await watchdog.read(reads, loop.time() + settings.stall_s if reader.started else first_by)
@@ -79,10 +82,12 @@ async def ask(
                     raise silent(endpoint, settings.stall_s if reader.started else None)
                 is_empty = True
                 for item in reader.feed(data):
-                    is_empty = False
+                    is_empty, begun = False, True
                     yield item
                 if is_empty:
                     yield ""
+                    if not begun and loop.time() > first_by - settings.first_token_s + REASONING_S:
+                        raise no_end(endpoint, REASONING_S)
                 if not data:
                     break
             yield reader.end()

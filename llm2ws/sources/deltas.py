@@ -77,6 +77,11 @@ class Finals:
         self._keys: set[Hashable] = set()
         self._compared: dict[str, int] = {}  # By level: how many characters of the given text final texts have repeated.
 
+    @property
+    def given(self) -> str:
+        """The text given so far."""
+        return "".join(self._texts)
+
     def delta(self, text: str, key: Hashable = 0) -> None:
         """Take the next text of a part."""
         self._texts.append(text)
@@ -87,7 +92,7 @@ class Finals:
 
         Without a level, the text is the whole answer so far.
         """
-        given = "".join(self._texts)
+        given = self.given
         start = self._compared.get(level, 0)
         since = given[start:]
         rest = ""

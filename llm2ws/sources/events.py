@@ -95,16 +95,23 @@ class Paragraphs:
         self._ended = True
 
 
-def finish_of(endpoint: LlmEndpoint, reason: str | None, usage: object, *, is_recognised: bool) -> Aside:
+def finish_of(
+    endpoint: LlmEndpoint,
+    reason: str | None,
+    usage: object,
+    *,
+    is_recognised: bool,
+    hint: str = "check base_url, and whether kind is the API that it speaks",
+) -> Aside:
     """Return the Aside("finish") of an answer that is complete.
 
     Raises SourceError for a `reason` that says that the server gave up, and unless `is_recognised`: data came, and none of
-    it was part of an answer.
+    it was part of an answer. `hint`: what to do then.
     """
     if reason is not None and is_failure(reason):
         raise broke_off(endpoint, reason)
     if not is_recognised:
-        raise no_text(endpoint, "check base_url, and whether kind is the API that it speaks")
+        raise no_text(endpoint, hint)
     return Aside("finish", {"reason": reason, "usage": usage})
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "ended_early",
     "failed",
     "no_answer",
+    "no_end",
     "no_text",
     "of_grpc",
     "of_sdk",
@@ -163,9 +164,9 @@ def of_grpc(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
 
 
 def failed(endpoint: LlmEndpoint, body: object) -> SourceError:
-    """Return the error for a failure that the server reports in the middle of a stream."""
+    """Return the error for a failure that the server reports in its answer, under a status of success."""
     diagnosis = _cause(body) or _status_in(body, endpoint) or _SERVER_ERROR
-    what = f"failed in the middle of the answer, {diagnosis.what}"
+    what = f"failed while answering, {diagnosis.what}"
     return _error(endpoint, what, body, diagnosis.hint, status=None, retry=diagnosis.retry)
 
 
@@ -184,7 +185,7 @@ def _status_in(body: object, endpoint: LlmEndpoint) -> _Diagnosis | None:
 def broke_off(endpoint: LlmEndpoint, reason: str) -> SourceError:
     """Return the error for an answer that ended with a `reason` that says that the server gave up."""
     named = f" ({reason})" if _IDENTIFIER.fullmatch(reason) and not _holds_key(endpoint, reason) else ""
-    return SourceError(f"{endpoint.who}: gave up in the middle of the answer{named}", hint=_SERVER_ERROR.hint, retry=True)
+    return SourceError(f"{endpoint.who}: gave up while answering{named}", hint=_SERVER_ERROR.hint, retry=True)
 
 
 def no_text(endpoint: LlmEndpoint, hint: str) -> SourceError:
@@ -199,6 +200,12 @@ def silent(endpoint: LlmEndpoint, stall_s: float | None) -> SourceError:
             f"{endpoint.who}: no answer in time", hint="raise first_token_s if the model needs longer to load", retry=True
         )
     return SourceError(f"{endpoint.who}: nothing came for {stall_s:g} s", hint="try again, or raise stall_s", retry=True)
+
+
+def no_end(endpoint: LlmEndpoint, reasoning_s: float) -> SourceError:
+    """Return the error for `reasoning_s` seconds of reasoning without any text."""
+    what = f"{endpoint.who}: reasoned for {reasoning_s:g} s and wrote no answer"
+    return SourceError(what, hint="set max_tokens, or choose a model that reasons less", retry=True)
 
 
 def no_answer(endpoint: LlmEndpoint, kind: str) -> SourceError:

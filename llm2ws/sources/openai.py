@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .answer import ResponseStream
 from .aside import Aside
 from .client import SdkClient
-from .deltas import Finals
+from .deltas import Deltas, Finals
 from .events import finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
@@ -131,7 +131,8 @@ class ChatParser:
     - An error within the stream is `{"error": ...}`, of older vLLM `{"object": "error"}`, of older llama.cpp an `error:` field.
     - `[DONE]` or `finish_reason` may be missing; without both, the answer is not complete. A server that gives up in the middle
       may say so with `finish_reason` alone.
-    - A `message` has the whole answer, instead of deltas or after them.
+    - A `message` has the whole answer, instead of deltas or after them. A stream of messages without deltas may have the next
+      part of the answer in each, or the text so far.
     """
 
     def __init__(self, endpoint: LlmEndpoint) -> None:
@@ -141,6 +142,8 @@ class ChatParser:
         self.reason: str | None = None  # Why the answer ended; None before its end.
         self.sent_error = False  # The server reported its failure as `{"error": ...}`, which clients understand.
         self._texts = Finals()
+        self._messages = Deltas(endpoint.who, cumulative=None)  # Texts of messages, in a stream without deltas.
+        self._has_deltas = False
         self._refusals = Finals()
         self._has_calls = False
         self._is_recognised: bool | None = None  # Some data was part of an answer; False: there was only other data.
@@ -150,7 +153,7 @@ class ChatParser:
         """Return the items in an event."""
         if event.data.startswith(b"[DONE]"):
             self.complete = True
-            return []
+            return [*self._held()]
         chunk = json_of(event.data, self._endpoint, event.name)
         if isinstance(chunk, dict):
             return self._chunk(chunk)
@@ -206,6 +209,7 @@ class ChatParser:
             self.reason = reason_of(reason)
         if isinstance(delta := choice.get("delta"), dict):
             for text in texts_of(delta.get("content")):
+                self._has_deltas = True
                 self._texts.delta(text)
                 items.append(text)
             if isinstance(refusal := delta.get("refusal"), str) and refusal:
@@ -213,12 +217,28 @@ class ChatParser:
                 items.append(Aside("refusal", {"text": refusal}))
             items += self._calls(delta)
         if isinstance(message := choice.get("message"), dict):
-            if rest := self._texts.rest("".join(texts_of(message.get("content")))):
-                items.append(rest)
+            if new := self._new_in("".join(texts_of(message.get("content")))):
+                items.append(new)
             if isinstance(refusal := message.get("refusal"), str) and (rest := self._refusals.rest(refusal)):
                 items.append(Aside("refusal", {"text": rest}))
             if not self._has_calls:
                 items += self._calls(message)
+        if self.reason is not None:
+            items += self._held()
+
+    def _new_in(self, text: str) -> str:
+        """Return what is new in a message: the whole answer after deltas, else the next part of it or the text so far."""
+        if self._has_deltas or text.strip() == self._texts.given.strip():
+            return self._texts.rest(text)
+        new = self._messages.feed(text)
+        self._texts.delta(new)
+        return new
+
+    def _held(self) -> list[str]:
+        """Return the text of messages that was held back, at the end of the answer."""
+        rest = self._messages.finish()
+        self._texts.delta(rest)
+        return [rest] if rest else []
 
     def _calls(self, delta: dict[str, Any]) -> list[Aside]:
         calls = delta.get("tool_calls")

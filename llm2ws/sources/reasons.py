@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NO_REASONS", "is_failure", "reason_of"]
+__all__ = ["NO_REASONS", "REASONS", "is_failure", "reason_of"]
 
 NO_REASONS = frozenset(("", "none", "null"))  # While there is none, some servers write so as a text.
 
@@ -28,7 +28,8 @@ _REASONS = {
     ),
     **dict.fromkeys(("tool_call", "tool_use"), "tool_calls"),
 }
-_SAME = frozenset(("content_filter", "function_call", "length", "stop", "tool_calls"))
+# The reasons of Chat Completions.
+REASONS = frozenset(("content_filter", "function_call", "length", "stop", "tool_calls"))
 
 # The server gave up. Among them are DeepSeek's word for a full server, vLLM's for a dropped request and GLM's for its network.
 _FAILURES = frozenset(
@@ -43,7 +44,7 @@ _FAILURES = frozenset(
 def reason_of(word: str) -> str:
     """Return the reason that a server's word stands for, the word itself if it is unknown."""
     lower = word.lower()
-    return lower if lower in _SAME else _REASONS.get(lower, word)
+    return lower if lower in REASONS else _REASONS.get(lower, word)
 
 
 def is_failure(word: str) -> bool:

@@ -16,11 +16,11 @@ from .answer import ResponseStream
 from .aside import Aside
 from .client import ModelClient
 from .deltas import Deltas
-from .events import json_of, json_or_text
-from .faults import broke_off, broken, ended_early, failed, no_answer, no_text, refused
+from .events import finish_of, json_of, json_or_text
+from .faults import broken, ended_early, failed, no_answer, refused
 from .model import LlmEndpoint, ModelSettings, Vendor, http_session
 from .prompt import Prompt, RequestTemplate, conversation
-from .reasons import NO_REASONS, is_failure, reason_of
+from .reasons import NO_REASONS, reason_of
 from .sse import EventDecoder, LineDecoder, StreamEvent
 
 if TYPE_CHECKING:
@@ -195,11 +195,9 @@ class ShapeReader:
             raise no_answer(self._endpoint, "something")
         if self._was_cut or (self._shape.end and not self.complete):
             raise ended_early(self._endpoint)
-        if is_failure(self._reason):
-            raise broke_off(self._endpoint, self._reason)
-        if self._is_strange and not self._has_text:
-            raise no_text(self._endpoint, "check the settings text_path and text_events")
-        return Aside("finish", {"reason": self._reason, "usage": None})
+        is_recognised = self._has_text or not self._is_strange
+        hint = "check the settings text_path and text_events"
+        return finish_of(self._endpoint, self._reason, None, is_recognised=is_recognised, hint=hint)
 
     def _rest(self) -> list[StreamEvent]:
         """Return the events left at the end. JSON that was cut off in the middle is left out, and noted."""

@@ -21,10 +21,12 @@ from .answer import ResponseStream
 from .aside import Aside
 from .client import ModelClient
 from .deltas import Deltas
+from .events import finish_of
 from .faults import failed, no_answer, of_grpc
 from .kserve import ModelSignature, put, signature_of
 from .model import LlmEndpoint, ModelSettings, Vendor
 from .prompt import Prompt, RequestTemplate, conversation
+from .reasons import NO_REASONS, reason_of
 from .stream import Shape
 from .tensors import texts_in
 
@@ -183,6 +185,7 @@ class _InferReader:
         self._deltas = deltas
         self._endpoint = endpoint
         self._reason = "stop"
+        self._is_recognised: bool | None = None  # An output had the text; False: there were only other outputs.
 
     def feed(self, data: bytes) -> Iterator[str | Aside]:
         if data:
@@ -195,8 +198,10 @@ class _InferReader:
             # Triton's mark for the last response, which may hold nothing else.
             self.complete = response.parameters["triton_final_response"].bool_param
             texts = _outputs(response)
-            if (reason := texts.get("finish_reason", "None")) != "None":  # While there is none, vLLM writes Python's.
-                self._reason = reason
+            if (reason := texts.get("finish_reason", "")).lower() not in NO_REASONS:
+                self._reason = reason_of(reason)
+            if response.outputs:
+                self._is_recognised = self._is_recognised or self._output in texts
             if text := self._deltas.feed(texts.get(self._output, "")):
                 yield text
         if self.complete or not data:
@@ -209,7 +214,8 @@ class _InferReader:
     def end(self) -> Aside:
         if not self.started:
             raise no_answer(self._endpoint, "nothing")
-        return Aside("finish", {"reason": self._reason, "usage": None})
+        is_recognised = self._is_recognised is not False
+        return finish_of(self._endpoint, self._reason, None, is_recognised=is_recognised, hint="check the setting text_path")
 
 
 def _outputs(response: Any) -> dict[str, str]:

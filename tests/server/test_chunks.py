@@ -66,7 +66,14 @@ def test_a_refusal_is_in_the_whole_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "becomes"), [("end_turn", "stop"), (None, "stop"), ("max_tokens", "length"), ("refusal", "content_filter")]
+    ("reason", "becomes"),
+    [
+        ("end_turn", "stop"),
+        (None, "stop"),
+        ("max_tokens", "length"),
+        ("refusal", "content_filter"),
+        ("function_call", "function_call"),
+    ],
 )
 def test_why_it_ended_in_openais_words(reason: str | None, becomes: str) -> None:
     writer = Writer("m")
@@ -76,3 +83,11 @@ def test_why_it_ended_in_openais_words(reason: str | None, becomes: str) -> None
     assert whole.choices[0].finish_reason == becomes
     assert whole.choices[0].message.content == "Yes."
     assert whole.usage is None
+
+
+def test_an_unknown_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    writer = Writer("m")
+    writer.item(Aside("finish", {"reason": "out of\nluck", "usage": None}))
+    assert writer.reason == "stop"
+    (record,) = caplog.records
+    assert record.getMessage() == r"m: its answer ended for an unknown reason, 'out of\nluck': clients are told stop"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from llm2ws.sources.answer import Watchdog
-from tests.sources.asking import outcome_of
+from llm2ws.errors import SourceError
+from llm2ws.sources.answer import REASONING_S, ResponseStream, Watchdog, ask
+from llm2ws.sources.events import EventReader
+from llm2ws.sources.model import LlmEndpoint, ModelSettings
+from llm2ws.sources.openai import VENDOR, ChatParser
+from tests.sources.asking import chunk, outcome_of
 from tests.sources.clock import run_jumping
 from tests.sources.kinds import Kind, every_sdk
 from tests.sources.replay import SSE, End, Reply, replay
@@ -116,3 +120,46 @@ def test_a_cancellation_from_outside_is_not_taken_for_silence() -> None:
 
     with pytest.raises(TimeoutError):
         run_jumping(read())
+
+
+HERE = LlmEndpoint(VENDOR, "http://127.0.0.1", "127.0.0.1", "m", "", loopback=True)
+
+
+async def reasoning(seconds: int, *then: bytes) -> AsyncGenerator[bytes, None]:
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        yield chunk(reasoning="Hm.")
+    for data in then:
+        yield data
+
+
+def reasoned(reads: AsyncGenerator[bytes, None]) -> tuple[str, float]:
+    """Return the text of an answer, or its error, and how long it took."""
+
+    async def opened(_stack: AsyncExitStack) -> ResponseStream:
+        return ResponseStream(reads, EventReader(ChatParser(HERE), HERE))
+
+    def unexpected(exc: Exception) -> SourceError:
+        raise exc
+
+    async def read() -> str:
+        answer = ask(opened, HERE, ModelSettings(), caught=(OSError,), source_error=unexpected)
+        try:
+            return "".join([item async for item in answer if isinstance(item, str)])
+        except SourceError as exc:
+            return str(exc)
+
+    return run_jumping(read())
+
+
+def test_reasoning_without_end_ends_by_a_limit() -> None:
+    text, took = reasoned(reasoning(10**6))
+
+    assert text.startswith("m at 127.0.0.1: reasoned for 600 s and wrote no answer: set max_tokens")
+    assert took == pytest.approx(REASONING_S, abs=2)
+
+
+def test_an_answer_after_long_reasoning_is_whole_and_may_take_longer_than_the_limit() -> None:
+    late = reasoning(int(REASONING_S) - 10, chunk("Yes."), chunk(reason="stop"), b"data: [DONE]\n\n")
+
+    assert reasoned(late)[0] == "Yes."

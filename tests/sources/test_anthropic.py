@@ -149,7 +149,7 @@ async def test_what_comes_in_final_objects_is_given_once(name: str) -> None:
 @pytest.mark.parametrize(
     ("pieces", "line"),
     [
-        ([delta("One."), event("message_delta", delta={"stop_reason": "error"}), STOP], "gave up in the middle of the answer"),
+        ([delta("One."), event("message_delta", delta={"stop_reason": "error"}), STOP], "gave up while answering"),
         ([event("completion", completion="One."), STOP], "there is no text that is known here"),
         ([event("content_block_delta", index=0, delta={"type": "text", "text": "One."}), STOP], "there is no text"),
         ([b"event: error\ndata: Overloaded\n\n", STOP], "the server is overloaded"),

@@ -120,7 +120,7 @@ async def tried_again(kind: Kind) -> None:
 
 async def error_within(kind: Kind) -> None:
     async with kind.server(half(kind, kind.error, kind.text("no"), end=End.CHUNK)) as server:
-        assert_fails(await outcome_of(kind.ask, server.url), server, "failed in the middle of the answer, ")
+        assert_fails(await outcome_of(kind.ask, server.url), server, "failed while answering, ")
 
 
 async def bare_end(kind: Kind) -> None:

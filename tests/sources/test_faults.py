@@ -94,12 +94,10 @@ FAULTS = {
     "JSON lines": Fault(Reply([b'{"response":"A"}\n{"response":"B"}\n']), "answered with something that is no answer"),
     "JSON error": Fault(
         json_reply(200, {"type": "error", "error": {"message": PROMPT, "type": "overloaded_error"}}),
-        "failed in the middle of the answer, the server is overloaded (overloaded_error): try again later",
+        "failed while answering, the server is overloaded (overloaded_error): try again later",
         retry=True,
     ),
-    "words": Fault(
-        json_reply(200, {"error": "xyzzy"}), "failed in the middle of the answer, an error of the server: try", None, True
-    ),
+    "words": Fault(json_reply(200, {"error": "xyzzy"}), "failed while answering, an error of the server: try", None, True),
     "words, refused": Fault(json_reply(500, {"error": "xyzzy"}), "500, an error of the server: try again", 500, retry=True),
     "nothing": Fault(Reply([]), "the answer ended before it was complete: look into the server's log", retry=True),
     "closed at once": Fault(
@@ -162,14 +160,14 @@ async def test_a_fault_within_the_answer_keeps_what_came_before(kind: Kind, name
 
 
 RECORDED = {
-    "vllm_old_error": "failed in the middle of the answer, an error of the server (InternalServerError): try again",
-    "vllm_new_error": "failed in the middle of the answer, an error of the server (InternalServerError): try again",
-    "llamacpp_old_error": "failed in the middle of the answer, the conversation is longer than the model takes (server_error)",
-    "llamacpp_new_error": "failed in the middle of the answer, the conversation is longer than the model takes (server_error)",
-    "openrouter_error": "failed in the middle of the answer, an error of the server: try again",
-    "responses_error": "failed in the middle of the answer, an error of the server (server_error): try again, or look into",
-    "responses_failed": "failed in the middle of the answer, too many requests (rate_limit_exceeded): try again later",
-    "anthropic_error": "failed in the middle of the answer, the server is overloaded (overloaded_error): try again later",
+    "vllm_old_error": "failed while answering, an error of the server (InternalServerError): try again",
+    "vllm_new_error": "failed while answering, an error of the server (InternalServerError): try again",
+    "llamacpp_old_error": "failed while answering, the conversation is longer than the model takes (server_error)",
+    "llamacpp_new_error": "failed while answering, the conversation is longer than the model takes (server_error)",
+    "openrouter_error": "failed while answering, an error of the server: try again",
+    "responses_error": "failed while answering, an error of the server (server_error): try again, or look into",
+    "responses_failed": "failed while answering, too many requests (rate_limit_exceeded): try again later",
+    "anthropic_error": "failed while answering, the server is overloaded (overloaded_error): try again later",
 }
 
 

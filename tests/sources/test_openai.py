@@ -74,7 +74,7 @@ async def test_streams_that_break_the_sdk() -> None:
         assert (await ask(server.url)).text == WHOLE
     async with replay(Reply([stream("llamacpp_old_error")])) as server:
         assert await sdk_text(server.url) == "Half an answer"  # and no word of the error
-        with pytest.raises(SourceError, match="failed in the middle"):
+        with pytest.raises(SourceError, match="failed while answering"):
             await ask(server.url)
     async with replay(Reply([stream("mistral")])) as server:
         with pytest.raises(TypeError):  # content is a list of parts, which is not in the SDK's types
@@ -118,6 +118,21 @@ ODD = {
         "A B",
         "stop",
     ),
+    **{
+        f"messages that are {what}": (
+            data(*({"choices": [{"message": {"content": text}}]} for text in texts), choice("stop")),
+            text,
+            "stop",
+        )
+        for what, texts, text in [
+            ("parts", ["The sky", " is", " the", " limit. The", " sky", "."], "The sky is the limit. The sky."),
+            ("parts that may be cumulative", ["1", "10", "0 m"], "1100 m"),
+            ("parts and then all", ["The sky", " is", " blue.", "The sky is blue."], "The sky is blue."),
+            ("cumulative", ["1", "10", "10 m"], "10 m"),
+            ("cumulative and end early", ["1", "10"], "10"),
+            ("the same", ["The sky.", "The sky."], "The sky."),
+        ]
+    },
     "wrong types": (
         data(
             7,
@@ -166,7 +181,7 @@ async def test_an_answer_that_broke_off_by_its_reason_is_given_and_told(name: st
         text, asides, error = await outcome_of(openai_chat, server.url)
 
     assert (text, asides) == ("A", [])
-    assert "gave up in the middle of the answer (" in str(error)
+    assert "gave up while answering (" in str(error)
     assert error is not None
     assert error.retry
 

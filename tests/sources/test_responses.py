@@ -214,9 +214,9 @@ FAILED = {"status": "failed", "error": {"code": "server_error", "message": "no: 
 @pytest.mark.parametrize(
     ("pieces", "text", "line"),
     [
-        ([event("response.failed", response={**FAILED, "output": [ONE]})], "One.", "failed in the middle of the answer"),
-        ([event("response.completed", response={**FAILED, "output": [ONE]})], "One.", "failed in the middle of the answer"),
-        ([event("response.completed", response={"status": "cancelled"})], "", "failed in the middle of the answer"),
+        ([event("response.failed", response={**FAILED, "output": [ONE]})], "One.", "failed while answering"),
+        ([event("response.completed", response={**FAILED, "output": [ONE]})], "One.", "failed while answering"),
+        ([event("response.completed", response={"status": "cancelled"})], "", "failed while answering"),
         ([event("response.text.delta", delta="One."), completed()], "", "there is no text that is known here"),
         ([event("response.output_text.delta", delta={"text": "One."}), completed()], "", "there is no text"),
         ([b"event: error\ndata: rate limit\n\n"], "", "too many requests"),

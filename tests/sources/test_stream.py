@@ -205,12 +205,12 @@ FAULTS = {
     "error by a path": (
         Shape(text_path="text", error_path="failure.reason"),
         Reply([b'data: {"failure": {"reason": "xyzzy"}}\n\n']),
-        "failed in the middle of the answer, an error of the server",
+        "failed while answering, an error of the server",
     ),
     "error as the first event": (
         Shape(),
         Reply([b'data: {"error": {"code": 429, "message": "xyzzy"}}\n\n']),
-        "failed in the middle of the answer, too many requests",
+        "failed while answering, too many requests",
     ),
     "error by its name": (Shape(), Reply([b"event: error\ndata: model m not found\n\n"]), "it has no such model"),
     "no JSON": (Shape(text_path="text"), Reply([b"data: xyzzy\n\n"]), "sent an event that is no JSON"),
@@ -314,8 +314,8 @@ async def test_relays(name: str) -> None:
 
 REASON = Shape(text_path="t", end="finish_reason")
 BROKEN_OFF = {
-    "a reason that is a failure": (REASON, b'data: {"t":"Yes", "finish_reason":"ERROR"}\n\n', "gave up in the middle"),
-    "an error as an object": (Shape(), b'data: Yes\n\ndata: {"error": "xyzzy"}\n\n', "failed in the middle"),
+    "a reason that is a failure": (REASON, b'data: {"t":"Yes", "finish_reason":"ERROR"}\n\n', "gave up while answering"),
+    "an error as an object": (Shape(), b'data: Yes\n\ndata: {"error": "xyzzy"}\n\n', "failed while answering"),
     "an end that is missing": (Shape(end="end"), b"data: Yes\n\n", "ended before it was complete"),
 }
 

@@ -227,7 +227,31 @@ async def test_an_error_within_the_stream_gives_what_was_held_back() -> None:
         text, _, error = await outcome_of(asking(), server.url)
 
     assert text == "haha"
-    assert_line(error, server, "failed in the middle of the answer, the server has too little memory for the model")
+    assert_line(error, server, "failed while answering, the server has too little memory for the model")
+
+
+@pytest.mark.parametrize(("word", "reason"), [("eos", "stop"), ("max_tokens", "length"), ("of its own", "of its own")])
+async def test_its_reasons_in_the_words_of_chat_completions(word: str, reason: str) -> None:
+    async with triton(Triton({"m": replace(VLLM, steps=["Yes.", Final(word)])})) as server:
+        text, asides, error = await outcome_of(asking(), server.url)
+
+    assert (text, [aside.data["reason"] for aside in asides], error) == ("Yes.", [reason], None)
+
+
+async def test_a_reason_that_says_that_it_gave_up() -> None:
+    async with triton(Triton({"m": replace(VLLM, steps=["Half", Final("abort")])})) as server:
+        text, asides, error = await outcome_of(asking(), server.url)
+
+    assert (text, asides) == ("Half", [])
+    assert_line(error, server, "gave up while answering (abort)")
+
+
+async def test_outputs_without_the_text_are_an_error() -> None:
+    async with triton(Triton({"m": OWN})) as server:
+        text, asides, error = await outcome_of(asking(Shape(text_path="ANSWER")), server.url)
+
+    assert (text, asides) == ("", [])
+    assert_line(error, server, "sent data in which there is no text that is known here: check the setting text_path")
 
 
 async def test_a_call_that_ends_without_an_answer() -> None:
