@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .sources.openai import openai_chat
     from .sources.prompt import Message, Prompt
     from .sources.responses import openai_responses
+    from .sources.sdk_stream import from_sdk_stream
     from .sources.text import ByteReader, echo, from_iterable, from_stream, from_text
     from .speech.dialect import Limits
     from .speech.utterance.heard import Heard, Spoken
@@ -86,6 +87,7 @@ _HOME = {
     "connect": "service",
     "echo": "sources.text",
     "from_iterable": "sources.text",
+    "from_sdk_stream": "sources.sdk_stream",
     "from_stream": "sources.text",
     "from_text": "sources.text",
     "openai_chat": "sources.openai",
@@ -135,6 +137,7 @@ __all__ = [
     "connect",
     "echo",
     "from_iterable",
+    "from_sdk_stream",
     "from_stream",
     "from_text",
     "openai_chat",

@@ -9,6 +9,8 @@ import tomllib
 from operator import attrgetter
 from typing import get_args, get_type_hints
 
+import anthropic
+import openai
 import pytest
 
 import llm2ws
@@ -52,7 +54,7 @@ def argument_types(kind: object) -> set[str]:
 @pytest.mark.parametrize("name", [name for name in llm2ws.__all__ if name[0].islower()])
 def test_every_type_that_a_public_function_takes_or_gives_is_public(name: str) -> None:
     public = {public: getattr(llm2ws, public) for public in llm2ws.__all__}  # service.py imports some for type checkers only
-    hints = get_type_hints(getattr(llm2ws, name), localns=public)
+    hints = get_type_hints(getattr(llm2ws, name), localns={**public, "anthropic": anthropic, "openai": openai})
     assert {type_ for kind in hints.values() for type_ in argument_types(kind)} <= set(llm2ws.__all__)
 
 

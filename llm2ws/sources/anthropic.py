@@ -13,6 +13,7 @@ from .deltas import Finals
 from .events import Paragraphs, finish_of, json_of, usage_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
+from .kept import kept_answer
 from .model import LlmEndpoint, ModelOptions, ModelSettings, Vendor, settings_from
 from .prompt import Message, Prompt, conversation, without_system
 from .reasons import reason_of
@@ -39,14 +40,19 @@ _KNOWN = frozenset(
 )
 
 
-def anthropic_messages(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
+def anthropic_messages(
+    prompt: Prompt, *, client: anthropic.AsyncAnthropic | None = None, **options: Unpack[ModelOptions]
+) -> AsyncGenerator[str | Aside, None]:
     """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
     It gives text as it comes, with a paragraph break between two blocks, then Aside("finish") with `reason` and `usage` as
     Chat Completions name them; an Aside("tool_call") for each piece of a tool call. Thinking is dropped. Raises ConfigError
     at once for options that cannot be right, SourceError while it is read.
+
+    `client`: an SDK's client of your own, which stays open; None: one is made of the options, and kept for further answers.
     """
-    return one_answer(AnthropicMessages(settings_from("anthropic_messages", options)), prompt)
+    asked = AnthropicMessages(settings_from("anthropic_messages", options), client)
+    return kept_answer(asked, prompt) if client is None else one_answer(asked, prompt)
 
 
 class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
@@ -54,12 +60,14 @@ class AnthropicMessages(SdkClient["anthropic.AsyncAnthropic"]):
 
     _required = ("model", "messages", "max_tokens")
 
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings, VENDOR)
+    def __init__(self, settings: ModelSettings, sdk: anthropic.AsyncAnthropic | None = None) -> None:
+        super().__init__(settings, VENDOR, sdk)
 
     def _make(self) -> tuple[anthropic.AsyncAnthropic, type[Exception]]:
         import anthropic
 
+        if self._given is not None:
+            return self._given, anthropic.AnthropicError
         base_url = self._endpoint.url.removesuffix("/v1")  # The SDK adds it.
         sdk = anthropic.AsyncAnthropic(base_url=base_url, **self._options(anthropic.DefaultAioHttpClient))
         return sdk, anthropic.AnthropicError

@@ -11,8 +11,8 @@ import json
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
@@ -22,7 +22,7 @@ from .answer import ResponseStream, ask
 from .aside import Aside
 from .events import EventParser, EventReader
 from .faults import no_answer, of_sdk, transport_errors
-from .model import ModelSettings, Vendor, http_client, resolve
+from .model import LlmEndpoint, ModelSettings, Vendor, endpoint_of, http_client, resolve
 from .prompt import Prompt
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-__all__ = ["ModelClient", "SdkClient"]
+__all__ = ["ModelClient", "SdkClient", "bytes_of"]
 
 # Two threads that import what imports in a circle, as numpy does below tritonclient, get half of it: one at a time.
 _IMPORTING = threading.Lock()
@@ -52,9 +52,9 @@ class ModelClient(ABC, Generic[Connection]):
     settings that cannot be right.
     """
 
-    def __init__(self, settings: ModelSettings, vendor: Vendor) -> None:
+    def __init__(self, settings: ModelSettings, endpoint: LlmEndpoint) -> None:
         self._settings = settings
-        self._endpoint = resolve(settings, vendor)
+        self._endpoint = endpoint
         self._stack = AsyncExitStack()
         self._entered: Connection | None = None
         self._caught: tuple[type[Exception], ...] = ()
@@ -141,14 +141,38 @@ class ModelClient(ABC, Generic[Connection]):
 
 
 class SdkClient(ModelClient[Sdk]):
-    """A client on an official SDK. The same generator made both of them."""
+    """A client on an official SDK. The same generator made both of them.
+
+    `sdk`: a client of the SDK that the caller has made, and closes; None: one is made of the settings.
+    """
 
     _required: ClassVar[tuple[str, ...]] = ()  # Fields of a request that the SDK takes by name only.
+
+    def __init__(self, settings: ModelSettings, vendor: Vendor, sdk: Sdk | None = None) -> None:
+        if sdk is None:
+            endpoint = resolve(settings, vendor)
+        else:  # Clients for clouds have other credentials than a key.
+            endpoint = endpoint_of(str(sdk.base_url), getattr(sdk, "api_key", ""), settings, vendor)
+        super().__init__(settings, endpoint)
+        self._given = sdk
+        self._refused: set[str] = set()  # Fields that the server refuses.
+
+    @property
+    def server(self) -> object:
+        """All that a client of the SDK depends on: clients with the same value may share connections."""
+        settings = self._settings
+        return type(self), self._endpoint.url, self._endpoint.key, settings.ca_file, settings.max_retries
+
+    def share(self, other: Self) -> Self:
+        """Use the connections of another client, which stays open. Return this one."""
+        self._entered, self._caught, self._refused = other._entered, other._caught, other._refused
+        return self
 
     def _load(self) -> tuple[Callable[[], AbstractAsyncContextManager[Sdk]], tuple[type[Exception], ...]]:
         sdk, root = self._make()
         self._create(sdk)  # It imports what it needs.
-        return lambda: cast("AbstractAsyncContextManager[Sdk]", sdk), (root, *transport_errors())
+        opened = cast("AbstractAsyncContextManager[Sdk]", sdk) if self._given is None else nullcontext(sdk)
+        return lambda: opened, (root, *transport_errors())
 
     def _options(self, http: type[httpx2.AsyncClient]) -> dict[str, Any]:
         """Return arguments for the SDK's client. `http`: the SDK's own HTTP client on aiohttp."""
@@ -165,7 +189,11 @@ class SdkClient(ModelClient[Sdk]):
         required = {name: body[name] for name in self._required}
         others = {name: value for name, value in body.items() if name not in required}
         request = self._create(self._connection)(**required, stream=True, extra_headers=_HEADERS, extra_body=others)
-        response = (await stack.enter_async_context(request)).http_response
+        answer = await stack.enter_async_context(request)
+        response = answer.http_response
+        # Bedrock frames events in its own way, which only the SDK reads.
+        if response.headers.get("content-type", "").startswith("application/vnd.amazon.eventstream"):
+            return ResponseStream(bytes_of(aiter(await answer.parse())), EventReader(self._parser(), self._endpoint))
         # Where nothing is to be unpacked, half of what the SDK's HTTP client does for each read is left out.
         reads = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
         return ResponseStream(reads, EventReader(self._parser(), self._endpoint))
@@ -179,7 +207,7 @@ class SdkClient(ModelClient[Sdk]):
 
     @abstractmethod
     def _make(self) -> tuple[Sdk, type[Exception]]:
-        """Return the SDK's client and the root of the SDK's exceptions. Blocks."""
+        """Return the SDK's client, the given one if there is one, and the root of the SDK's exceptions. Blocks."""
 
     @abstractmethod
     def _create(self, sdk: Sdk) -> Callable[..., AbstractAsyncContextManager[Any]]:
@@ -192,3 +220,16 @@ class SdkClient(ModelClient[Sdk]):
     @abstractmethod
     def _parser(self) -> EventParser:
         """Return what reads the events of one answer."""
+
+
+async def bytes_of(events: AsyncIterator[Any], first: Any = None) -> AsyncGenerator[bytes, None]:
+    """Give an SDK's events as server-sent events, which parsers read. `first`: one that was taken from them already."""
+    if first is not None:
+        yield _event_bytes(first)
+    async for event in events:
+        yield _event_bytes(event)
+
+
+def _event_bytes(event: Any) -> bytes:
+    chunk = getattr(event, "chunk", event)  # The helper `chat.completions.stream` wraps the API's own events.
+    return b"data: %b\n\n" % chunk.to_json(indent=None).encode()

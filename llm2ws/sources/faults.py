@@ -117,9 +117,11 @@ def _of_status(status: int, body: object, endpoint: LlmEndpoint) -> _Diagnosis:
 
 def of_sdk(exc: Exception, endpoint: LlmEndpoint) -> SourceError:
     """Return the error for an exception of an official SDK, or of the libraries below it. One generator made both SDKs."""
-    if isinstance(status := getattr(exc, "status_code", None), int):
+    if isinstance(status := getattr(exc, "status_code", None), int) and status >= 300:  # Else it is an error in a stream.
         response: httpx2.Response = exc.response  # type: ignore[attr-defined]
         return refused(endpoint, status, getattr(exc, "body", None), response.headers)
+    if (body := getattr(exc, "body", None)) is not None:
+        return failed(endpoint, body)
     return broken(endpoint, exc)
 
 

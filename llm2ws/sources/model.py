@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx2
 
-__all__ = ["LlmEndpoint", "ModelOptions", "ModelSettings", "Vendor", "http_client", "http_session", "resolve", "settings_from"]
+__all__ = [
+    "LlmEndpoint",
+    "ModelOptions",
+    "ModelSettings",
+    "Vendor",
+    "endpoint_of",
+    "http_client",
+    "http_session",
+    "resolve",
+    "settings_from",
+]
 
 CONNECT_S = 10.0
 IDLE_S = 30.0  # How long a connection is kept for the next answer.
@@ -140,6 +150,24 @@ def resolve(settings: ModelSettings, vendor: Vendor) -> LlmEndpoint:
         raise ConfigError(f"no model is set for {host}", hint="set model to the name of one that it has")
     shown = host if parts.port is None else f"{host}:{parts.port}"
     return LlmEndpoint(vendor, url, shown, model, key, is_loopback(host), _authorities(settings.ca_file))
+
+
+def endpoint_of(base_url: str, key: object, settings: ModelSettings, vendor: Vendor) -> LlmEndpoint:
+    """Return the endpoint of an SDK's client that the caller has made.
+
+    Raises ConfigError for a missing model, and for settings that belong to that client.
+    """
+    for name in ("base_url", "api_key", "ca_file"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"{name} is given beside client", hint=f"set {name} in the client, and only there")
+    if settings.template is not None:
+        check_template(settings.template)
+    parts, host = _address(base_url.rstrip("/"), vendor)
+    model = settings.model or (vendor.model if host == urlsplit(vendor.url).hostname else "")
+    if not model:
+        raise ConfigError(f"no model is set for {host}", hint="set model to the name of one that it has")
+    shown = host if parts.port is None else f"{host}:{parts.port}"
+    return LlmEndpoint(vendor, base_url, shown, model, key if isinstance(key, str) else "", is_loopback(host))
 
 
 def _key(settings: ModelSettings, vendor: Vendor) -> str:

@@ -13,6 +13,7 @@ from .deltas import Deltas, Finals
 from .events import finish_of, json_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
+from .kept import kept_answer
 from .model import LlmEndpoint, ModelOptions, ModelSettings, Vendor, settings_from
 from .prompt import Prompt, conversation
 from .reasons import NO_REASONS, reason_of
@@ -28,14 +29,19 @@ LIMITS = ("max_tokens", "max_completion_tokens")  # Two names of one field.
 VENDOR = Vendor("OpenAI", "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", "gpt-5.4-mini")
 
 
-def openai_chat(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
+def openai_chat(
+    prompt: Prompt, *, client: openai.AsyncOpenAI | None = None, **options: Unpack[ModelOptions]
+) -> AsyncGenerator[str | Aside, None]:
     """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
     It gives text as it comes, then Aside("finish") with `reason` and `usage`; an Aside("tool_call") or Aside("refusal") for
     each piece of one. Reasoning is dropped. Raises ConfigError at once for options that cannot be right, SourceError while it
     is read.
+
+    `client`: an SDK's client of your own, which stays open; None: one is made of the options, and kept for further answers.
     """
-    return one_answer(OpenAIChat(settings_from("openai_chat", options)), prompt)
+    asked = OpenAIChat(settings_from("openai_chat", options), client)
+    return kept_answer(asked, prompt) if client is None else one_answer(asked, prompt)
 
 
 def is_openai(endpoint: LlmEndpoint) -> bool:
@@ -58,12 +64,14 @@ def defaults(endpoint: LlmEndpoint, settings: ModelSettings) -> dict[str, object
 class OpenAIClient(SdkClient["openai.AsyncOpenAI"]):
     """A client on OpenAI's SDK."""
 
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings, VENDOR)
+    def __init__(self, settings: ModelSettings, sdk: openai.AsyncOpenAI | None = None) -> None:
+        super().__init__(settings, VENDOR, sdk)
 
     def _make(self) -> tuple[openai.AsyncOpenAI, type[Exception]]:
         import openai
 
+        if self._given is not None:
+            return self._given, openai.OpenAIError
         sdk = openai.AsyncOpenAI(base_url=self._endpoint.url, **self._options(openai.DefaultAioHttpClient))
         if not is_openai(self._endpoint):
             sdk.organization = sdk.project = None  # They are from the environment, and OpenAI's business alone.
@@ -75,10 +83,6 @@ class OpenAIChat(OpenAIClient):
 
     _required = ("model", "messages")
 
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings)
-        self._include_usage = True
-
     def _create(self, sdk: openai.AsyncOpenAI) -> Callable[..., AbstractAsyncContextManager[Any]]:
         return sdk.chat.completions.with_streaming_response.create
 
@@ -89,7 +93,7 @@ class OpenAIChat(OpenAIClient):
         import openai
 
         body = self._body(prompt, extra)
-        if not self._include_usage:
+        if "stream_options" in self._refused:
             return await self._send(body, stack)
         # The padding against guessing by length is for the open network; only OpenAI knows the field.
         padding = {"include_obfuscation": False} if is_openai(self._endpoint) else {}
@@ -99,7 +103,7 @@ class OpenAIChat(OpenAIClient):
             # Some servers refuse fields they do not know. Usage is worth less than an answer.
             if "stream_options" not in exc.response.text:
                 raise
-        self._include_usage = False
+        self._refused.add("stream_options")
         return await self._send(body, stack)
 
     def _body(self, prompt: Prompt, extra: Mapping[str, object]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .deltas import Finals
 from .events import Paragraphs, finish_of, json_of, usage_of
 from .failover import one_answer
 from .faults import ended_early, failed, no_answer
+from .kept import kept_answer
 from .model import LlmEndpoint, ModelOptions, ModelSettings, settings_from
 from .openai import OpenAIClient, is_openai
 from .prompt import Message, Prompt, conversation, without_system
@@ -35,21 +36,26 @@ _WITHOUT_TEXT = (
 )
 
 
-def openai_responses(prompt: Prompt, **options: Unpack[ModelOptions]) -> AsyncGenerator[str | Aside, None]:
+def openai_responses(
+    prompt: Prompt, *, client: openai.AsyncOpenAI | None = None, **options: Unpack[ModelOptions]
+) -> AsyncGenerator[str | Aside, None]:
     """Return a source: a model's answer to `prompt`, a question or a conversation. For options see `ModelSettings`.
 
     It gives text as it comes, with a paragraph break between two messages, then Aside("finish") with `reason` and `usage` as
     Chat Completions name them; an Aside("tool_call") or Aside("refusal") for each piece of one. Reasoning is dropped. The API
     has no `stop`. Raises ConfigError at once for options that cannot be right, SourceError while it is read.
+
+    `client`: an SDK's client of your own, which stays open; None: one is made of the options, and kept for further answers.
     """
-    return one_answer(OpenAIResponses(settings_from("openai_responses", options)), prompt)
+    asked = OpenAIResponses(settings_from("openai_responses", options), client)
+    return kept_answer(asked, prompt) if client is None else one_answer(asked, prompt)
 
 
 class OpenAIResponses(OpenAIClient):
     """A client of the Responses API."""
 
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: ModelSettings, sdk: openai.AsyncOpenAI | None = None) -> None:
+        super().__init__(settings, sdk)
         if settings.stop_words:
             raise ConfigError("stop: OpenAI's Responses know no stop words", hint="leave stop out, or use the kind openai")
 

@@ -18,7 +18,7 @@ from .client import ModelClient
 from .deltas import Deltas
 from .events import finish_of, json_of, json_or_text
 from .faults import broken, ended_early, failed, no_answer, refused
-from .model import LlmEndpoint, ModelSettings, Vendor, http_session
+from .model import LlmEndpoint, ModelSettings, Vendor, http_session, resolve
 from .prompt import Prompt, RequestTemplate, conversation
 from .reasons import NO_REASONS, reason_of
 from .sse import EventDecoder, LineDecoder, StreamEvent
@@ -70,7 +70,7 @@ class HttpStream(ModelClient["aiohttp.ClientSession"]):
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:
         if not settings.base_url:
             raise ConfigError("no address is set", hint=f"set base_url, such as {VENDOR.url}")
-        super().__init__(settings, VENDOR)
+        super().__init__(settings, resolve(settings, VENDOR))
         if shape.framing == "ndjson" and not shape.text_path:
             raise ConfigError("text_path is not set", hint="say where the text is in a line, such as message.content")
         self._shape = shape

@@ -24,7 +24,7 @@ from .deltas import Deltas
 from .events import finish_of
 from .faults import failed, no_answer, of_grpc
 from .kserve import ModelSignature, put, signature_of
-from .model import LlmEndpoint, ModelSettings, Vendor
+from .model import LlmEndpoint, ModelSettings, Vendor, resolve
 from .prompt import Prompt, RequestTemplate, conversation
 from .reasons import NO_REASONS, reason_of
 from .stream import Shape
@@ -55,7 +55,7 @@ class TritonModel(ModelClient[_Grpc]):
     def __init__(self, settings: ModelSettings, shape: Shape) -> None:
         if any(find_spec(module) is None for module in ("tritonclient", "grpc")):
             raise ConfigError("Triton's protocol is not installed", hint="pip install 'llm2ws[triton]'")
-        super().__init__(settings, VENDOR)
+        super().__init__(settings, resolve(settings, VENDOR))
         if not self._endpoint.model:
             raise ConfigError("no model is set for Triton", hint="set model to the name of one that it has")
         self._shape = shape
