@@ -79,9 +79,11 @@ async def test_streams_of_the_sdks_helpers() -> None:
     message = {"id": "1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
     start = event("message_start", message=message)
     block = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    # The SDK's helper cannot do without counts.
+    counted = messages.whole("Yes.").replace(b'"delta": {"stop', b'"usage": {"output_tokens": 1}, "delta": {"stop')
     # The helper passes over chunks that do not say that they are.
     whole = chat.whole("Yes.").replace(b'"choices"', b'"id": "1", "object": "chat.completion.chunk", "choices"')
-    async with replay(Reply([whole]), Reply([start, block, messages.whole("Yes.")])) as server:
+    async with replay(Reply([whole]), Reply([start, block, counted])) as server:
         first, second = clients(server)
         async with first, second:
             chunks = from_sdk_stream(first.chat.completions.stream(model="m", messages=QUESTION))
