@@ -12,7 +12,7 @@ _NUMBERS: Final = r"\d{1,3}(?:(?:, ?| ?[-–] ?)\d{1,3}){0,8}"
 _NAMED: Final = (
     r"(?:cite|citations?|sources?|docs?|documents?|file|web|refs?|references?|memory|search|news|page|Sources?|Documents?)"
 )
-_NUMBERED: Final = rf"\[(?:{_NUMBERS}|\[\d{{1,3}}\])\]"
+_NUMBERED: Final = rf"\[(?:{_NUMBERS}|\[\d{{1,3}}\])\](?:(?:[-–]|, ?)\[\d{{1,3}}\]){{0,8}}"
 _NAMED_MARK: Final = (
     rf"\[(?:cite_(?:start|end)|{_NAMED}(?:: ?|[ #]?)\d{{1,3}}(?:[-:,;. ]{{1,2}}[\w:-]{{1,12}}){{0,8}}"
     rf"|\^\d{{1,3}}\^|turn\d[\w, ]{{3,60}}|\d{{1,3}}†[^\]\n]{{0,60}}|citation needed)\]"
@@ -25,7 +25,8 @@ CITATIONS: Final = (
         "[",
         "footnotes",
         rf"(?P<mark>{_NUMBERED})(?P<after>\[(?=[\[\d])|\s{{0,8}}[^\s:(\w\[]|\s{{1,8}}\S|\s{{9}}|\s*\Z)",
-        r"\[(?:[\d,; –-]{0,50}|\[\d{0,3}\]?)(?:\]\[?\s{0,8})?\Z",
+        r"\[(?:[\d,; –-]{0,50}|\[\d{0,3}\]?)"
+        r"(?:\](?:(?:[-–]|, ?)\[\d{1,3}\]){0,8}(?:\[|\s{0,9}|(?:[-–]|, ?)(?:\[\d{0,3})?)?)?\Z",
         "may be the mark of a source",
     ),
     construct(
@@ -58,7 +59,7 @@ CITATIONS: Final = (
         "spaced",
         ":",
         "footnotes",
-        r":contentReference\[[^\[\]\n]{1,40}\](?:\{[^{}\n]{1,20}\})?",
+        r":contentReference\[[^\[\]\n]{1,40}\](?:\{[^{}\n]{1,20}\}|\{[^{}\n]{0,20}\Z)?|:contentReference(?:\[[^\[\]\n]{0,40})?\Z",
         rf"{beginnings(':contentReference')}|:contentReference(?:\[[^\[\]\n]{{0,40}}(?:\](?:\{{[^{{}}\n]{{0,20}})?)?)?\Z",
         "may be the mark of a source",
         paused=True,

@@ -11,6 +11,7 @@ from .abbreviations import words_of
 from .cited import citation, linked_source, raised
 from .cleaning import BEHIND, Literal, More, State
 from .enclosed import (
+    bare_call,
     bare_channel,
     channel,
     comment,
@@ -373,6 +374,20 @@ ACTS: Final[Mapping[str, Act]] = {
         ),
         *(header, item, link, link_end, mail, number, own_line, pipe, pronounced, quote, removed, row, rule_row),
         *(callout, cell_bar, escaped_newline, head, highlight, local_address, placeholder, terminal),
-        *(bare_channel, channel, citation, linked_source, mark, marked_tag, raised, spaced, system, tag, thought, token),
+        *(
+            bare_call,
+            bare_channel,
+            channel,
+            citation,
+            linked_source,
+            mark,
+            marked_tag,
+            raised,
+            spaced,
+            system,
+            tag,
+            thought,
+            token,
+        ),
     )
 }

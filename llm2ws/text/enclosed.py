@@ -17,6 +17,7 @@ from .markup import CJK
 
 __all__ = [
     "NEAR",
+    "bare_call",
     "bare_channel",
     "channel",
     "close",
@@ -312,7 +313,15 @@ _BARE: Final = _literal(["assistantfinal", r"assistantcommentary(?=\s?[^\st])"],
 
 def bare_channel(state: State, found: re.Match[str]) -> int:
     """Drop what gpt-oss thinks, decoded without its special tokens."""
-    return removed(state, found) if found.group().endswith("final") else _begin(state, found, _BARE)
+    return _begin(state, found, _BARE) if found.group().endswith("analysis") else removed(state, found)
+
+
+_BARE_CALL: Final = _literal([_PROSE], rf"(?:{_HALF_PROSE})")
+
+
+def bare_call(state: State, found: re.Match[str]) -> int:
+    """Drop a call that is written as JSON, without a mark, up to a paragraph that begins with a word."""
+    return _begin(state, found, _BARE_CALL)
 
 
 _MESSAGE: Final = Literal(re.compile(r"<\|(?:call|end|return)\|>|(?=<\|(?:channel|start)\|>)"), re.compile(r"<[|\w]{0,20}\Z"))

@@ -96,14 +96,25 @@ MACHINERY: Final = (
     ),
 )
 
-# What only the beginning of an answer may be: gpt-oss, decoded without its special tokens.
+_KEYS: Final = r"(?:name|function|tool|type|action|tool_name)"
+_ARGUMENTS: Final = r"(?:arguments|parameters|args|input|function|action_input|tool_input)"
+
+# What only the beginning of an answer may be: gpt-oss, decoded without its special tokens; a role; a call that is bare JSON.
 OPENING: Final = (
     construct(
         "bare_channel",
         "a",
         "think",
-        r"(?:analysis|assistantanalysis)(?=[A-Z\"“'])|assistantfinal(?=[A-Z\"“'])",
-        rf"{beginnings('analysis0')}|{beginnings('assistantanalysis0')}|{beginnings('assistantfinal0')}",
+        r"(?:analysis|assistantanalysis)(?=[A-Z\"“'])|assistantfinal(?=[A-Z\"“'])|assistant(?=\r?\n)",
+        rf"{beginnings('analysis0')}|{beginnings('assistantanalysis0')}|{beginnings('assistantfinal0')}|assistant\r?\Z",
         "a message may begin",
+    ),
+    construct(
+        "bare_call",
+        "f[{",
+        "html",
+        rf"functools(?=\[)|(?:\[\s{{0,9}})?\{{\s{{0,9}}\"{_KEYS}\"\s{{0,3}}:\s{{0,3}}\"[^\"\n]{{0,60}}\"\s{{0,3}},\s{{0,9}}\"{_ARGUMENTS}\"\s{{0,3}}:",
+        rf"{beginnings('functools[')}|\[\s{{0,9}}\Z|(?:\[\s{{0,9}})?\{{[^}}]{{0,160}}\Z",
+        "may be a call",
     ),
 )

@@ -319,6 +319,14 @@ BLOCKS: Final = tuple(
             "may be a line",
         ),
         construct(
+            "removed",
+            ":",
+            "separators",
+            rf":{{3,}}[ \t]*+[\w-]{{0,20}}{_END}",
+            r":+[ \t]*[\w-]{0,20}[ \t]*\r?\Z",
+            "may be a line",
+        ),
+        construct(
             "callout",
             "[",
             "quotes",

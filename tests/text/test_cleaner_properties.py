@@ -208,6 +208,48 @@ def test_a_cleaner_is_as_new_after_finish(texts: list[str], cuts: list[int]) -> 
     assert cleaner.holding.hold is Hold.NOTHING
 
 
+ENCLOSED = [
+    *(
+        "<think>qq q. Qq?\n\nqq</think>",
+        "<mm:think>qq</mm:think>",
+        "<|begin_of_thought|>qq<|end_of_thought|>",
+        "[THINK]qq[/THINK]",
+    ),
+    *(
+        "<tool_call>\nqq\n</tool_call>",
+        "<function=f>qq</function>",
+        '<invoke name="f">\nqq\n\nqq\n</invoke>',
+        "[TOOL_CALLS]qq[ARGS]{}\n\n",
+    ),
+    *(
+        "<｜tool▁calls▁begin｜>qq<｜tool▁sep｜>qq<｜tool▁calls▁end｜>",
+        "<|python_tag|>qq<|eom_id|>",
+        "<｜DSML｜invoke>qq</｜DSML｜invoke>",
+    ),
+    *(
+        "<|channel>thought\nqq\n<channel|>",
+        "<|channel|>analysis<|message|>qq<|end|>",
+        "<script>qq</script>",
+        "<!-- qq\n\nqq -->",
+    ),
+    *('<details type="reasoning">\n> qq\n</details>', "[^1]: qq\n    qq\n\n", "\ue200citeqq\ue201", "```\nqq\n\nqq\n```\n"),
+    *("\x1b]0;qq\x07", ":contentReference[oaicite:qq]{index=qq}"),
+]
+
+
+@pytest.mark.parametrize("construct", ENCLOSED)
+@pytest.mark.parametrize("before", ["", "Yes.\n"])
+def test_nothing_that_is_enclosed_is_said_wherever_the_text_breaks_off(construct: str, before: str) -> None:
+    text = f"{before}{construct} The end."
+    inner, said = text.index("q"), ""
+    for end in range(inner + 1, len(text) + 1):
+        cut = text[:end]
+        for size in (len(cut), 3, 1):
+            said = spoken(clean(cut, list(range(0, end, size)), cleaner=Cleaner()))
+            assert "q" not in said.lower(), cut
+    assert said.endswith("The end.")
+
+
 WORDS = st.sampled_from(["one", "Two,", "three.", "x", "42", "isn't", "naïve", "重点"])
 PHRASE = st.lists(WORDS, min_size=1, max_size=4).map(" ".join)
 INLINE = st.one_of(
