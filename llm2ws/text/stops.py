@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from .abbreviations import AFTER_TIMES, Words
+from .abbreviations import AFTER_TIMES, Words, words_of
 from .boundaries import (
     CLOSERS,
     EMOJI,
@@ -52,6 +52,7 @@ _TAG_OPENS = re.compile("[A-Za-z/!?]")
 
 _NO_START: Final = ".,;:!?&/=)]}…%‽‼⁈⁉"  # no sentence begins with these
 _CLEAR: Final = ("sure", "mark", "ellipsis")  # the kinds of a stop that ends a sentence if a capital follows
+_ENGLISH: Final = words_of("en")  # its abbreviations count in every language
 _MARK_BEGINS: Final = " \u00a0\u202f[(【:\ue200"
 _CALLED: Final = ("Yahoo", "Jeopardy", "Joomla", "Kahoot")  # names with an exclamation mark: "Yahoo! Inc."
 _THAI_ENDS: Final = ("ครับ", "ค่ะ", "คะ", "นะ", "จ้ะ", "จ้า")  # particles that close a sentence
@@ -145,7 +146,7 @@ def held_stop(char: str, place: int) -> Verdict:
 def hold_of(view: View, at: int, verdict: Verdict) -> Held:
     """Tell what a WAIT at `at` holds: a full stop after what may be a number, an initial or an abbreviation is in doubt."""
     text = view.text
-    if verdict.hold is Hold.CAPITAL and not view.words.known:
+    if verdict.hold is Hold.CAPITAL and not view.words.known and text[at] == ".":
         view = _guessed(view, at)
     alone = text[at] == "." and (verdict.at == at + 1 or text[at + 1].isspace())
     if (
@@ -182,7 +183,7 @@ def _after_sure(view: View, at: int, tail: int) -> Verdict:
 def _after_space(view: View, stop: _Stop) -> Verdict:
     """Judge a stop that white space follows, by the words of the language that the sentence seems to be in if none is set."""
     kind = _kind_of_stop(view, stop)
-    if kind not in _CLEAR and not view.words.known:
+    if kind not in _CLEAR and not view.words.known and kind != _kind_of_stop(view._replace(words=_ENGLISH), stop):
         following = WORD.search(view.text, stop.gap, view.end)
         if following is None or following.end() >= view.end:
             return wait(stop.place, Hold.DOUBT)
