@@ -81,7 +81,7 @@ _SCHEME: Final = re.compile(r"(?<![\w:/])([a-z][a-z0-9+.-]{1,11})\Z")
 
 
 def local_address(state: State, found: re.Match[str]) -> int:
-    """Say the name of a file, or the host of a server, behind what kind of address it is: "file:///a/b.txt"."""
+    """Say the name of a file, or the host of a server, behind what kind of address it is: "file:/a/b.txt"."""
     at, body = found.start(), found.group().rstrip(".,;:!?")
     scheme = _SCHEME.search(state.buf[max(0, at - BEHIND) : at])
     if scheme is None or (scheme[1] not in ("file", "sandbox") and not body.startswith("://")):
