@@ -13,7 +13,7 @@ import pytest
 from llm2ws.text.cleaner import Cleaner
 from llm2ws.text.fragments import Piece
 
-__all__ = ["CITED", "ENCLOSED", "LATEX", "OTHERS", "SIGNS", "answers", "cases", "check", "said", "stream"]
+__all__ = ["CITED", "ENCLOSED", "LATEX", "LEFTOVERS", "OTHERS", "SIGNS", "TAGS", "answers", "cases", "check", "said", "stream"]
 
 DATA = Path(__file__).parent.parent / "data" / "cleaner"
 
@@ -26,10 +26,12 @@ def constructs() -> dict[str, list[tuple[str, str]]]:
 
 # What the modules of these names decide, and all else.
 CITED = ("sources", "raised")
-ENCLOSED = ("code", "html", "think", "mentioned", "fence_ends", "calls", "thoughts", "templates", "glued")
+ENCLOSED = ("code", "think", "mentioned", "fence_ends", "calls", "thoughts", "templates", "glued")
+TAGS = ("html", "placeholders")
 LATEX = ("math", "formulas")
+LEFTOVERS = ("terminals", "line_feeds", "local_addresses")
 SIGNS = ("signs",)
-OTHERS = tuple(name for name in constructs() if name not in (*CITED, *ENCLOSED, *LATEX, *SIGNS))
+OTHERS = tuple(name for name in constructs() if name not in (*CITED, *ENCLOSED, *LATEX, *LEFTOVERS, *SIGNS, *TAGS))
 
 
 def cases(*names: str) -> list[Any]:
