@@ -46,7 +46,15 @@ NEEDS: dict[str, Callable[[], bool]] = {
 # Marked `core`, which .ci/run runs on every Python but the newest: the pure part, each library where it is used, and one way
 # through the daemon. Folders and files of tests/.
 CORE = [
-    *["text", "speech", "sources", "turn/test_turn.py", "links/test_connection.py", "server/test_chat.py"],
+    *[
+        "text",
+        "speech",
+        "sources",
+        "turn/test_turn.py",
+        "turn/test_speaker.py",
+        "links/test_connection.py",
+        "server/test_chat.py",
+    ],
     *["localspeech/test_engine.py", "test_audio.py", "settings/test_loading.py", "watch"],
 ]
 

@@ -6,8 +6,6 @@ from tests.sources.asking import chunk
 from tests.sources.replay import End, Reply, Server
 
 DONE = chunk(reason="stop") + b"data: [DONE]\n\n"
-
-
 STORY = ("The quick brown fox jumps over the lazy dog. ", "Then it rests for a while. ", "Nobody saw it again.")
 
 
