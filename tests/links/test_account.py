@@ -19,7 +19,7 @@ from llm2ws.testing import Coding, Faults, FaultyNetwork, FaultySpeech, decode, 
 from llm2ws.testing.endpoint import Answer
 from llm2ws.turn import Audio, Conversation, Outcome
 from scripts.virtual_clock import run
-from tests.links.test_pool import CODING, ended, endpoint, ignore, speak
+from tests.links.leasing import CODING, ended, endpoint, ignore, speak
 from tests.whole import FORMAT, sentences
 
 MANY, HANDSHAKE_S = 50, 0.3

@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from llm2ws.audio import AudioFormat
 from llm2ws.errors import LocalProtocolError
 from llm2ws.links import connection as module
 from llm2ws.links.connection import Connection
 from llm2ws.links.opening import OPENERS
-from llm2ws.speech.dialect import Dialect, Setup, Traits
+from llm2ws.speech.dialect import Dialect, Setup
 from llm2ws.speech.dialects.cartesia import Cartesia
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn, FlushIn
 from llm2ws.speech.messages import AudioChunk, Cancelled, Ended, Event, Failed, FlushAcked
-from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode
+from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How
 from llm2ws.testing.endpoint import FaultyEndpoint
 from tests.links.memory import MemoryLink
+from tests.links.opened import FORMAT, Events, opened
 from tests.vendors.cartesia import CartesiaServer
 
 Wire = Callable[[FaultyEndpoint[Any]], str]
 
-FORMAT = AudioFormat(sample_rate_hz=8_000)
 CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
 
 
@@ -54,41 +51,6 @@ def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wir
         return speech.url
 
     return url
-
-
-@asynccontextmanager
-async def opened(
-    url: str, key: str = "", *, tls: ssl.SSLContext | None = None, like: type[Deepgram] = Deepgram
-) -> AsyncIterator[Connection]:
-    connection = await Connection.open(like(Setup(url, "", FORMAT, key)), tls=tls, silence_s=5.0)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(connection.run())
-        try:
-            yield connection
-        finally:
-            await connection.aclose()
-
-
-class Events:
-    """A listener that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.all: list[Event] = []
-        self._news = asyncio.Event()
-
-    def __call__(self, event: Event) -> None:
-        self.all.append(event)
-        self._news.set()
-
-    async def until(self, kind: type[Event]) -> Event:
-        while not any(isinstance(event, kind) for event in self.all):
-            self._news.clear()
-            await self._news.wait()
-        return next(event for event in self.all if isinstance(event, kind))
-
-    @property
-    def text(self) -> str:
-        return decode(b"".join(event.data for event in self.all if isinstance(event, AudioChunk)))
 
 
 async def test_a_turn_from_lease_to_end(wire: Wire) -> None:
@@ -209,22 +171,6 @@ async def test_silence_while_audio_is_owed_ends_the_connection(wire: Wire) -> No
             failed = await events.until(Failed)
         assert isinstance(failed, Failed)
         assert "has sent nothing" in failed.what
-
-
-async def test_a_peer_that_answers_no_ping_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CLOSE_S", 0.05)
-
-    class Impatient(Deepgram):
-        traits = Traits(ping_s=0.03)
-
-    async with FaultySpeech() as speech, FaultyNetwork(speech.port) as network:
-        async with opened(f"ws://127.0.0.1:{network.port}", like=Impatient) as connection:
-            events = Events()
-            connection.lease(events)
-            network.swallow()
-            failed = await events.until(Failed)
-            assert isinstance(failed, Failed)
-            assert "pings" in failed.what
 
 
 async def test_a_key_is_in_no_log_even_where_the_library_is_asked_for_everything(

@@ -7,53 +7,16 @@ import math
 
 import pytest
 
-from llm2ws.audio import AudioFormat
-from llm2ws.errors import ConfigError, ConnectFailed, LocalProtocolError
-from llm2ws.links.connection import ConnectionSlot
-from llm2ws.links.health import QUICK_DEATHS
+from llm2ws.errors import ConnectFailed, LocalProtocolError
 from llm2ws.links.pool import Endpoint, Pool
-from llm2ws.speech.dialect import Limits, Setup, Traits
+from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import CloseIn
 from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
-from llm2ws.speech.messages import Ended, Event, Failed
-from llm2ws.testing import Coding, Drop, Faults, FaultySpeech, How
+from llm2ws.speech.messages import Event, Failed
+from llm2ws.testing import Faults, FaultySpeech
 from scripts.virtual_clock import run
-
-FORMAT = AudioFormat(sample_rate_hz=8_000)
-CODING = Coding(char_samples=8, word_pause_s=0.004, sentence_pause_s=0.004, lead_in_s=0.0)
-
-
-def endpoint(speech: FaultySpeech, **options: object) -> Endpoint:
-    voice = str(options.pop("voice", ""))
-    return Endpoint(Deepgram(Setup(speech.url, voice, FORMAT)), **{"name": "test", **options})  # type: ignore[arg-type]
-
-
-def ignore(event: Event) -> None:
-    """A listener that wants nothing."""
-
-
-async def ended(slot: ConnectionSlot) -> None:
-    """Say no more on a place, and wait until it is free."""
-    over = asyncio.Event()
-    slot.listener = lambda event: over.set() if isinstance(event, Ended) else None
-    slot.end()
-    await over.wait()
-
-
-async def speak(pool: Pool, where: Endpoint, last: ConnectionSlot | None = None) -> ConnectionSlot:
-    """A turn from lease to end."""
-    ended = asyncio.Event()
-
-    def listener(event: Event) -> None:
-        if isinstance(event, Ended):
-            ended.set()
-
-    slot, _ = await pool.lease([where], listener, last=last.place if last else None)
-    slot.speak("Hello. ")
-    slot.end()
-    await ended.wait()
-    return slot
+from tests.links.leasing import CODING, FORMAT, ended, endpoint, ignore, speak
 
 
 async def test_turns_one_after_another_share_a_connection() -> None:
@@ -131,56 +94,6 @@ async def test_tries_end_in_time_with_the_last_reason() -> None:
         assert speech.handshakes == 1  # the next try would have been too late
 
 
-async def test_an_endpoint_that_hangs_up_at_once_is_an_error_by_name() -> None:
-    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
-        where = endpoint(speech)
-        speech.drops.extend([Drop(How.CLOSE, code=1011, reason="NET-0000")] * 20)
-        with pytest.raises(ConnectFailed, match=r"ended 3 times without audio.*NET-0000"):
-            for _ in range(QUICK_DEATHS + 2):
-                told: asyncio.Queue[Event] = asyncio.Queue()
-                await pool.lease([where], told.put_nowait)
-                await told.get()
-        assert speech.connections <= QUICK_DEATHS + 1  # the last end may not have been counted yet
-
-
-class Uncancelled(Deepgram):
-    """An endpoint that has no message for Cancel."""
-
-    traits = Traits(cancels=False)
-
-
-@pytest.mark.parametrize(("speaks", "drop"), [(Deepgram, None), (Uncancelled, None), (Deepgram, Drop(How.CLOSE, at_message=1))])
-def test_interruptions_before_there_is_audio_say_nothing_about_the_endpoint(speaks: type[Deepgram], drop: Drop | None) -> None:
-    """It may not confirm them in time, or hang up."""
-
-    async def interrupt() -> None:
-        async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
-            where = Endpoint(speaks(Setup(speech.url, "", FORMAT)), "test")
-            speech.faults = Faults(first_byte_s=3.0, cleared_s=1.5 if drop is None else 0.5)
-            for _ in range(QUICK_DEATHS):
-                speech.drops.extend([drop] if drop else [])
-                slot, _ = await pool.lease([where], ignore)
-                slot.speak("Hello. ")
-                slot.flush()
-                slot.cancel()
-                await speech.until(lambda s: s.open == 0)
-            speech.faults = Faults()
-            assert (await speak(pool, where)).connection.ended is None
-
-    run(interrupt())
-
-
-async def test_a_pool_that_is_not_open_says_so() -> None:
-    async with FaultySpeech(coding=CODING) as speech:
-        pool = Pool()
-        with pytest.raises(LocalProtocolError, match="not open"):
-            await pool.lease([endpoint(speech)], ignore)
-        async with pool:
-            await speak(pool, endpoint(speech))
-        with pytest.raises(LocalProtocolError, match="not open"):
-            await pool.lease([endpoint(speech)], ignore)
-
-
 @pytest.mark.parametrize("closing", [False, True])
 async def test_a_pool_that_is_left_during_a_handshake_keeps_nothing_open(closing: bool) -> None:
     async with FaultySpeech(coding=CODING) as speech, FaultySpeech(coding=CODING) as slow:
@@ -197,13 +110,6 @@ async def test_a_pool_that_is_left_during_a_handshake_keeps_nothing_open(closing
             await warm
         assert (pool.connections("slow"), pool.opened) == (0, int(closing))
         await slow.until(lambda s: s.open == 0)
-
-
-async def test_a_request_that_cannot_be_made_is_not_tried() -> None:
-    async with Pool() as pool:
-        where = Endpoint(Deepgram(Setup("ws://192.0.2.1", "", FORMAT, "key")))
-        with pytest.raises(ConfigError, match="clear text"):
-            await pool.lease([where], ignore)
 
 
 async def test_a_lease_that_is_cancelled_leaves_nothing() -> None:
@@ -263,16 +169,6 @@ async def test_a_limit_on_connections_makes_turns_wait_for_each_other() -> None:
         got, _ = await waiting
         assert got.connection is slots[0].connection
         assert speech.connections == 2
-
-
-async def test_waiting_has_an_end() -> None:
-    async with FaultySpeech(coding=CODING) as speech, Pool(wait_s=0.02) as pool:
-        where = endpoint(speech, connections=1)
-        slot, _ = await pool.lease([where], ignore)
-        with pytest.raises(ConnectFailed, match=r"all connections to test are in use \(1\)") as caught:
-            await pool.lease([where], ignore)
-        assert caught.value.status == 429
-        slot.end()
 
 
 @pytest.mark.parametrize(("replicas", "connections", "share"), [(3, 5, 1), (2, 5, 2), (5, 5, 1), (9, 5, 1), (3, None, 12)])
@@ -360,14 +256,6 @@ def test_turns_that_begin_at_once_do_not_wait_for_each_others_tries() -> None:
                 slot.end()
 
     run(main())
-
-
-async def test_what_was_tried_once_is_no_failure_of_who_may_try_for_longer() -> None:
-    async with FaultySpeech(coding=CODING) as busy, FaultySpeech(coding=CODING) as speech, Pool() as pool:
-        busy.refusals.append(503)
-        one, other = endpoint(busy, name="busy"), endpoint(speech)
-        (_, first), (_, second) = await asyncio.gather(pool.lease([one, other], ignore), pool.lease([one], ignore))
-        assert (first, second) == (other, one)
 
 
 async def test_one_more_that_is_refused_is_asked_for_once() -> None:

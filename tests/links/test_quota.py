@@ -13,7 +13,7 @@ import pytest
 from llm2ws.links.pool import Pool
 from llm2ws.links.quota import Lease, LocalQuota, Quota
 from llm2ws.testing import FaultySpeech
-from tests.links.test_pool import CODING, ended, endpoint, ignore, speak
+from tests.links.leasing import CODING, ended, endpoint, ignore, speak
 from tests.support import MS
 
 PATIENCE_S = 20_000 * MS
