@@ -143,11 +143,14 @@ async def test_pushed_text(ran: Callable[..., str], tmp_path: Path) -> None:
 
 
 async def test_other_sources(ran: Callable[..., str]) -> None:
-    async with replay(Reply([stream("responses")]), Reply([stream("anthropic")])) as llm:
+    async with replay(*[Reply([stream("responses")])] * 3, Reply([stream("anthropic")])) as llm:
         lines = (await asyncio.to_thread(ran, "Other sources", llm.url)).splitlines()
-        assert [request.path.partition("?")[0] for request in llm.requests] == ["/v1/responses", "/v1/messages"]
-        assert llm.requests[0].body["max_output_tokens"] == llm.requests[1].body["max_tokens"] == 100
-    assert len(lines) == 5
+        assert [request.path.partition("?")[0] for request in llm.requests] == [
+            *["/v1/responses"] * 3,
+            "/v1/messages",
+        ]
+        assert llm.requests[2].body["max_output_tokens"] == llm.requests[3].body["max_tokens"] == 100
+    assert len(lines) == 7
     assert all(re.fullmatch(r"[1-9]\d*\.\d s of audio", line) for line in lines), lines
 
 
