@@ -107,11 +107,19 @@ def read_at(value: object, path: str) -> object:
 
 
 def holds(value: object, wanted: Mapping[str, object] | None) -> bool:
-    """Return whether all paths of `wanted` lead to the values that it has for them. False for None."""
+    """Return whether all paths of `wanted` lead to the values that it has for them. False for None.
+
+    An empty table as such a value stands for any value except null: the path only has to exist.
+    """
     if wanted is None:
         return False
-    found = ((read_at(value, path), inner) for path, inner in wanted.items())
-    return all(holds(there, inner) if isinstance(inner, dict) else there == inner for there, inner in found)
+    return all(_matches(read_at(value, path), inner) for path, inner in wanted.items())
+
+
+def _matches(found: object, wanted: object) -> bool:
+    if wanted == {}:
+        return found is not None
+    return holds(found, wanted) if isinstance(wanted, dict) else found == wanted
 
 
 def read_numbers(data: Mapping[str, object], *names: str) -> list[float]:

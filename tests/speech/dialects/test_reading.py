@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llm2ws.audio import AudioFormat
 from llm2ws.speech.dialect import Setup
 from llm2ws.speech.dialects.described import described
+from llm2ws.speech.dialects.reading import holds
 from llm2ws.speech.messages import (
     AudioChunk,
     Cancelled,
@@ -33,6 +34,18 @@ def test_what_comes_is_known_by_the_values_at_its_paths() -> None:
     assert nested.decode('{"result": {"parts": [{"audio": "?"}]}}') == [Unknown("")]
     assert nested.decode('{"result": {"parts": []}, "type": "other"}') == [Unknown("other")]
     assert nested.decode(b"\0\1") == [Unknown("a binary frame")]
+
+
+def test_an_empty_table_stands_for_any_value() -> None:
+    wanted: dict[str, object] = {"result.closed": {}}
+    values: list[object] = [{}, {"at": 1}, [], "", 0, False]
+    for there in values:
+        assert holds({"result": {"closed": there}}, wanted), there
+    others: list[object] = [{}, {"result": {}}, {"result": {"closed": None}}, {"result": {"audio": "AAA="}}, {"closed": {}}]
+    for message in others:
+        assert not holds(message, wanted), message
+    assert holds({"anything": 1}, {})
+    assert not holds({"result": {"kind": 1}}, {"result": {"kind": 1, "closed": {}}})
 
 
 def test_its_failures_are_one_line_without_the_key(canary: Callable[[], str]) -> None:
