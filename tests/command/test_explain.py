@@ -27,3 +27,17 @@ def test_explain_reads_from_anywhere(tmp_path: Path, how: str) -> None:
     args = {"argument": ["One. Two."], "stdin": [], "dash": ["-"], "file": ["-f", "t.txt"]}[how]
     done = run(["explain", *args, "--policy", "sentence"], cwd=tmp_path, input="One. Two.")
     assert re.search(r'0 sentence +"One\." +0-4: ', done.stdout.decode())
+
+
+def test_explain_shows_what_is_left_out(tmp_path: Path) -> None:
+    text = "Hello <think>a secret plan</think> **world**. ![a small map](x.png)\n\n<!-- a note"
+    lines = [json.loads(line) for line in run(["explain", text, "--json"], cwd=tmp_path).stdout.splitlines()]
+    left_out = [line for line in lines if "left_out" in line]
+    assert all(text[slice(*line["left_out"])].strip() == line["text"] for line in left_out)
+    together = " ".join(line["text"] for line in left_out)
+    assert all(part in together for part in ("a secret plan", "a small map", "a note"))
+    assert "world" not in together
+    spoken = "".join(line["text"] for line in lines if "index" in line)
+    assert spoken.split() == ["Hello", "world."]
+    shown = run(["explain", text], cwd=tmp_path).stdout.decode()
+    assert re.search(r'^    left out  "<think>a secret plan</think> \*\*"  \d+-\d+$', shown, re.MULTILINE)
