@@ -154,6 +154,14 @@ async def test_other_sources(ran: Callable[..., str]) -> None:
     assert all(re.fullmatch(r"[1-9]\d*\.\d s of audio", line) for line in lines), lines
 
 
+async def test_a_vendors_sdk(ran: Callable[..., str], tmp_path: Path) -> None:
+    async with replay(says(ANSWER)) as llm:
+        await asyncio.to_thread(ran, "A vendor's SDK", llm.url)
+        assert llm.requests[0].body["stream"] is True
+    with wave.open(str(tmp_path / "sky.wav")) as file:
+        assert 3.0 < file.getnframes() / file.getframerate() < 12.0
+
+
 async def test_options(ran: Callable[..., str]) -> None:
     shown = await asyncio.to_thread(ran, "Options of `connect`")
     assert re.fullmatch(r"[23]\.\d s in mulaw 8000 Hz; the model wrote \d+ characters\n", shown), shown
