@@ -32,7 +32,7 @@ from .sending import sse_event, write
 __all__ = ["APIS"]
 
 FORMAT = AudioFormat()  # linear16 at 24 kHz, which OpenAI's API calls pcm.
-SILENCE_S = 0.1  # The answer to a text without words, such as a smiley: players do not accept an empty file.
+SILENCE_S = 0.1  # The answer to a text without words, such as "***": players do not accept an empty file.
 
 # OpenAI's names of models; many clients offer no others. They mean the default endpoint, unless [models] has them.
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
