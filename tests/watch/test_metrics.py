@@ -35,6 +35,13 @@ def test_what_did_not_happen_is_not_measured() -> None:
     assert "llm2ws_first_token_seconds_count" not in metrics.exposition().decode()
 
 
+def test_memory_processor_time_and_descriptors_of_the_process_are_there() -> None:
+    metrics = Metrics()
+    assert value(metrics, "process_resident_memory_bytes") > 1_000_000
+    assert value(metrics, "process_cpu_seconds_total") > 0
+    assert 3 <= value(metrics, "process_open_fds") < value(metrics, "process_max_fds")
+
+
 def test_gauges_are_asked_when_they_are_read() -> None:
     metrics, now = Metrics(), [1.0]
     metrics.gauge("things", "Things", lambda: now[0])
