@@ -350,6 +350,8 @@ class Connection:
 
     def _send(self) -> None:
         """Send at once where there is room, else have the writer do it: waking it would be a fifth of what a token takes."""
+        if not self.session.has_outgoing:
+            return
         if self._writing or not self._link.writable:
             self._to_write.set()
         else:

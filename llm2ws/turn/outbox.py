@@ -15,7 +15,7 @@ __all__ = ["Outbox"]
 class Outbox:
     """Events that wait to be taken. `events` is what `put` fills; `ready` is set when it has something.
 
-    `audio_since`: when audio began to wait, in monotonic seconds; inf while `events` is empty.
+    `audio_since`: when audio began to wait, in monotonic seconds; inf when all events have been taken.
     """
 
     def __init__(self, fmt: AudioFormat) -> None:
@@ -30,12 +30,6 @@ class Outbox:
         self.ready.set()
         if self.audio_since == math.inf and isinstance(event, Audio):
             self.audio_since = asyncio.get_running_loop().time()
-
-    async def wait(self) -> None:
-        """Wait for an event, when all have been taken."""
-        self.audio_since = math.inf
-        self.ready.clear()
-        await self.ready.wait()
 
     @property
     def has_audio(self) -> bool:

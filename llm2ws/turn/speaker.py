@@ -47,6 +47,7 @@ class Speaker:
         self._utterance = state.utterance
         self._pacing = state.pacing
         self._stats = state.stats
+        self._bytes_per_second = state.options.format.bytes_per_second
         self._over = False
         self._woken = asyncio.Event()
         self._slot: Slot | None = None
@@ -325,10 +326,10 @@ class Speaker:
             return
         match event:
             case messages.AudioChunk(data=data):
-                first = self._pacing.audio_came(asyncio.get_running_loop().time())
                 self._release(self._utterance.received(data))
-                if first:  # it tells how long a Flush takes
-                    self.listener_moved()
+                if self._pacing.audio_awaited:
+                    self._pacing.audio_came(asyncio.get_running_loop().time())
+                    self.listener_moved()  # it is known better now how long a Flush takes
                 return
             case messages.Timed(words=words, from_here=from_here):
                 seconds_per_char = self._utterance.seconds_per_char
@@ -373,7 +374,7 @@ class Speaker:
                 if self._stats.first_audio_s is None:
                     self._stats.first_audio_s = self._state.since_start()
                 self._state.out.put(Audio(item, self._stats.audio_s))
-                self._stats.audio_s += self._options.format.seconds(len(item))
+                self._stats.audio_s += len(item) / self._bytes_per_second
 
 
 def _ignore(event: messages.Event) -> None:

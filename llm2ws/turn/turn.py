@@ -84,12 +84,13 @@ class Turn:
         """All that happens, in order, ending with `Done`. Then the turn's error is raised, if it has one."""
         self._check_started()
         loop, out, pacing = asyncio.get_running_loop(), self._state.out, self._state.pacing
+        bytes_per_second = self.format.bytes_per_second
         while True:
             while out.events:
                 event = out.events.popleft()
                 now = self._taken_at = loop.time()
                 if isinstance(event, Audio):
-                    pacing.handed_out(self.format.seconds(len(event.data)), now)
+                    pacing.handed_out(len(event.data) / bytes_per_second, now)
                     if pacing.handed_s >= self._speaker.due_s:
                         self._speaker.listener_moved()
                 yield event
@@ -99,7 +100,9 @@ class Turn:
                     return
             if self.outcome is not None:
                 return  # `Done` was taken by an earlier call
-            await out.wait()
+            out.audio_since = math.inf
+            out.ready.clear()
+            await out.ready.wait()
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """The audio alone: whole samples in `format`."""

@@ -146,6 +146,11 @@ class Session:
             self._send(Close(), now)
         return bool(self.dialect.encode(Close()))
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether there are messages to send now."""
+        return bool(self._outgoing)
+
     def outgoing(self) -> list[str | bytes]:
         """Return the messages to send now, in order, each of them once."""
         messages, self._outgoing = self._outgoing, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Group:
     announced: int = 0  # of `texts`
     announced_chars: int = 0  # of these; a group may have thousands, and they are looked at with each read
     start_s: float = 0.0  # in the turn's audio
+    next_at_s: float = -math.inf  # when the next of `texts` begins, in the turn's audio; -inf: not known
     # Where the endpoint tells when words are spoken; times count from the group's audio, and from the repeat's.
     marks: list[Mark] = field(default_factory=list)
     repeat_marks: list[Mark] = field(default_factory=list)
@@ -67,16 +69,9 @@ class Group:
 
     # What comes
 
-    def whole(self, data: bytes) -> bytes:
-        """The whole samples of what has come. Half a sample waits for its other half."""
-        if self.odd or len(data) % self.format.sample_bytes:
-            data = self.odd + data
-            whole = len(data) - len(data) % self.format.sample_bytes
-            data, self.odd = data[:whole], data[whole:]
-        return data
-
     def timed(self, words: Iterable[Word], *, from_here: bool) -> None:
         """When words are spoken of it, or of its repeat: counted from the start of the endpoint's context, or `from_here`."""
+        self.next_at_s = -math.inf
         if self.repeat is not None:
             marks, base_s = self.repeat_marks, 0.0
             here_s = self.format.seconds(len(self.repeat.take.data))
@@ -91,6 +86,7 @@ class Group:
         while self.announced < len(self.texts):
             at_s = self.at_s(self.announced_chars, seconds_per_char)
             if at_s >= until_s:
+                self.next_at_s = at_s
                 break
             text = self.texts[self.announced]
             sayings.append(Saying(text.text, text.start, text.end, at_s))
@@ -135,6 +131,7 @@ class Group:
         self.announced = max(0, self.announced - n)
         self.announced_chars = max(0, self.announced_chars - chars)
         self.start_s += cut_s
+        self.next_at_s = -math.inf
         self.received -= n_bytes
         self.marks = [Mark(m.begin - chars, m.end - chars, m.start_s - cut_s, m.end_s - cut_s) for m in rest]
         if self.heard is not None:
@@ -174,7 +171,7 @@ class Group:
         """Go on from there: what has come of the repeat behind it."""
         assert self.repeat is not None
         rest = bytes(self.repeat.take.data[seam.at_bytes :])
-        self.repeat = None
+        self.repeat, self.next_at_s = None, -math.inf
         heard_s, seam_s = self.received_s, self.format.seconds(seam.at_bytes)
         self.shift_s = shift_s = heard_s - seam_s
         # The words heard before the seam, and the repeat's behind it.

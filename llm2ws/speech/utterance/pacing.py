@@ -67,11 +67,11 @@ class Pacing:
     def __init__(self, pace: Pace, *, ahead_s: float = AHEAD_S) -> None:
         self.pace = pace
         self._ahead_s = ahead_s
+        self.audio_awaited = True  # none has come since the last ack
         self.handed_s = 0.0  # audio that has gone to whoever takes it
         self._dry_at: float | None = None  # when all of it has been heard, by the clock
         self._played: tuple[float, float] | None = None  # position reported, and when
         self._flushed_at: deque[float] = deque()  # unanswered flushes
-        self._audio_since_ack = False
         self._acked_at = float("-inf")
         self._first_flush_at: float | None = None
         self._first_chars: int | None = None  # of the first group
@@ -96,22 +96,20 @@ class Pacing:
         if self._first_flush_at is None:
             self._first_flush_at = now
 
-    def audio_came(self, now: float) -> bool:
-        """Take note that audio of the oldest flushed group came. Return whether it is the first after its Flush.
+    def audio_came(self, now: float) -> None:
+        """Take note that audio of the oldest flushed group came; only the first is of interest, while `audio_awaited`.
 
-        The first tells how long a Flush takes, not counting earlier groups.
+        It tells how long a Flush takes, not counting earlier groups.
         """
-        first = bool(self._flushed_at) and not self._audio_since_ack
-        if first:
+        if self._flushed_at and self.audio_awaited:
             self._latencies.append(now - max(self._flushed_at[0], self._acked_at))
-        self._audio_since_ack = True
-        return first
+        self.audio_awaited = False
 
     def acked(self, now: float) -> None:
         """The oldest flushed group was acknowledged, with or without audio."""
         if self._flushed_at:
             self._flushed_at.popleft()
-        self._audio_since_ack = False
+        self.audio_awaited = True
         self._acked_at = now
 
     def refused(self) -> None:
@@ -122,7 +120,7 @@ class Pacing:
     def lost(self) -> None:
         """The connection is gone: flushes on their way will not be answered."""
         self._flushed_at.clear()
-        self._audio_since_ack = False
+        self.audio_awaited = True
 
     # Questions
 

@@ -47,7 +47,12 @@ class Envelope:
 
     format: AudioFormat
     steps: list[float] = field(default_factory=list)
+    step_bytes: int = field(init=False)  # how many bytes one step lasts
+    _sample_bytes: int = field(init=False)
     _rest: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.step_bytes, self._sample_bytes = self.format.bytes_for(STEP_S), self.format.sample_bytes
 
     def feed(self, data: bytes) -> None:
         """Take audio, any number of bytes."""
@@ -56,7 +61,7 @@ class Envelope:
         whole = len(data) - len(data) % size
         self._rest = data[whole:]
         samples = array("h", _linear(data[:whole], self.format))
-        per_step = size // self.format.sample_bytes
+        per_step = size // self._sample_bytes
         # Every eighth sample tells the loudness of speech well enough, for an eighth of the time.
         every = max(1, per_step // 30)
         for at in range(0, len(samples), per_step):
@@ -84,11 +89,6 @@ class Envelope:
         samples = array("h", _linear(self._rest[:whole], self.format))
         return [math.log2(1 + sum(map(abs, samples)) / len(samples))] if samples else []
 
-    @property
-    def step_bytes(self) -> int:
-        """How many bytes one step lasts."""
-        return self.format.bytes_for(STEP_S)
-
 
 @dataclass(slots=True)
 class Take:
@@ -99,8 +99,11 @@ class Take:
     keep_s: float | None = None  # None keeps all of its audio; else so much of its end
     data: bytearray = field(default_factory=bytearray)
 
+    _keep_bytes: float = field(init=False)
+
     def __post_init__(self) -> None:
         self.envelope = Envelope(self.format)
+        self._keep_bytes = math.inf if self.keep_s is None else self.format.bytes_for(self.keep_s)
 
     def forget(self, n_bytes: int) -> None:
         """Forget all but so much of its end."""
@@ -118,8 +121,8 @@ class Take:
         self.envelope.feed(data)
         self.data += data
         # Not at each read, and not much later: there is one of these in each of hundreds of conversations.
-        if self.keep_s is not None and len(self.data) > 1.25 * (keep := self.format.bytes_for(self.keep_s)):
-            del self.data[:-keep]
+        if len(self.data) > 1.25 * self._keep_bytes:
+            del self.data[: -int(self._keep_bytes)]
 
 
 @dataclass(frozen=True, slots=True)

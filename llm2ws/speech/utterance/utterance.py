@@ -60,7 +60,7 @@ class Utterance:
         self.finished = False
         self.said_chars = 0
         self._format = fmt
-        self._bytes_per_second = fmt.bytes_per_second
+        self._bytes_per_second, self._sample_bytes = fmt.bytes_per_second, fmt.sample_bytes
         self._resume = resume
         self.group_s = group_s
         self._backlog = Backlog(exact=exact, max_chars=max_chars)
@@ -200,7 +200,13 @@ class Utterance:
     def received(self, data: bytes) -> list[Released]:
         """Audio came: it is of the oldest group. Gives what may be handed out now."""
         group = self._speaking()
-        if group is None or not (data := group.whole(data)):
+        if group is None:
+            return []
+        if group.odd or len(data) % self._sample_bytes:  # Half a sample waits for its other half.
+            data = group.odd + data
+            whole = len(data) - len(data) % self._sample_bytes
+            data, group.odd = data[:whole], data[whole:]
+        if not data:
             return []
         if group.repeat is not None:
             return self._join(group, group.seam(group.repeat.feed(data)))
@@ -351,9 +357,11 @@ class Utterance:
         for chunk in chunks:
             if self._resume is Resume.SEAM:
                 group.heard.feed(chunk)
-            out += group.announce(self.released_s + self._format.seconds(len(chunk)), self.seconds_per_char)
-            out.append(chunk)
             self._released += len(chunk)
+            until_s = self._released / self._bytes_per_second
+            if group.next_at_s < until_s and group.announced < len(group.texts):
+                out += group.announce(until_s, self.seconds_per_char)
+            out.append(chunk)
         return out
 
     def _release_acked(self) -> list[Released]:
