@@ -28,6 +28,7 @@ __all__ = ["Account", "Terms", "backoff"]
 
 CLOSING_S = 3.0  # How long an idle connection may take to be closed, for a turn that does not wait for a place otherwise.
 NO_SPARE_S = 30.0  # How long none is opened beside others that have places, after that was refused.
+ANSWER_CHARS, ANSWER_FLUSHES = 200, 4  # What must be left of a connection's limits for a turn to begin on it.
 LIFE_SHARES = (0.90, 0.97)  # The share of a connection's life, at random in between, after which it gets no new turn.
 
 _log = logging.getLogger("llm2ws.pool")
@@ -161,7 +162,7 @@ class Account:
             return True
         connections = request.connections
         free = [connection for connection in connections.open if connection.places and connection is not request.avoid]
-        able = [connection for connection in free if _has_some_left(connection, now)]
+        able = [connection for connection in free if connection.session.can_carry(ANSWER_CHARS, ANSWER_FLUSHES, now)]
         if not free or (not able and self._spare_is_coming(connections, now)):
             return False
         able = able or free
@@ -373,12 +374,6 @@ class Account:
         if not self._closed:
             connection.retire()  # At once: before the task has begun, a turn could be given a place on it.
             self._tasks.create_task(connection.aclose())
-
-
-def _has_some_left(connection: Connection, now: float) -> bool:
-    """Return whether the limits of a connection let a turn begin now. The turns of many conversations share them."""
-    session = connection.session
-    return session.flush_at(now) <= now and session.speak_at(1, now) <= now
 
 
 def _ignore(event: Event) -> None:

@@ -243,16 +243,15 @@ class Speaker:
         return self._wait.for_ack or (self._may_move and (slot.spent or self._options.spill))
 
     def _should_move(self, slot: Slot, step: Step, now: float) -> bool:
-        """Return whether the next group should go over another connection: this one is old, or its characters are used up."""
+        """Return whether the next group should go over another connection: this one is old, or its limits are used up."""
         if slot.spent:
             return True
         if not self._options.spill or not isinstance(step, Wait):
             return False
-        text = self._utterance.peek()
-        if text is None or self._limit_wait_s(slot, now) < SPILL_AFTER_S:
+        if max(self._limit_wait_s(slot, now), self._pacing.flush_wait_s(self._utterance, slot, now)) < SPILL_AFTER_S:
             return False
         # Two connections take turns; when both are used up, the turn waits.
-        return self._left is None or self._left.speak_at(len(text), now) <= now
+        return self._left is None or (self._limit_wait_s(self._left, now) <= 0 and self._left.flush_at(now, final=True) <= now)
 
     async def _move(self, slot: Slot) -> Slot:
         """Take a place on another connection of this endpoint, whose voice it is, then leave this one."""
@@ -272,12 +271,14 @@ class Speaker:
 
     def _tell_delay(self, slot: Slot, now: float) -> None:
         """Once in a turn, that a limit makes the listener wait."""
-        wait_s = self._limit_wait_s(slot, now)
-        if wait_s > DELAY_S and not self._stats.delayed:
-            self._stats.delayed = True
-            self._state.out.put(
-                Notice(NoticeKind.DELAYED, f"the endpoint's limit on characters holds text back for {wait_s:.0f} s")
-            )
+        for wait_s, limited in (
+            (self._limit_wait_s(slot, now), "characters"),
+            (self._pacing.flush_wait_s(self._utterance, slot, now), "flushes"),
+        ):
+            if wait_s > DELAY_S and not self._stats.delayed:
+                self._stats.delayed = True
+                detail = f"the endpoint's limit on {limited} holds text back for {wait_s:.0f} s"
+                self._state.out.put(Notice(NoticeKind.DELAYED, detail))
 
     def _say(self, slot: Slot) -> None:
         text = self._utterance.say()

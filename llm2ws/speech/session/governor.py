@@ -6,6 +6,7 @@ and `flushed` count what was then sent.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from ..dialect import Limits
@@ -66,6 +67,13 @@ class Governor:
         over = len(self._flushes) + 1 - limit
         at = self._flushes[over - 1] + self._window_s if over > 0 else now
         return max(at, now, self._flush_not_before)
+
+    def room(self, now: float) -> tuple[float, float]:
+        """Return how many characters, and how many Flushes outside the reserve, may be sent at once; inf for any number."""
+        self._forget(now)
+        chars, flushes = self._limits.chars_per_window, self._limits.flushes_per_window
+        left = math.inf if flushes is None else max(1, flushes - self._limits.flush_reserve) - len(self._flushes)
+        return math.inf if chars is None else chars - self._chars, left if now >= self._flush_not_before else 0.0
 
     def spread_at(self, speech_s: float, now: float) -> float:
         """Return when a Flush within a turn, for which so much speech waits, should be sent so that Flushes do not run out.

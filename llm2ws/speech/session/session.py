@@ -231,6 +231,12 @@ class Session:
         """Return when a Flush for which so much speech waits should be sent, so that Flushes do not run out."""
         return self._governor.spread_at(speech_s, now)
 
+    def can_carry(self, chars: int, flushes: int, now: float) -> bool:
+        """Return whether so many characters and Flushes may be sent at once, or as many as the limits ever allow."""
+        room, limits = self._governor.room(now), self.limits
+        usual = None if limits.flushes_per_window is None else max(1, limits.flushes_per_window - limits.flush_reserve)
+        return room[0] >= min(chars, limits.chars_per_window or chars) and room[1] >= min(flushes, usual or flushes)
+
     def quiet_since(self, ref: int) -> float:
         """Return when text of an open turn was last sent, or audio of it last came."""
         return max((turn := self._turns.live[ref]).sent_at, turn.audio_at)

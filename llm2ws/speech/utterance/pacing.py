@@ -204,6 +204,8 @@ class Pacing:
             if dues and self._may_grow(utterance) and self.due_at(needed, utterance, now) <= now:
                 # What is written already may make it worth a Flush.
                 return Wait(self.due_first(dues, utterance, now), tuple(dues), for_ack, cut=True)
+            if dues and (held := self.held_back(utterance, gate, now)) is not None:
+                dues.append(held)
         elif utterance.all_said:
             return Act.END
         elif self.pace is Pace.LISTENER and not utterance.first_group and utterance.peek() is None:
@@ -274,7 +276,7 @@ class Pacing:
         final = utterance.all_said
         # What is said again has to come up to where it broke off before it gives anything new: it does not wait to be needed.
         if utterance.first_group or utterance.repeating or (final and self.pace is Pace.NONE):
-            return [Due(gate.flush_at(now, final=final))], False
+            return [Due(gate.flush_at(now, final=final or not utterance.flushes))], False
         if final:  # it need not take from the reserve while there is something to hear
             reserve_at = gate.flush_at(now, final=True)
             return [Due(max(reserve_at, gate.flush_at(now))), replace(self._needed(utterance), at=reserve_at)], False
@@ -285,7 +287,7 @@ class Pacing:
         if self.pace is Pace.NONE:
             if utterance.flushes and not utterance.must_flush:
                 return [], True
-            return [Due(gate.flush_at(now))], False
+            return [Due(gate.flush_at(now, final=not utterance.flushes))], False
         return self._low_dues(utterance, gate, now)
 
     def _low_dues(self, utterance: Utterance, gate: Gate, now: float) -> tuple[list[Due], bool]:
@@ -299,7 +301,23 @@ class Pacing:
         else:
             spread_at = gate.spread_at(open_s * self._grown(utterance, now), now)
         at = max(spread_at, gate.flush_at(now))
-        return [replace(needed, at=at)], at > now  # an ack tells how much speech waits
+        dry = Due(gate.flush_at(now, final=True), low_s=DRY_LEAST_S, flushed=True)  # a group that must go may use the reserve
+        return [replace(needed, at=at), dry] if at > now else [replace(needed, at=at)], at > now  # an ack tells what waits
+
+    def held_back(self, utterance: Utterance, gate: Gate, now: float) -> Due | None:
+        """Return when the listener runs dry while all Flushes are used up; None where that is not to come, or has come."""
+        dry = Due(low_s=DRY_S, flushed=True)
+        if gate.flush_at(now, final=True) <= now or self.due_at(dry, utterance, now) <= now:
+            return None
+        return dry
+
+    def flush_wait_s(self, utterance: Utterance, gate: Gate, now: float) -> float:
+        """Return how long a Flush that the listener needs is held back by the endpoint's limit, in seconds."""
+        if not utterance.open_chars or utterance.half_said or utterance.flushes >= IN_FLIGHT:
+            return 0.0
+        if self.pace is Pace.LISTENER and self.buffered_s(utterance, now) > DRY_S:
+            return 0.0
+        return max(0.0, gate.flush_at(now, final=True) - now)
 
     def _needed(self, utterance: Utterance) -> Due:
         """When the listener needs the next group."""
