@@ -6,7 +6,6 @@ and `flushed` count what was then sent.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 
 from ..dialect import Limits
@@ -68,12 +67,19 @@ class Governor:
         at = self._flushes[over - 1] + self._window_s if over > 0 else now
         return max(at, now, self._flush_not_before)
 
-    def room(self, now: float) -> tuple[float, float]:
-        """Return how many characters, and how many Flushes outside the reserve, may be sent at once; inf for any number."""
+    def can_carry(self, chars: int, flushes: int, now: float) -> bool:
+        """Return whether so many characters, and Flushes outside the reserve, may be sent at once.
+
+        Where the limits never allow so many: whether nothing is used up.
+        """
         self._forget(now)
-        chars, flushes = self._limits.chars_per_window, self._limits.flushes_per_window
-        left = math.inf if flushes is None else max(1, flushes - self._limits.flush_reserve) - len(self._flushes)
-        return math.inf if chars is None else chars - self._chars, left if now >= self._flush_not_before else 0.0
+        limits = self._limits
+        if limits.chars_per_window is not None and self._chars and self._chars + chars > limits.chars_per_window:
+            return False
+        if limits.flushes_per_window is None:
+            return now >= self._flush_not_before
+        left = limits.flushes_per_window - limits.flush_reserve - len(self._flushes)
+        return now >= self._flush_not_before and (not self._flushes or left >= flushes)
 
     def spread_at(self, speech_s: float, now: float) -> float:
         """Return when a Flush within a turn, for which so much speech waits, should be sent so that Flushes do not run out.

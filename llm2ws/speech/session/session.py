@@ -58,8 +58,7 @@ CLEAR_S = 1.0  # For the confirmation of an interruption.
 class Session:
     """Turns commands into messages, and messages into events. Sends nothing: `outgoing` returns what is to be sent.
 
-    `now` is monotonic seconds. After every call, whoever owns the connection sends `outgoing()` and arms a timer for
-    `next_deadline`.
+    After every call, the owner sends `outgoing()` and sets a timer for `next_deadline`. `now` is monotonic seconds.
     """
 
     def __init__(self, dialect: Dialect, *, now: float, limits: Limits | None = None, silence_s: float = 10.0) -> None:
@@ -137,10 +136,7 @@ class Session:
         return [] if self._traits.confirms_cancel else self._finish(turn, Cancelled(ref))
 
     def close(self, now: float) -> bool:
-        """Ask the endpoint to close. Return False when it knows no such message.
-
-        What is still spoken for open turns is dropped by the caller.
-        """
+        """Ask the endpoint to close. Return False when it knows no such message."""
         if not self._closed:
             self._closed = True
             self._send(Close(), now)
@@ -233,9 +229,7 @@ class Session:
 
     def can_carry(self, chars: int, flushes: int, now: float) -> bool:
         """Return whether so many characters and Flushes may be sent at once, or as many as the limits ever allow."""
-        room, limits = self._governor.room(now), self.limits
-        usual = None if limits.flushes_per_window is None else max(1, limits.flushes_per_window - limits.flush_reserve)
-        return room[0] >= min(chars, limits.chars_per_window or chars) and room[1] >= min(flushes, usual or flushes)
+        return self._governor.can_carry(chars, flushes, now)
 
     def quiet_since(self, ref: int) -> float:
         """Return when text of an open turn was last sent, or audio of it last came."""

@@ -137,3 +137,19 @@ def test_without_a_limit_flushes_are_not_kept_apart() -> None:
     governor = Governor(Limits())
     governor.flushed(0.0)
     assert governor.spread_at(0.0, 0.0) == 0.0
+
+
+def test_a_connection_can_carry_an_answer_while_enough_of_its_limits_is_left() -> None:
+    governor = Governor(Limits(chars_per_window=1_000, flushes_per_window=10, flush_reserve=4))
+    assert governor.can_carry(200, 4, 0.0)
+    assert governor.can_carry(2_000, 20, 0.0)  # more than the limits ever allow: an unused connection is the best there is
+    governor.spoke(800, 1.0)
+    for _ in range(2):
+        governor.flushed(1.0)
+    assert governor.can_carry(200, 4, 2.0)
+    assert not governor.can_carry(201, 4, 2.0)
+    assert not governor.can_carry(200, 5, 2.0)
+    assert governor.can_carry(201, 5, 70.0)
+    governor.refused(71.0)
+    assert not governor.can_carry(1, 1, 72.0)
+    assert Governor(Limits()).can_carry(10_000, 1_000, 0.0)
