@@ -11,7 +11,7 @@ import pytest
 from llm2ws.links.pool import Pool
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects.deepgram_server import DEEPGRAM_LIMITS
-from llm2ws.speech.dialects.deepgram_server import Limits as Enforced
+from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.speech.utterance.pacing import Pace
 from llm2ws.testing import Coding, FaultySpeech, decode, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome
@@ -80,7 +80,7 @@ def test_nor_do_those_of_four_listeners_in_ten_minutes() -> None:
 def test_where_no_other_connection_is_to_be_had_a_silence_is_told() -> None:
     async def main() -> None:
         async with FaultySpeech(coding=SPOKEN, pace=1.5, limits=Enforced(flushes=6)) as speech, Pool() as pool:
-            limits = Limits(flushes_per_window=6, flush_reserve=2)
+            limits = ServerLimits(flushes_per_window=6, flush_reserve=2)
             turns = await converse(pool, speech, 1, 8, connections=1, limits=limits)
             assert any(delayed for _, delayed in turns)
             assert all(delayed for silence_s, delayed in turns if silence_s > 2.0)
