@@ -80,7 +80,7 @@ def test_nor_do_those_of_four_listeners_in_ten_minutes() -> None:
 def test_where_no_other_connection_is_to_be_had_a_silence_is_told() -> None:
     async def main() -> None:
         async with FaultySpeech(coding=SPOKEN, pace=1.5, limits=Enforced(flushes=6)) as speech, Pool() as pool:
-            limits = ServerLimits(flushes_per_window=6, flush_reserve=2)
+            limits = Limits(flushes_per_window=6, flush_reserve=2)
             turns = await converse(pool, speech, 1, 8, connections=1, limits=limits)
             assert any(delayed for _, delayed in turns)
             assert all(delayed for silence_s, delayed in turns if silence_s > 2.0)
