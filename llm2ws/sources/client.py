@@ -98,6 +98,11 @@ class ModelClient(ABC, Generic[Connection]):
             error = no_answer(self._endpoint, "something")
         raise error  # Not from within `except`: the SDK's error, which would be its context, may hold the key or the prompt.
 
+    def share(self, other: Self) -> Self:
+        """Use the connections of another client, which stays open. Return this one."""
+        self._entered, self._caught = other._entered, other._caught
+        return self
+
     @property
     def _connection(self) -> Connection:
         """What `_load` made. Raises LocalProtocolError outside `async with`."""
@@ -164,9 +169,8 @@ class SdkClient(ModelClient[Sdk]):
         return type(self), self._endpoint.url, self._endpoint.key, settings.ca_file, settings.max_retries
 
     def share(self, other: Self) -> Self:
-        """Use the connections of another client, which stays open. Return this one."""
-        self._entered, self._caught, self._refused = other._entered, other._caught, other._refused
-        return self
+        self._refused = other._refused
+        return super().share(other)
 
     def _load(self) -> tuple[Callable[[], AbstractAsyncContextManager[Sdk]], tuple[type[Exception], ...]]:
         sdk, root = self._make()
