@@ -205,24 +205,32 @@ def _set_late(node: ast.ClassDef) -> set[str]:
         if isinstance(target, ast.Name)
     }
     declared |= {item.name for item in node.body if isinstance(item, Function)}
-    early: set[str] = set()
-    late: set[str] = set()
-    for item in node.body:
-        if isinstance(item, Function):
-            names = {
-                part.attr
-                for part in ast.walk(item)
-                if isinstance(part, ast.Attribute)
-                and isinstance(part.ctx, ast.Store)
-                and isinstance(part.value, ast.Name)
-                and part.value.id == "self"
-            }
-            if item.name in ("__init__", "__new__", "__post_init__"):
-                early |= names
-            else:
-                late |= names
+    methods = {item.name: item for item in node.body if isinstance(item, Function)}
+    begun = [methods[name] for name in ("__init__", "__new__", "__post_init__") if name in methods]
+    # What `__init__` calls sets attributes in its place, as pylint has it: a method that also makes an instance as new again.
+    called = {
+        call.func.attr
+        for method in begun
+        for call in ast.walk(method)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and _is_self(call.func.value)
+    }
+    begun += [methods[name] for name in called & set(methods)]
+    early = {name for method in begun for name in _stored(method)}
+    late = {name for method in methods.values() if method not in begun for name in _stored(method)}
     # Those of a base class in the same module or another are set in its `__init__`.
     return set() if node.bases and not early and not declared else late - early - declared
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
+
+
+def _stored(method: Function) -> set[str]:
+    return {
+        part.attr
+        for part in ast.walk(method)
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and _is_self(part.value)
+    }
 
 
 # Lines

@@ -69,6 +69,9 @@ class A:
     declared: int
     def __init__(self):
         self.early = 1
+        self.reset()
+    def reset(self):
+        self.again = 0
     def run(self):
         self.early, self.declared, self.late = 1, 2, 3
 """,
