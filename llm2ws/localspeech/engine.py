@@ -22,7 +22,7 @@ from ..audio import AudioFormat, Encoding, alaw, mulaw
 from ..errors import ConfigError, LocalProtocolError, SpeechError
 from .voices import EspeakVoice, choose_voice
 
-__all__ = ["AudioStream", "Engine", "SpokenWord"]
+__all__ = ["AudioStream", "Engine", "SpokenWord", "UnspeakableText"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ _WORDS_A_MINUTE, _SLOWEST, _FASTEST = 175, 80, 450  # espeak-ng's own default an
 _START_S, _STOP_S = 10.0, 1.0
 _INSTALL = "pip install 'llm2ws[local]', or your system's espeak-ng"
 _G711 = {Encoding.MULAW: mulaw, Encoding.ALAW: alaw}
+
+
+# How others end a process, which says nothing about the text in it: an operator, the system when memory is short.
+_FROM_OUTSIDE = [-getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+
+class UnspeakableText(SpeechError):
+    """The engine's process died of this text, and would again."""
 
 
 class SpokenWord(NamedTuple):
@@ -149,8 +157,9 @@ class AudioStream:
 class Engine:
     """Speaks texts, many at a time, in a child process that is replaced when it dies.
 
-    A text that was in the process when it died fails with SpeechError. `crashes` deaths within `crash_window_s` seconds are a
-    crash loop: no other process is started, and `say` raises SpeechError, until the first of them is that long ago.
+    A text that was in the process when it died fails with SpeechError; the text of which it died, with UnspeakableText.
+    `crashes` deaths of another cause within `crash_window_s` seconds are a crash loop: no other process is started, and `say`
+    raises SpeechError, until the first of them is that long ago.
     """
 
     def __init__(self, *, crashes: int = 5, crash_window_s: float = 30.0) -> None:
@@ -163,6 +172,7 @@ class Engine:
         self._process: asyncio.subprocess.Process | None = None  # None while no process takes texts
         self._buffers: dict[int, _Buffer] = {}  # one for each text that is not over, by its number
         self._unsent: list[tuple[int, bytes]] = []  # texts that were given while there was no process
+        self._rendering: int | None = None  # the text whose slice is in the library
         self._count = 0
         self._running = False
         self._stack = contextlib.AsyncExitStack()
@@ -244,6 +254,7 @@ class Engine:
     async def _supervise(self, process: asyncio.subprocess.Process | None) -> None:
         """Read from the process until it dies, then start another, for ever."""
         while True:
+            died_of_text = False
             if process:
                 try:
                     await self._read(process)
@@ -251,9 +262,12 @@ class Engine:
                     self._process = None
                     lost = list(self._buffers)  # texts that are given from now on go to the next process
                     await _stop(process)
-                self._fail(lost, f"the speech engine's process ended ({_exit_reason(process.returncode)})")
-                _log.warning("the speech engine's process ended (%s); starting another", _exit_reason(process.returncode))
-            await self._sit_out_crash_loop()
+                ended = f"the speech engine's process ended ({_exit_reason(process.returncode)})"
+                died_of_text = self._refuse_rendered(process.returncode, ended)
+                self._fail(lost, ended)
+                _log.warning("%s; starting another", ended)
+            if not died_of_text:
+                await self._sit_out_crash_loop()
             try:
                 process = await self._start()
             except (ConfigError, SpeechError) as error:
@@ -266,6 +280,15 @@ class Engine:
             for number, payload in unsent:
                 if number in self._buffers:
                     self._send(number, "t", payload)
+
+    def _refuse_rendered(self, returncode: int | None, ended: str) -> bool:
+        """Fail the text of which the process died, if it died of one. Return whether it did."""
+        number, self._rendering = self._rendering, None
+        if number is None or returncode in _FROM_OUTSIDE:
+            return False
+        if buffer := self._buffers.pop(number, None):  # Else it was cancelled meanwhile.
+            buffer.finish(UnspeakableText(f"{ended} over this text", hint="leave it out, or see [text.replace]"))
+        return True
 
     async def _sit_out_crash_loop(self) -> None:
         """Count a death of the process, and wait if there were too many within the window."""
@@ -312,6 +335,8 @@ class Engine:
         with contextlib.suppress(asyncio.IncompleteReadError):  # the process has died
             while True:
                 kind, number, payload = await _read_frame(process)
+                if kind in "bse":
+                    self._rendering = number if kind == "b" else None
                 if buffer := self._buffers.get(number):  # else the text was cancelled
                     buffer.receive(kind, payload)
                     if buffer.over:

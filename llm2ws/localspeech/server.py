@@ -24,7 +24,7 @@ from ..address import is_key, is_loopback
 from ..errors import ConfigError, SpeechError
 from ..speech.dialects import deepgram_server as deepgram
 from ..speech.dialects.deepgram_server import Meter, Refusal, ServerLimits, SpeakRequest, Violation
-from .engine import Engine
+from .engine import Engine, UnspeakableText
 from .voices import EspeakVoice
 
 __all__ = ["SpeechServer"]
@@ -209,6 +209,7 @@ class _CloseConnection(Exception):
 
 _NORMAL = Violation(1000, "")
 _GOING_AWAY = Violation(1001, "")
+_UNSPEAKABLE = Violation(1008, "the speech engine died of this text")  # So that it is not sent again, to die again.
 
 
 class _Session:
@@ -240,6 +241,8 @@ class _Session:
                 self._speaker.cancel()
         except* ConnectionClosed:
             pass
+        except* UnspeakableText:
+            close = _UNSPEAKABLE
         except* SpeechError:
             close = deepgram.INTERNAL_ERROR
         except* _CloseConnection as group_of_errors:

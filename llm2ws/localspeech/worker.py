@@ -13,6 +13,7 @@ A frame is `kind, id, length` (one byte, two unsigned 32-bit little-endian numbe
          g  render the next slice of text `id`
          c  cancel text `id`. There is no answer; frames of it that are on their way are to be dropped
     out  h  ready, as JSON: version, voices, variants; or the reason why not: error
+         b  a slice of text `id` begins: if the process dies before its `s` or `e`, this text is the cause
          w  a word begins: its position in the text, its length (both in characters), its position in the audio in ms
          a  audio: linear16 at rate_hz, little endian
          s  the slice ends, and the text does not
@@ -23,8 +24,7 @@ A slice ends at the first end of a clause after SLICE_S seconds. Slices are rend
 so that a long text holds up no other, and a text that nobody takes costs nothing. espeak-ng is stopped at the end of the slice,
 and starts there with the rest of the text: the audio is the same as in one piece, to a few samples.
 
-A pause of 0.3 s, at the usual speed, follows each sentence, also the last one of a text: texts that are spoken one after the
-other then have the rhythm of one text. No pause follows a text that ends within a sentence.
+A pause of 0.3 s, at the usual speed, follows each sentence, also the last one of a text, but not a text that ends within one.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ class Synthesizer:
         """Render one slice of the text and send it."""
         self.prepare(job)
         self.job, job.slice_start, job.stopped_at = job, job.samples, 0
+        send(self.out, "b", job.number)
         text = job.text[job.position :].encode()
         self.library.espeak_Synth(text, len(text) + 1, 0, POSITION_CHARACTER, 0, job.flags, None, None)
         if job.number not in self.live:
@@ -244,10 +245,7 @@ def send(out: BinaryIO, kind: str, number: int, payload: bytes = b"") -> None:
 
 
 def load(wheel: str) -> tuple[ctypes.CDLL, int]:
-    """Load and initialise the library. Return it with its sample rate in Hz. Raises OSError when none works.
-
-    `wheel`: the folder of the wheel that holds it, "" for none.
-    """
+    """Return the initialised library and its sample rate in Hz. `wheel`: its folder, or "". Raises OSError when none works."""
     tried: list[str] = []
     of_wheel = [(str(file), wheel) for name in WHEEL_LIBRARIES if (file := Path(wheel, name)).exists()] if wheel else []
     for path, folder in [*of_wheel, *((name, "") for name in SYSTEM_LIBRARIES)]:

@@ -19,7 +19,7 @@ import pytest
 from llm2ws.audio import AudioFormat, Encoding, alaw, mulaw
 from llm2ws.errors import ConfigError, LocalProtocolError, SpeechError
 from llm2ws.localspeech import engine as engine_module
-from llm2ws.localspeech.engine import AudioStream, Engine
+from llm2ws.localspeech.engine import AudioStream, Engine, UnspeakableText
 from llm2ws.localspeech.voices import EspeakVoice
 from tests.support import ROOT, child_environment
 
@@ -330,6 +330,22 @@ async def test_a_crash_loop_is_an_error_by_name_and_not_for_ever() -> None:
                 engine.say("Now?", voice=ENGLISH, fmt=PLAIN)
             await asyncio.sleep(engine.down_s + 0.1)
         assert await heard(engine.say("And now.", voice=ENGLISH, fmt=PLAIN))
+
+
+async def test_a_text_of_which_the_process_dies_is_refused_by_name_and_others_go_on() -> None:
+    async with Engine(crashes=2) as engine:
+        vietnamese = engine.voice("vi")
+        assert vietnamese
+        for _ in range(3):  # no crash loop: the process is not to blame
+            waiting = engine.say(STORY * 50, voice=ENGLISH, fmt=PLAIN)
+            await anext(waiting)
+            hostile = engine.say("\u2460-a", voice=vietnamese, fmt=PLAIN)
+            with pytest.raises(UnspeakableText, match=r"SIG.* over this text"):
+                await heard(hostile)
+            with pytest.raises(SpeechError, match="say the text again"):
+                await heard(waiting)
+            assert await heard(engine.say("And on it goes.", voice=ENGLISH, fmt=PLAIN))
+        assert engine.down_s is None
 
 
 async def test_stopping_the_engine_ends_what_is_being_said() -> None:

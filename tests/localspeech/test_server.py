@@ -423,6 +423,18 @@ async def test_a_dead_engine_closes_those_who_were_being_served_and_no_others(fr
         assert fragile.pid != first
 
 
+async def test_a_text_of_which_the_engine_dies_is_refused_for_good_and_others_are_served(fragile: Engine) -> None:
+    async with SpeechServer(fragile) as server:
+        async with client(server, "model=vi") as ws:
+            await ws.send(speak("\u2460-a"))
+            await ws.send('{"type":"Flush"}')
+            assert await ending(ws) == (1008, "the speech engine died of this text")
+        async with client(server) as ws:
+            await ws.send(speak("And on it goes."))
+            await ws.send('{"type":"Flush"}')
+            assert (await hear(ws)).audio
+
+
 async def test_an_engine_in_a_crash_loop_is_unavailable() -> None:
     async with Engine(crashes=1, crash_window_s=600) as engine, SpeechServer(engine) as server, client(server) as ws:
         assert engine.pid is not None
