@@ -20,7 +20,7 @@ from .faults import Drop, How
 from .network import reset
 from .voice import Char, Renderer
 
-__all__ = ["AudioChunk", "EndpointConnection", "SpeechQueue"]
+__all__ = ["EndpointConnection", "SpeechQueue", "TimedChunk"]
 
 _M = TypeVar("_M")
 EARLY_S = 0.001  # a timer may fire so many seconds too early
@@ -176,7 +176,7 @@ class EndpointConnection(ABC, Generic[_M]):
 
 
 @dataclass(frozen=True, slots=True)
-class AudioChunk:
+class TimedChunk:
     """Audio to be sent at once, with the characters that begin in it.
 
     `at_s` and the times of the characters count from the start of all audio of the queue, in seconds.
@@ -196,7 +196,7 @@ class SpeechQueue:
     def __init__(
         self,
         connection: EndpointConnection[_M],
-        wrap: Callable[[AudioChunk], list[str | bytes]] = lambda chunk: [chunk.data],
+        wrap: Callable[[TimedChunk], list[str | bytes]] = lambda chunk: [chunk.data],
     ) -> None:
         self._endpoint = connection.endpoint
         self._connection = connection
@@ -254,7 +254,7 @@ class SpeechQueue:
             begun = [char for char in chars if char.start_s < until_s]
             chars = chars[len(begun) :]
             await self._wait(fmt.seconds(len(data)))
-            chunk = AudioChunk(data, self.spoken_s, begun)
+            chunk = TimedChunk(data, self.spoken_s, begun)
             self._n_bytes += len(data)
             await self._connection.send_audio(self._wrap(chunk), data)
 

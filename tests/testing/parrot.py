@@ -9,7 +9,7 @@ from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
 from llm2ws.testing import Coding
-from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.connection import EndpointConnection, SpeechQueue, TimedChunk
 from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 FORMAT = AudioFormat(sample_rate_hz=8_000)
@@ -33,10 +33,10 @@ class _Connection(EndpointConnection[str]):
         return str(message)
 
     async def on_open(self) -> None:
-        self.chunks: list[AudioChunk] = []
+        self.chunks: list[TimedChunk] = []
         self.voice = SpeechQueue(self, self._wrap)
 
-    def _wrap(self, chunk: AudioChunk) -> list[str | bytes]:
+    def _wrap(self, chunk: TimedChunk) -> list[str | bytes]:
         self.chunks.append(chunk)
         return [chunk.data]
 

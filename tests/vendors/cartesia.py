@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.connection import EndpointConnection, SpeechQueue, TimedChunk
 from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 from llm2ws.testing.voice import Char, Coding
 
@@ -196,7 +196,7 @@ class _Connection(EndpointConnection[_Message]):
             self._server.active -= 1
             self._server.notify()
 
-    def _wrap(self, context: _Context, chunk: AudioChunk) -> list[str | bytes]:
+    def _wrap(self, context: _Context, chunk: TimedChunk) -> list[str | bytes]:
         chunk_message = self._event(context, "chunk", data=base64.b64encode(chunk.data).decode(), step_time=1.0)
         context.letters += chunk.chars
         last = max((n for n, char in enumerate(context.letters) if char.text.isspace()), default=-1)

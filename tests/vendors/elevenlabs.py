@@ -19,7 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.connection import EndpointConnection, SpeechQueue, TimedChunk
 from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 __all__ = ["CONTEXTS", "ElevenLabsServer"]
@@ -195,7 +195,7 @@ class _Connection(EndpointConnection[_Message]):
         await self.send_reply(json.dumps({"audio": None, final: True, named: context.name}))
         self._server.notify()
 
-    def _wrap(self, context: _Context, chunk: AudioChunk) -> str:
+    def _wrap(self, context: _Context, chunk: TimedChunk) -> str:
         named, final, durations = context.spellings
         message: _Message = {"audio": base64.b64encode(chunk.data).decode(), final: None, named: context.name}
         if self._aligned:

@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from llm2ws.audio import AudioFormat
-from llm2ws.testing.connection import AudioChunk, EndpointConnection, SpeechQueue
+from llm2ws.testing.connection import EndpointConnection, SpeechQueue, TimedChunk
 from llm2ws.testing.endpoint import Answer, FaultyEndpoint
 
 __all__ = ["SimpleServer"]
@@ -103,5 +103,5 @@ class _Connection(EndpointConnection[_Message]):
         await self.send(json.dumps({"type": "error", "error": {"message": why}}))
 
 
-def _wrap(chunk: AudioChunk) -> list[str | bytes]:
+def _wrap(chunk: TimedChunk) -> list[str | bytes]:
     return [json.dumps({"type": "audio.delta", "delta": {"audio": base64.b64encode(chunk.data).decode()}})]
