@@ -368,7 +368,7 @@ class Service:
         local = entry.dialect == LOCAL
         url, key = self._local if local else (entry.url, self._keys[name])
         voice = voice or entry.voice or ("en-us" if local else "")
-        setup = Setup(url, voice, fmt, key, entry.speed * speed, entry.model, entry.language)
+        setup = Setup(url, voice, fmt, key, round(entry.speed * speed, 2), entry.model, entry.language)
         dialect = self._dialects["deepgram" if local else entry.dialect](setup)
         given = {field: value for field, value in asdict(entry.limits).items() if value is not None}
         return Endpoint(

@@ -112,9 +112,9 @@ class Speech(msgspec.Struct, frozen=True, kw_only=True):
             description="a text whose connection breaks: goes on where it broke off, is left out from there, or ends the turn"
         ),
     ] = "seam"
-    spill: Annotated[bool, Meta(description="a second connection takes over while a limit on characters holds one back")] = (
-        False
-    )
+    spill: Annotated[
+        bool, Meta(description="a second connection takes over while a limit on characters or flushes holds one back")
+    ] = False
     ahead_s: Annotated[
         PositiveFloat, Meta(description="speech asked for before it is heard: paid in vain when interrupted")
     ] = 30.0

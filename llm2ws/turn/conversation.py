@@ -32,7 +32,7 @@ class Conversation:
 
     `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoints' own.
     `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
-    takes over while a limit on characters holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
+    takes over while a limit on characters or flushes holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
     most. `slow_consumer_s`: after so long without anybody taking the audio a turn ends with SlowConsumerError. `token_s`:
     after so long without a word from it, a source has failed. `on_done` is called with the outcome of each turn, once, when
     the turn has been left.
