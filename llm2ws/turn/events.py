@@ -24,6 +24,7 @@ class NoticeKind(StrEnum):
     DELAYED = "delayed"  # a limit of the endpoint holds text back
     FAILED_OVER = "failed over"  # speech goes on at another endpoint, in another voice
     RESUMED = "resumed"  # the connection was lost; speech goes on over another
+    UNHEARD = "unheard"  # no endpoint had audio for a part of the text; speech goes on behind it
     SOURCE_FAILED = "source failed"  # what it gave is still being spoken
 
 
@@ -76,6 +77,7 @@ class TurnStats:
     resumed: int = 0
     repeated_chars: int = 0  # said again by another voice
     left_out_chars: int = 0  # about: of texts whose connection was lost (Resume.NEXT_GROUP)
+    unheard_chars: int = 0  # of texts that were acknowledged without audio, however often they were said
     audio_s: float = 0.0
 
 

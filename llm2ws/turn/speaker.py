@@ -27,6 +27,7 @@ SPILL_AFTER_S = 1.0  # of waiting for a limit
 DELAY_S = 1.0  # of waiting, after which a person may be told
 LOST_IN_A_ROW = 3  # connections that were lost with little or nothing said on them: they are not tried for ever
 GOT_ON_S = 0.5  # of audio on a connection, and the next one is worth while
+UNHEARD_IN_A_ROW = 3  # groups without audio, after which the turn is lost
 LATE_S = 1e-6  # what is due is looked at so much later: a difference of two times may be a little less than what they differ by
 
 
@@ -63,6 +64,7 @@ class Speaker:
         self._failed: messages.Failed | None = None  # how the slot was lost
         self._lost_in_a_row, self._lost_at_s = 0, 0.0  # slots; where in the audio the last one was lost
         self._acked_since = False
+        self._unheard_in_a_row = 0  # groups
 
     async def run(self) -> None:
         """Speak until all is spoken. Raises SpeechError when it cannot be, and ConfigError for what cannot be asked for."""
@@ -160,6 +162,9 @@ class Speaker:
             self._waiting = slot
             await self._woken.wait()
             self._waiting = None
+            if self._failed is not None:
+                slot.cancel()  # Its endpoint gives no audio for what it was sent.
+                return None
         return None
 
     def _advance(self, slot: Slot) -> bool:
@@ -312,6 +317,28 @@ class Speaker:
         # A connection that was lost is the pool's to replace, which has delays of its own.
         return (failed.retry_s or 0.0) if failed.scope is messages.Scope.CONTEXT else 0.0
 
+    def _go_on_after_silence(self) -> None:
+        """Say again, here and then at the next endpoint, a text that was acknowledged without audio; then go on without it."""
+        what, hint = "the endpoint acknowledged text and gave no audio for it", "see whether the voice can say it"
+        tries = self._utterance.silences
+        if tries == 1 or (tries == 2 and len(self._endpoints) > 1):
+            self._leave(messages.Failed(messages.Scope.CONTEXT, what, hint, 0.0 if tries == 1 else None))
+            return
+        chars, released = self._utterance.give_up_silent()
+        self._release(released)
+        self._state.out.put(Notice(NoticeKind.UNHEARD, f"{what}: {chars} characters are left out"))
+        self._unheard_in_a_row += 1
+        nothing_heard = self._utterance.complete and not self._utterance.released_s
+        if nothing_heard or self._unheard_in_a_row >= UNHEARD_IN_A_ROW:
+            self._endpoints = ()  # The turn is lost.
+            self._leave(messages.Failed(messages.Scope.CONTEXT, what, hint))
+
+    def _leave(self, failed: messages.Failed) -> None:
+        """Give the slot up: what still comes over it would be taken for what is said again."""
+        self._failed = failed
+        if self._slot is not None:
+            self._slot.listener = _ignore
+
     def _fail_over(self, endpoint: Endpoint) -> None:
         """Another voice goes on, so there is no seam: what was partly heard is said again from its start."""
         cut_s, repeated = self._utterance.restart(self._pacing.handed_s)
@@ -339,9 +366,13 @@ class Speaker:
                     self.listener_moved()
                 return
             case messages.FlushAcked():
-                self._acked_since = True
                 self._pacing.acked(asyncio.get_running_loop().time())
                 self._release(self._utterance.acked())
+                if self._utterance.silences:
+                    self._go_on_after_silence()
+                    self._woken.set()
+                    return
+                self._acked_since, self._unheard_in_a_row = True, 0
                 if self._waiting is not None and not self._wants_ack(self._waiting):
                     self._watch(self._waiting)
                     return
@@ -351,7 +382,9 @@ class Speaker:
                 self._stats.refused_flushes += 1
             case messages.Ended():
                 self._release(self._utterance.ended())
-                if not self._utterance.complete:
+                if self._utterance.silences:
+                    self._go_on_after_silence()
+                if not self._utterance.complete and self._failed is None:
                     what = "the endpoint ended the turn before its text did"
                     self._failed = messages.Failed(messages.Scope.CONTEXT, what, "try again", retry_s=0.0)
             case messages.Cancelled():

@@ -170,6 +170,7 @@ class Turn:
         self.stats.audio_s = utterance.released_s
         self.stats.unspeakable_chars = utterance.unspeakable_chars
         self.stats.left_out_chars = utterance.left_out_chars
+        self.stats.unheard_chars = utterance.unheard_chars
         self._feeder.stop()
         self._speaker.finish()
         if self._timer is not None:

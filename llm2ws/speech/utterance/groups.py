@@ -29,6 +29,8 @@ class Group:
     closed: bool = False  # takes no more text: it was flushed once
     flushed: bool = False  # on the present connection
     acked: bool = False
+    silent: int = 0  # how often it was acknowledged without any audio
+    unheard: bool = False  # given up: no endpoint had audio for it
     received: int = 0  # bytes, whole samples
     odd: bytes = b""  # half a sample
     held: list[bytes] = field(default_factory=list)  # waits for earlier groups
@@ -66,6 +68,11 @@ class Group:
         """Nothing more comes of it, and nothing more is to be said."""
         self.said = len(self.texts)
         self.closed = self.flushed = self.acked = True
+
+    @property
+    def lacks_audio(self) -> bool:
+        """Whether there is something to say in it, and no audio of it has come."""
+        return not self.received and self.repeat is None and any(text.speakable for text in self.texts)
 
     # What comes
 

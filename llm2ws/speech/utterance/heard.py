@@ -59,6 +59,7 @@ class Spoken:
     text: str
     stretches: tuple[Stretch, ...]
     complete: bool  # all of `text` has been handed out as audio
+    unheard: tuple[tuple[int, int], ...] = ()  # spans of `text` for which no endpoint had audio
 
     @property
     def seconds(self) -> float:
@@ -76,7 +77,17 @@ class Spoken:
             elif played_s > stretch.start_s:
                 cut = max(cut, _cut_within(stretch, played_s, self.text))
                 error_s = _error_s(stretch, played_s)
-        return Heard(self.text[:cut], self.text[cut:], error_s)
+        return Heard(self._without_unheard(cut), self._unheard_text(cut) + self.text[cut:], error_s)
+
+    def _without_unheard(self, cut: int) -> str:
+        kept, at = "", 0
+        for start, end in self.unheard:
+            kept += self.text[at : max(at, min(start, cut))]
+            at = max(at, min(end, cut))
+        return kept + self.text[at:cut]
+
+    def _unheard_text(self, cut: int) -> str:
+        return "".join(self.text[start : min(end, cut)] for start, end in self.unheard if start < cut)
 
 
 def _error_s(stretch: Stretch, played_s: float) -> float:

@@ -57,6 +57,7 @@ class Utterance:
     ) -> None:
         self.seconds_per_char = SECONDS_PER_CHAR
         self.left_out_chars = 0  # of groups whose rest was given up (Resume.NEXT_GROUP)
+        self.unheard_chars = 0  # of groups for which no endpoint had audio
         self.finished = False
         self.said_chars = 0
         self._format = fmt
@@ -66,6 +67,7 @@ class Utterance:
         self._backlog = Backlog(exact=exact, max_chars=max_chars)
         self._groups: deque[Group] = deque()  # those not acked and fully released, oldest first
         self._stretches: list[Stretch] = []
+        self._unheard: list[tuple[int, int]] = []  # spans of the model's text
         self._released = 0  # bytes
 
     # Text in
@@ -236,6 +238,9 @@ class Utterance:
         group = next((g for g in self._groups if g.flushed and not g.acked), None)
         if group is None:
             return []
+        if group.lacks_audio:
+            group.silent += 1
+            return []
         joined = [] if group.repeat is None else self._join(group, group.repeat.finish())
         group.acked = True
         if group.received:
@@ -249,10 +254,29 @@ class Utterance:
         joined: list[Released] = []
         for group in self._groups:
             if group.said == len(group.texts):
+                if not group.acked and group.lacks_audio:
+                    group.silent += 1
+                    break  # What comes behind it waits for it.
                 if group.repeat is not None:
                     joined += self._join(group, group.repeat.finish())
                 group.settle()
         return joined + self._release_acked()
+
+    @property
+    def silences(self) -> int:
+        """How often the oldest group was acknowledged without any audio for its text: an ack alone is no success."""
+        return self._groups[0].silent if self._groups else 0
+
+    def give_up_silent(self) -> tuple[int, list[Released]]:
+        """Go on without the oldest group, for which no audio comes: it counts as unheard.
+
+        Return its length in characters, and what may be handed out now.
+        """
+        group = self._groups[0]
+        group.unheard = True
+        group.settle()
+        self.unheard_chars += group.chars
+        return group.chars, self._release_acked()
 
     def refused(self) -> None:
         """The newest Flush was not carried out: its text joins the next group."""
@@ -368,6 +392,9 @@ class Utterance:
         out: list[Released] = []
         while self._groups and self._groups[0].acked:
             group = self._groups.popleft()
+            if group.unheard:
+                self._unheard.append((group.texts[0].start, group.texts[-1].end))
+                continue
             if not group.received:
                 group.start_s = self.released_s
             out += group.announce(math.inf, self.seconds_per_char)
@@ -384,4 +411,5 @@ class Utterance:
         stretches = list(self._stretches)
         if self._groups and self._groups[0].announced:
             stretches.append(self._groups[0].stretch(self.seconds_per_char))
-        return Spoken(text, tuple(stretches), complete=self.complete)
+        complete = self.complete and not self._unheard
+        return Spoken(text, tuple(stretches), complete, tuple(self._unheard))

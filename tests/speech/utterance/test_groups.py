@@ -46,8 +46,9 @@ def test_a_refused_flush_joins_the_next_group() -> None:
     assert (utterance.flushes, utterance.open_chars) == (1, len("Two. Three. "))
     utterance.flush()
     utterance.finish()
-    utterance.acked()
-    utterance.acked()
+    for _ in range(2):
+        utterance.received(b"\x01" * 4_000)
+        utterance.acked()
     assert utterance.complete
 
 

@@ -279,6 +279,7 @@ def test_a_context_is_ended_before_it_lapses_and_the_next_one_waits_for_that() -
     spoken.add(sentence(1))
     step = pacing.next_step_streaming(spoken, gate, 10.8, quiet_since=10.7, context_idle_s=1.0)
     assert waits(step) == math.inf
+    spoken.received(audio(1.0))
     spoken.acked()
     assert pacing.next_step_streaming(spoken, gate, 11.0, quiet_since=10.7, context_idle_s=1.0) is Act.SPEAK
 
