@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -267,6 +267,7 @@ class Service:
         pace: Pace = Pace.NONE,
         policy: Policy | None = None,
         slow_consumer_s: float = 60.0,
+        client: Hashable = None,
     ) -> Conversation:
         """Return a conversation with an endpoint of the settings, and with those that take over when it fails.
 
@@ -292,6 +293,7 @@ class Service:
             ahead_s=entry.ahead_s,
             slow_consumer_s=slow_consumer_s,
             token_s=text.token_s,
+            client=client,
         )
 
     def answer(

@@ -259,7 +259,7 @@ async def _stream(
 ) -> web.StreamResponse:
     service = request[SERVICE]
     encode = encoder(audio.format, FORMAT, param="audio.format")
-    conversation = service.conversation(voice=audio.voice, format=FORMAT, pace=Pace.LISTENER)
+    conversation = service.conversation(voice=audio.voice, format=FORMAT, pace=Pace.LISTENER, client=request[CLIENT].name)
     async with AsyncExitStack() as stack:
         answer = _SpokenAnswer(request)
         if relays:
@@ -290,7 +290,7 @@ async def _whole(
     service = request[SERVICE]
     name = audio.format
     encode = encoder(name, FORMAT, param="audio.format")
-    conversation = service.conversation(voice=audio.voice, format=FORMAT)
+    conversation = service.conversation(voice=audio.voice, format=FORMAT, client=request[CLIENT].name)
     async with until_deadline(request):
         if relays:
             async with post_to_first(relays, fields) as (relay, upstream):

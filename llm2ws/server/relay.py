@@ -116,7 +116,9 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         raise Problem(400, "audio: give 1 for events with audio, or leave it out", param="audio", code="invalid_value")
     service = request[SERVICE]
     answer = service.answer(asked.llm, asked.question())
-    conversation = service.conversation(voice=asked.voice, format=FORMAT, pace=Pace.LISTENER if audio else Pace.NONE)
+    conversation = service.conversation(
+        voice=asked.voice, format=FORMAT, pace=Pace.LISTENER if audio else Pace.NONE, client=request[CLIENT].name
+    )
     request[CLIENT].check_speech()
     events = _Events(request)
     reason, problem = None, None

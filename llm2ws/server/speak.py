@@ -261,7 +261,7 @@ class _SpeakConnection:
 def _conversation(request: web.Request, query: SpeakRequest) -> Conversation:
     voice = query.model if "model" in request.query else ""  # Without one it is the endpoint's own.
     try:
-        return request[SERVICE].conversation(voice=voice, format=query.format, speed=query.speed)
+        return request[SERVICE].conversation(voice=voice, format=query.format, speed=query.speed, client=request[CLIENT].name)
     except UnknownName as exc:
         raise Problem(400, f"{deepgram.NO_SUCH_MODEL.message} {exc}", code=deepgram.NO_SUCH_MODEL.code) from None
 

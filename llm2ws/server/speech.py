@@ -114,7 +114,7 @@ async def _speech(request: web.Request) -> web.StreamResponse:
     if name in NOT_MADE:
         message = f"response_format: {name} is not made here: give mp3, wav or pcm"
         raise Problem(400, message, param="response_format", code="unsupported_value")
-    conversation = _conversation(request[SERVICE], asked)
+    conversation = _conversation(request[SERVICE], asked, request[CLIENT].name)
     answer = _SpeechBody(request, encoder(name, FORMAT), FORMATS[name], events=asked.stream_format == "sse")
     try:
         async with speak_to_client(request, conversation, from_text(asked.input), face="speech") as client_turn:
@@ -128,7 +128,7 @@ async def _speech(request: web.Request) -> web.StreamResponse:
     return await answer.end()
 
 
-def _conversation(service: Service, asked: SpeechRequest) -> Conversation:
+def _conversation(service: Service, asked: SpeechRequest, client: str) -> Conversation:
     model = asked.model or ""
     named = service.settings.models.get(model)
     endpoint = named.speech if named else "" if model in OPENAI_MODELS else model
@@ -144,7 +144,8 @@ def _conversation(service: Service, asked: SpeechRequest) -> Conversation:
     policy = None if service.settings.text.policy else Policy.SENTENCE
     voice = asked.voice.id if isinstance(asked.voice, VoiceId) else asked.voice or ""
     try:
-        return service.conversation(endpoint, voice=voice, format=FORMAT, speed=asked.speed or 1.0, policy=policy)
+        speed = asked.speed or 1.0
+        return service.conversation(endpoint, voice=voice, format=FORMAT, speed=speed, policy=policy, client=client)
     except UnknownName as exc:
         raise Problem(404, f"voice: {exc}", param="voice", code="voice_not_found") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Hashable, Sequence
 from dataclasses import replace
 
 from ..audio import AudioFormat
@@ -32,10 +32,11 @@ class Conversation:
 
     `endpoints`: the first that can be had is used, so the others stand in for it. `policy`: None for the endpoints' own.
     `pace`: who takes the audio. `resume`: what becomes of a text whose connection breaks. `spill`: whether a second connection
-    takes over while a limit on characters or flushes holds the first one back. `ahead_s`: of speech, asked for before it is heard, at
-    most. `slow_consumer_s`: after so long without anybody taking the audio a turn ends with SlowConsumerError. `token_s`:
-    after so long without a word from it, a source has failed. `on_done` is called with the outcome of each turn, once, when
-    the turn has been left.
+    takes over while a limit on characters or flushes holds the first one back. `ahead_s`: of speech, asked for before it is
+    heard, at most. `slow_consumer_s`: after so long without anybody taking the audio a turn ends with SlowConsumerError.
+    `token_s`: after so long without a word from it, a source has failed. `on_done` is called with the outcome of each turn,
+    once, when the turn has been left. `client`: whom turns are for, so that clients share scarce connections evenly;
+    None for nobody's.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Conversation:
         slow_consumer_s: float = SLOW_CONSUMER_S,
         token_s: float = TOKEN_S,
         on_done: Callable[[Done], None] | None = None,
+        client: Hashable = None,
     ) -> None:
         self._pool = pool
         first = endpoints[0].dialect
@@ -73,6 +75,7 @@ class Conversation:
             slow_consumer_s,
             token_s,
             on_done,
+            client,
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,11 +24,18 @@ class SlotPool(Protocol):
     """Where turns get their slots; `links.pool.Pool` is the one over connections."""
 
     async def lease(
-        self, endpoints: Sequence[Endpoint], listener: Listener, *, last: object = None, avoid: object = None
+        self,
+        endpoints: Sequence[Endpoint],
+        listener: Listener,
+        *,
+        last: object = None,
+        avoid: object = None,
+        client: Hashable = None,
     ) -> tuple[Slot, Endpoint]:
         """Return a slot at the first of `endpoints` that can be had, and which one that is.
 
         `last`: the `place` of the slot to prefer. `avoid`: that of the slot which the turn has and would leave.
+        `client`: whom the turn is for; None for nobody's.
         Raises ConnectFailed when there is none, ConfigError for what cannot be asked for.
         """
 
@@ -60,6 +67,7 @@ class TurnOptions:
     slow_consumer_s: float
     token_s: float
     on_done: Callable[[Done], None] | None = None
+    client: Hashable = None
     conversation: ConversationState = field(default_factory=ConversationState)
 
     @property

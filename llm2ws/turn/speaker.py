@@ -136,7 +136,7 @@ class Speaker:
     # Utterance to endpoint
 
     async def _lease(self, endpoints: Sequence[Endpoint], last: object, avoid: object = None) -> Slot:
-        slot, endpoint = await self._pool.lease(endpoints, self._on_event, last=last, avoid=avoid)
+        slot, endpoint = await self._pool.lease(endpoints, self._on_event, last=last, avoid=avoid, client=self._options.client)
         self._failed = None
         self._slot, self._conversation.place = slot, slot.place
         if self._stats.connected_s is None:

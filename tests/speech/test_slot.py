@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
@@ -105,7 +105,13 @@ class MemoryPool:
     slots: list[MemorySlot] = field(default_factory=list)
 
     async def lease(
-        self, endpoints: Sequence[Endpoint], listener: Listener, *, last: object = None, avoid: object = None
+        self,
+        endpoints: Sequence[Endpoint],
+        listener: Listener,
+        *,
+        last: object = None,
+        avoid: object = None,
+        client: Hashable = None,
     ) -> tuple[Slot, Endpoint]:
         if self.away:
             raise ConnectFailed("no memory")

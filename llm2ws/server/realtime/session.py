@@ -212,7 +212,11 @@ class RealtimeSession:
         key = (settings.voice, settings.format, settings.speed)
         if self._spoken_with is None or self._spoken_with[0] != key:
             conversation = self._service.conversation(
-                voice=settings.voice, format=settings.audio_format, speed=settings.speed, pace=Pace.LISTENER
+                voice=settings.voice,
+                format=settings.audio_format,
+                speed=settings.speed,
+                pace=Pace.LISTENER,
+                client=self._client.name,
             )
             self._spoken_with = (key, conversation)
         return self._spoken_with[1]
