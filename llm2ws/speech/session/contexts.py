@@ -8,7 +8,7 @@ from enum import StrEnum
 from ...errors import LocalProtocolError
 from ..messages import Cancel, Cancelled, End, Ended, Event, Flush, Opened, Speak, Unknown, Warned
 
-__all__ = ["Phase", "Position", "TurnState", "Turns"]
+__all__ = ["Phase", "Position", "SessionTurn", "Turns"]
 
 
 class Phase(StrEnum):
@@ -43,7 +43,7 @@ _AFTER: dict[Phase, dict[_Verb, Phase]] = {
 
 
 @dataclass(slots=True)
-class TurnState:
+class SessionTurn:
     """What a session knows of one turn. Times are monotonic seconds."""
 
     ref: int
@@ -65,17 +65,17 @@ class Turns:
     """The turns of a session that are not DONE: by their numbers, and by the names of the contexts in which they speak."""
 
     def __init__(self) -> None:
-        self.live: dict[int, TurnState] = {}
-        self.contexts: dict[int, TurnState] = {}
+        self.live: dict[int, SessionTurn] = {}
+        self.contexts: dict[int, SessionTurn] = {}
         self._last_ref = 0
 
-    def begin(self) -> TurnState:
+    def begin(self) -> SessionTurn:
         """Begin a turn."""
-        turn = TurnState(self._number())
+        turn = SessionTurn(self._number())
         self.live[turn.ref] = turn
         return turn
 
-    def step(self, ref: int, verb: _Verb) -> TurnState:
+    def step(self, ref: int, verb: _Verb) -> SessionTurn:
         """Move a turn to the phase that `verb` leads to. Raises LocalProtocolError where that makes no sense."""
         turn = self.live.get(ref)
         if turn is None or verb not in _AFTER[turn.phase]:
@@ -84,26 +84,26 @@ class Turns:
         turn.phase = _AFTER[turn.phase][verb]
         return turn
 
-    def finish(self, turn: TurnState) -> None:
+    def finish(self, turn: SessionTurn) -> None:
         """Drop a turn, which is DONE."""
         turn.phase = Phase.DONE
         self.end_context(turn)
         del self.live[turn.ref]
 
-    def of(self, ref: int | None) -> TurnState | None:
+    def of(self, ref: int | None) -> SessionTurn | None:
         """Return the turn that an event is about: the one that it names, else the oldest; None where there is none."""
         if ref is not None:
             return self.live.get(ref)
         return next(iter(self.live.values()), None)
 
-    def begin_context(self, turn: TurnState) -> int:
+    def begin_context(self, turn: SessionTurn) -> int:
         """Give a turn a name on the wire, and return it: the turn's own number, then others."""
         context = turn.context = self._number() if turn.begun else turn.ref
         turn.begun, turn.complete = True, False
         self.contexts[context] = turn
         return context
 
-    def end_context(self, turn: TurnState) -> None:
+    def end_context(self, turn: SessionTurn) -> None:
         """Drop a turn's name on the wire: the endpoint has forgotten it."""
         if turn.context is not None:
             del self.contexts[turn.context]

@@ -43,7 +43,7 @@ from ..messages import (
     Warned,
 )
 from .acks import Acks
-from .contexts import Phase, Position, Turns, TurnState
+from .contexts import Phase, Position, SessionTurn, Turns
 from .counts import Counts
 from .governor import Governor
 
@@ -77,8 +77,6 @@ class Session:
         self._outgoing: list[str | bytes] = []
         self._last_sent = now
         self._closed = False
-
-    # Commands
 
     def begin(self, now: float) -> int:
         """Begin a turn and return its `ref`. Raises LocalProtocolError when there is no place (`places`)."""
@@ -171,8 +169,6 @@ class Session:
         self._turns.live.clear()
         return self.dialect.closed(code, reason)
 
-    # Time
-
     @property
     def next_deadline(self) -> float | None:
         """When `tick` is to be called; None for never."""
@@ -199,8 +195,6 @@ class Session:
                 failed = Failed(Scope.CONTEXT, what, "look at the endpoint; try again", retry_s=0.0, ref=turn.ref)
                 events += self._give_up(turn, failed, what)
         return events
-
-    # Questions
 
     @property
     def places(self) -> int:
@@ -243,7 +237,7 @@ class Session:
             self._outgoing += messages
             self._last_sent = now
 
-    def _ends_by_name(self, turn: TurnState) -> bool:
+    def _ends_by_name(self, turn: SessionTurn) -> bool:
         """Return whether the endpoint will say when the turn's context is over."""
         return turn.context is not None and not self._traits.ends_with_flush_ack
 
@@ -256,7 +250,7 @@ class Session:
         idle = open_ones if self._turns.contexts else [(None, self._last_sent)]
         return [(context, at + keepalive_s) for context, at in idle]
 
-    def _due_at(self, turn: TurnState) -> float:
+    def _due_at(self, turn: SessionTurn) -> float:
         """Return when patience with the endpoint ends: for a confirmation, or for what it owes; inf when it owes nothing."""
         if turn.phase is Phase.CLEARING:
             # Patience is longer where nobody else has to wait.
@@ -266,7 +260,7 @@ class Session:
         # The more text the endpoint was given, the longer.
         return turn.waiting_since + self._silence_s + SECONDS_PER_OWED_CHAR * max(0, turn.owed_chars - PROMPT_CHARS)
 
-    def _flush(self, turn: TurnState, verb: type[Flush | End], now: float) -> None:
+    def _flush(self, turn: SessionTurn, verb: type[Flush | End], now: float) -> None:
         turn.unflushed = False
         if self._traits.ends_with_flush_ack or verb is Flush:
             self._acks.sent(turn.ref)
@@ -290,7 +284,7 @@ class Session:
             else:
                 turn.waiting_since, turn.owed_chars = None, 0
 
-    def _give_up(self, turn: TurnState, event: Event, what: str) -> list[Event]:
+    def _give_up(self, turn: SessionTurn, event: Event, what: str) -> list[Event]:
         """Give a turn up with which the endpoint does not do its part. Where turns have names, the others go on."""
         if not self._traits.audio_has_ref:
             return [Failed(Scope.LINK, what, "look at the endpoint; try again", retry_s=0.0)]
@@ -390,16 +384,16 @@ class Session:
         if turn.unflushed:
             self._flush(turn, End, now)
 
-    def _audio_ms(self, turn: TurnState) -> int:
+    def _audio_ms(self, turn: SessionTurn) -> int:
         return round(1_000 * self.dialect.format.seconds(turn.audio_bytes))
 
-    def _settle(self, turn: TurnState) -> list[Event]:
+    def _settle(self, turn: SessionTurn) -> list[Event]:
         """Return the end of a turn that ends with its last ack, once that has come."""
         if turn.phase is not Phase.ENDING or turn.unflushed or self._acks.waiting(turn.ref):
             return []
         return [] if self._ends_by_name(turn) else self._finish(turn, Ended(turn.ref))
 
-    def _finish(self, turn: TurnState, event: Event) -> list[Event]:
+    def _finish(self, turn: SessionTurn, event: Event) -> list[Event]:
         self._turns.finish(turn)
         self._acks.forget(turn.ref)
         return [event]
