@@ -80,7 +80,10 @@ class Feeder:
                 stack.callback(self._stop_reading)
                 self._read_on()
                 taken = 0
+                task = asyncio.current_task()
                 async for item in source:
+                    if task is not None and task.cancelling():
+                        raise asyncio.CancelledError  # The source has caught it, and goes on.
                     for part in _slices(item):
                         self._taking = True
                         self._take(part)
@@ -99,8 +102,7 @@ class Feeder:
         except (SourceError, ConfigError) as exc:
             self.error = exc
         except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self._is_cancelled():
                 raise
             self.error = _source_failed(exc)  # what it waited for was cancelled
         except LocalProtocolError:
@@ -110,6 +112,8 @@ class Feeder:
                 raise  # a bug of ours, or of the cleaner that was given: the source is not to blame
             # A user's generator may raise anything: the caller is told.
             self.error = _source_failed(exc)
+        if self._is_cancelled():
+            raise asyncio.CancelledError  # Whatever the cleanup of the source raised instead.
         if self.error is not None:
             self._state.out.put(Notice(NoticeKind.SOURCE_FAILED, str(self.error)))
         self._stats.last_token_s = self._state.since_start()
@@ -123,6 +127,11 @@ class Feeder:
         """Let nothing go any more: the turn is over."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _is_cancelled(self) -> bool:
+        """Return whether this task, and not something that the source waits for, was cancelled."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _read_on(self) -> None:
         self._reading = True

@@ -123,6 +123,8 @@ class Speaker:
 
     def text_came(self) -> None:
         """Say it, if that is what is waited for. It is done here: waking `run` would cost a round of the event loop."""
+        if self._over:
+            return
         if self._waiting is None or (
             self._wants_text and self._pacing.text_matters(self._utterance) and self._advance(self._waiting)
         ):

@@ -24,6 +24,8 @@ from .state import TurnState
 
 __all__ = ["Turn"]
 
+CLEANUP_S = 0.25  # How long an interruption waits for the source to be closed; leaving the turn waits for its end.
+
 
 class Turn:
     """One response. Use it with `async with`, and take its `events()` or its `audio()`.
@@ -120,7 +122,8 @@ class Turn:
     async def interrupt(self, played_s: float | None = None) -> Heard:
         """Stop now: no more audio is handed out, the source is closed, the endpoint is told. Gives what was heard.
 
-        `played_s`: seconds of the turn's audio that were heard; None where that is not known better than here.
+        `played_s`: seconds of the turn's audio that were heard; None where that is not known better than here. A source whose
+        cleanup takes long is not waited for: leaving the turn does that.
         """
         self._check_started()
         now, pacing = asyncio.get_running_loop().time(), self._state.pacing
@@ -128,7 +131,7 @@ class Turn:
             pacing.played(played_s, now)
         heard = self.spoken.split(pacing.played_s(now) if played_s is None else played_s)
         self._stop(Outcome.INTERRUPTED)
-        await asyncio.wait(self._tasks)
+        await asyncio.wait(self._tasks, timeout=CLEANUP_S)
         return heard
 
     @property
