@@ -303,7 +303,7 @@ class Speaker:
             self._stats.first_flush_s = self._state.since_start()
 
     def _go_on_after(self, failed: messages.Failed) -> float:
-        """A place was lost: how long to wait before going on at another, in seconds. Raises TurnLost if that is no use."""
+        """Return how long to wait before going on at another slot, in seconds. Raises TurnLost if that is no use."""
         self._pacing.lost()
         got_on = self._acked_since or self._utterance.released_s > self._lost_at_s + GOT_ON_S
         self._lost_in_a_row = 1 if got_on else self._lost_in_a_row + 1
@@ -414,4 +414,4 @@ class Speaker:
 
 
 def _ignore(event: messages.Event) -> None:
-    """The listener of a place that has been left."""
+    """Take no notice: this is the listener of a slot that has been left."""

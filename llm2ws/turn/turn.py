@@ -107,7 +107,7 @@ class Turn:
             await out.ready.wait()
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
-        """The audio alone: whole samples in `format`."""
+        """Yield the audio alone: whole samples in `format`."""
         async with aclosing(self.events()) as events:
             async for event in events:
                 if isinstance(event, Audio):

@@ -113,7 +113,7 @@ class Backlog:
 
 
 def _parts(text: Text, max_chars: int | None) -> list[Text]:
-    """The text in parts that are not too long, cut at spaces where there are any."""
+    """Return the text in parts that are not too long, cut at spaces where there are any."""
     if max_chars is None or len(text.text) <= max_chars:
         return [text]
     parts, at, whole = list[Text](), 0, len(text.text)

@@ -88,7 +88,7 @@ class Group:
         marks += find_words(words, self.text, marks[-1] if marks else None, here_s if from_here else base_s)
 
     def announce(self, until_s: float, seconds_per_char: float) -> list[Saying]:
-        """The texts that begin in the turn's audio before `until_s`, and were not given yet."""
+        """Return the texts that begin in the turn's audio before `until_s`, and were not given yet."""
         sayings: list[Saying] = []
         while self.announced < len(self.texts):
             at_s = self.at_s(self.announced_chars, seconds_per_char)
@@ -108,7 +108,7 @@ class Group:
     # Said again
 
     def split_heard(self) -> Group | None:
-        """What is known to have been heard is not said again: its first texts, as a group of their own, are given.
+        """Take off what is known to have been heard and is not said again: return those texts as a group of their own.
 
         None where there are none. When that is all of them, it is settled, and None as well.
         """
@@ -193,7 +193,7 @@ class Group:
     # Afterwards
 
     def stretch(self, seconds_per_char: float) -> Stretch:
-        """What was heard of it, and when, in the turn's audio."""
+        """Return what was heard of it, and when, in the turn's audio."""
         seconds = self.received_s
         share = seconds / self.chars if self.chars else 0.0
         if not self.acked:  # cut off: as much of it as was likely said

@@ -87,11 +87,11 @@ class Pacing:
         self.handed_s += seconds
 
     def played(self, position_s: float, now: float) -> None:
-        """The listener is known to be at this position."""
+        """Take note that the listener is known to be at this position."""
         self._played = (position_s, now)
 
     def flushed(self, now: float) -> None:
-        """A group was flushed."""
+        """Take note that a group was flushed."""
         self._flushed_at.append(now)
         if self._first_flush_at is None:
             self._first_flush_at = now
@@ -106,19 +106,19 @@ class Pacing:
         self.audio_awaited = False
 
     def acked(self, now: float) -> None:
-        """The oldest flushed group was acknowledged, with or without audio."""
+        """Take note that the oldest flushed group was acknowledged, with or without audio."""
         if self._flushed_at:
             self._flushed_at.popleft()
         self.audio_awaited = True
         self._acked_at = now
 
     def refused(self) -> None:
-        """The newest flush was not carried out."""
+        """Take note that the newest Flush was not carried out."""
         if self._flushed_at:
             self._flushed_at.pop()
 
     def lost(self) -> None:
-        """The connection is gone: flushes on their way will not be answered."""
+        """Forget the connection: Flushes on their way will not be answered."""
         self._flushed_at.clear()
         self.audio_awaited = True
 

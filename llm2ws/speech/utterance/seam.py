@@ -229,7 +229,7 @@ class Repeat:
 
 
 def _exact(heard: Take, repeat: Take) -> Seam | None:
-    """The place where the repeat holds the same bytes as the end of what was heard, nearest to where it must be."""
+    """Return where the repeat holds the same bytes as the end of what was heard, nearest to where it must be."""
     size = repeat.envelope.step_bytes
     end = bytes(heard.data[-heard.format.bytes_for(EXACT_S) :])
     n = len(heard.envelope.steps)
@@ -261,7 +261,7 @@ def _is_lively(steps: list[float]) -> bool:
 
 
 def place_like(heard: Take, repeat: Take, at_s: float) -> float:
-    """The place near `at_s` in a repeat where it is quiet, or loud, as at the end of what was heard; else `at_s`."""
+    """Return the place near `at_s` in a repeat where it is quiet, or loud, as at the end of what was heard; else `at_s`."""
     quiet, steps, at = _quiet(heard.envelope.steps), repeat.envelope.steps, int(at_s / STEP_S)
     near = range(max(0, at - round(NEAR_S / STEP_S)), min(len(steps), at + round(NEAR_S / STEP_S) + 1))
     like = [j for j in near if (steps[j] <= quiet) == heard.ends_quiet]

@@ -31,7 +31,7 @@ class Mark(NamedTuple):
 
 
 def find_words(words: Iterable[Word], text: str, after: Mark | None, base_s: float) -> list[Mark]:
-    """The places of words that come after the word `after`. `base_s`: from where their times count."""
+    """Return the places of words that come after the word `after`. `base_s`: from where their times count."""
     marks: list[Mark] = []
     at, time_s = (after.end, after.end_s) if after else (0, 0.0)
     for word in words:

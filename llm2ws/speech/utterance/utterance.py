@@ -86,7 +86,7 @@ class Utterance:
     # Text out
 
     def peek(self) -> str | None:
-        """The next text to send, None when there is none or the group has to be flushed first."""
+        """Return the next text to send, None when there is none or the group has to be flushed first."""
         group = self._current()
         if group is not None and group.said < len(group.texts):
             return group.texts[group.said].text
@@ -108,7 +108,7 @@ class Utterance:
         return text.text
 
     def flush(self) -> None:
-        """The open group is being flushed."""
+        """Close the open group: it is being flushed."""
         group = self._current()
         if group is not None:
             group.closed = group.flushed = True
@@ -185,7 +185,7 @@ class Utterance:
         return seconds
 
     def _current(self) -> Group | None:
-        """The group that is being said: the oldest one not flushed."""
+        """Return the group that is being said: the oldest one not flushed."""
         for group in self._groups:
             if not group.flushed:
                 return group
@@ -250,7 +250,7 @@ class Utterance:
         return joined + self._release_acked()
 
     def ended(self) -> list[Released]:
-        """The endpoint has spoken all that it was given, with no ack for each group."""
+        """Take note that the endpoint has spoken all that it was given, with no ack for each group."""
         joined: list[Released] = []
         for group in self._groups:
             if group.said == len(group.texts):
@@ -279,7 +279,7 @@ class Utterance:
         return group.chars, self._release_acked()
 
     def refused(self) -> None:
-        """The newest Flush was not carried out: its text joins the next group."""
+        """Have the text of the newest Flush, which was not carried out, join the next group."""
         groups = [g for g in self._groups if g.flushed and not g.acked]
         if not groups:
             return
@@ -294,7 +294,7 @@ class Utterance:
             del self._groups[at + 1]
 
     def _speaking(self) -> Group | None:
-        """The group of which audio comes now: the oldest one."""
+        """Return the group of which audio comes now: the oldest one."""
         for group in self._groups:
             if not group.acked:
                 return group
@@ -303,7 +303,7 @@ class Utterance:
     # Said again
 
     def lost(self) -> bool:
-        """The connection is gone: what it had not finished is to be said again, exactly its Speaks and its Flush.
+        """Have what a lost connection had not finished said again, exactly its Speaks and its Flush.
 
         False when a part of a group has been handed out and `Resume.FAIL` forbids to go on from there.
         """
@@ -346,7 +346,7 @@ class Utterance:
         return cut_s, repeated
 
     def _regroup(self) -> None:
-        """What is to be said again is grouped anew: one endpoint acknowledges parts of a turn, another its end."""
+        """Group anew what is to be said again: one endpoint acknowledges parts of a turn, another its end."""
         self._backlog.put_back(text for group in self._groups for text in group.texts)
         self._groups.clear()
 
@@ -407,7 +407,7 @@ class Utterance:
     # Afterwards
 
     def spoken(self, text: str) -> Spoken:
-        """What has been released so far, against the model's `text`."""
+        """Return what has been released so far, against the model's `text`."""
         stretches = list(self._stretches)
         if self._groups and self._groups[0].announced:
             stretches.append(self._groups[0].stretch(self.seconds_per_char))
