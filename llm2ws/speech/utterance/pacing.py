@@ -23,6 +23,7 @@ AHEAD_S = 30.0  # of speech asked for and not heard yet, at most
 # The next group is flushed when less than this is left to be heard. A small group waits longer, because it may still grow, and
 # each group costs one of the endpoint's Flushes.
 DRY_S = 2.0
+RESERVE_AFTER_S = 8.0  # After such a wait for a Flush, a group within a turn may take one of the reserve.
 DRY_LEAST_S = 0.25
 GROWN_S = 12.0  # a group that lasts so long need not grow
 FIRST_AUDIO_S = 0.3  # from Flush to audio, until the endpoint has shown its own
@@ -301,8 +302,10 @@ class Pacing:
         else:
             spread_at = gate.spread_at(open_s * self._grown(utterance, now), now)
         at = max(spread_at, gate.flush_at(now))
-        dry = Due(gate.flush_at(now, final=True), low_s=DRY_LEAST_S, flushed=True)  # a group that must go may use the reserve
-        return [replace(needed, at=at), dry] if at > now else [replace(needed, at=at)], at > now  # an ack tells what waits
+        dues = [replace(needed, at=at)]
+        if at > now + RESERVE_AFTER_S:  # Longer than Flushes that are spread ever wait: they were used up before this turn.
+            dues.append(Due(gate.flush_at(now, final=True), low_s=DRY_LEAST_S, flushed=True))
+        return dues, at > now  # An ack tells how much speech waits.
 
     def held_back(self, utterance: Utterance, gate: Gate, now: float) -> Due | None:
         """Return when the listener runs dry while all Flushes are used up; None where that is not to come, or has come."""
