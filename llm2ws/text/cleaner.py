@@ -126,7 +126,7 @@ class Cleaner:
         """
         pieces = self._run(More.NEVER)
         state = self._state
-        if state.pictograph and not state.said.last.strip():
+        if state.pictograph and not state.said.any:
             end = state.base + state.at
             pieces.append(Piece(state.pictograph, end, end))  # an answer that is nothing but a pictograph
         self._reset()

@@ -24,6 +24,7 @@ class Said:
     def __init__(self) -> None:
         self.last = ""  # the last character, "" at the start
         self.newlines = 2  # at the end
+        self.any = False  # something else than white space was said
         self._pieces: list[Piece] = []
         self._gap: tuple[int, int] | None = None  # the spaces that wait
         self._dropped = False  # since the last character that was said
@@ -76,6 +77,7 @@ class Said:
         self._dropped = self._dropped_after_gap = self._apart = False
         self._pieces.append(Piece(text, start, end))
         self.last = text[-1]
+        self.any = self.any or not text.isspace()
         body = text.rstrip("\n")
         self.newlines = len(text) - len(body) + (0 if body else self.newlines)
 
