@@ -78,5 +78,5 @@ async def test_a_failure_is_in_the_report(tmp_path: Path, canary: Callable[[], s
 def test_without_keys_there_is_nothing_to_try(tmp_path: Path) -> None:
     done = live(tmp_path, {})
     assert (done.returncode, done.stdout) == (2, "")
-    keys = "ANTHROPIC_API_KEY, DEEPGRAM_API_KEY, ELEVENLABS_API_KEY, CARTESIA_API_KEY, OPENAI_API_KEY"
+    keys = "DEEPGRAM_API_KEY, ELEVENLABS_API_KEY, CARTESIA_API_KEY, ANTHROPIC_API_KEY, OPENAI_API_KEY"
     assert done.stderr == f"llm2ws: there is nothing to try: set one of {keys}\n"

@@ -125,7 +125,9 @@ class Cartesia:
         match data.get("type"):
             case "chunk":
                 audio = audio_in(data.get("data"))
-                return [Unknown("audio, not in base64") if audio is None else AudioChunk(audio, ref)]
+                if audio is None:
+                    return [Unknown("audio, not in base64")]
+                return [AudioChunk(audio, ref)]
             case "timestamps":
                 words = _words(data.get("word_timestamps"))
                 return [Timed(words, ref)] if words else []

@@ -17,7 +17,17 @@ from ...audio import AudioFormat
 from ...errors import ConfigError
 from ...text.fragments import Policy
 from ..dialect import Limits, Request, Setup, Traits, check_setup, checked_url
-from ..messages import AudioChunk, Cancelled, Command, Event, Failed, FlushAcked, Scope, Speak, Unknown
+from ..messages import (
+    AudioChunk,
+    Cancelled,
+    Command,
+    Event,
+    Failed,
+    FlushAcked,
+    Scope,
+    Speak,
+    Unknown,
+)
 from .description import KEY, TEXT, Description, Table, description_of, limits_of
 from .reading import STATUSES, audio_in, closing, holds, one_line, read_at, read_object, refusal
 from .templates import fill
