@@ -134,7 +134,7 @@ class Account:
         limit = self._learned.at(now)
         closing = sum(connection.closing for connection in self.open)
         coming = {connections.endpoint: connections.coming for connections in self.endpoints.values()}
-        for request in self._queue:
+        for request in sorted(self._queue, key=lambda request: request.warming):
             connections = request.connections
             if self._give(request, now):
                 self._queue.remove(request)
@@ -142,6 +142,8 @@ class Account:
             coming[connections.endpoint] -= 1
             if coming[connections.endpoint] >= 0 or (connections.queued and now < request.until):
                 continue  # It gets one of the places that are coming.
+            if request.warming and connections.openings:
+                continue  # The turn whose text has come gets the connection that was being opened ahead of it.
             held = self.held
             if held < limit and (now < request.until or not request.tried):
                 if self._within_share(connections, held + (connections.queued > 0) - 1):

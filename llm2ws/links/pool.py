@@ -115,7 +115,9 @@ class Pool:
     async def warm(self, endpoint: Endpoint) -> None:
         """Open a connection before it is needed, if none has a place for a turn. Raises like `lease`."""
         if not any(connection.places or connection.clearing for connection in self._of(endpoint).open):
-            (await self._account(endpoint.name).place(self._request(endpoint))).cancel()
+            request = self._request(endpoint)
+            request.warming = True
+            (await self._account(endpoint.name).place(request)).cancel()
 
     def connections(self, name: str) -> int:
         """Return how many connections are open under an endpoint's name, those that are being opened too."""

@@ -22,6 +22,7 @@ class LeaseRequest:
 
     `last`, `avoid`: the place to prefer, and the place that the turn has and would leave. `client`: whom it is for; None for
     nobody's. `patient`: it waits for a place until `until`; else it takes what can be had after one try to open a connection.
+    `warming`: no turn has begun, and only an open connection is wanted.
     """
 
     connections: Connections
@@ -33,6 +34,7 @@ class LeaseRequest:
     slot: asyncio.Future[ConnectionSlot]
     round: int = 0
     tried: bool = False  # to open a connection for it
+    warming: bool = False
 
     def fail(self, error: Exception) -> None:
         """Have the turn raise an error."""

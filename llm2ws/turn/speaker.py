@@ -76,8 +76,8 @@ class Speaker:
                     while not (self._utterance.backlog_chars or self._utterance.finished):
                         self._woken.clear()
                         await self._woken.wait()
-                    if not self._utterance.complete:
-                        await self._speak()
+                if not self._utterance.complete:
+                    await self._speak()
             finally:
                 conversation.seconds_per_char = self._utterance.seconds_per_char
 
@@ -91,7 +91,8 @@ class Speaker:
         try:
             yield
         finally:
-            warming.cancel()
+            # Soon, and not now: the lease is to have asked for the connection that is being opened.
+            asyncio.get_running_loop().call_soon(warming.cancel)
 
     async def _warm(self) -> None:
         # Why none is to be had is told by the lease, if there is text at all.
