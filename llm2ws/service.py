@@ -275,7 +275,7 @@ class Service:
         endpoint; "" for the endpoint's usual voice. `format`: None for the endpoint's own. `speed`: a multiple of its speed.
         Opens nothing. Raises UnknownName, and ConfigError for what cannot be asked for.
         """
-        from .speech.utterance.utterance import Resume
+        from .speech.utterance.groups import Resume
         from .turn import Conversation
 
         speech, voice = self._voice(speech, voice)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from ..audio import AudioFormat
 from ..errors import ConfigError, ConnectFailed, LocalProtocolError
 from ..links.endpoint import Endpoint
+from ..speech.utterance.groups import Resume
 from ..speech.utterance.pacing import AHEAD_S, Pace
-from ..speech.utterance.utterance import Resume
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy

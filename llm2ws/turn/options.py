@@ -10,8 +10,9 @@ from typing import Protocol
 from ..audio import AudioFormat
 from ..links.endpoint import Endpoint
 from ..speech.slot import Listener, Slot
+from ..speech.utterance.groups import Resume
 from ..speech.utterance.pacing import Pace
-from ..speech.utterance.utterance import SECONDS_PER_CHAR, Resume
+from ..speech.utterance.utterance import SECONDS_PER_CHAR
 from ..text.cleaner import Cleaner
 from ..text.fragmenter import Fragmenter
 from ..text.fragments import Policy

@@ -13,11 +13,9 @@ from ..errors import ConfigError, SpeechError, TurnLost
 from ..links.endpoint import Endpoint
 from ..speech import messages
 from ..speech.slot import Slot
-from ..speech.utterance.heard import Saying
-from ..speech.utterance.seam import Seam
 from ..speech.utterance.steps import Act, Step, Wait
-from ..speech.utterance.utterance import GROUP_S, Released
-from .events import Audio, Notice, NoticeKind, Said
+from ..speech.utterance.utterance import GROUP_S
+from .events import Notice, NoticeKind
 from .options import SlotPool
 from .state import TurnState
 
@@ -48,7 +46,6 @@ class Speaker:
         self._utterance = state.utterance
         self._pacing = state.pacing
         self._stats = state.stats
-        self._bytes_per_second = state.options.format.bytes_per_second
         self._over = False
         self._woken = asyncio.Event()
         self._slot: Slot | None = None
@@ -264,8 +261,7 @@ class Speaker:
     async def _move(self, slot: Slot) -> Slot:
         """Take a place on another connection of this endpoint, whose voice it is, then leave this one."""
         assert self._endpoint is not None  # `slot` is of it
-        other = None if self._left is None else self._left.place
-        next_slot = await self._lease([self._endpoint], other, avoid=slot.place)
+        next_slot = await self._lease([self._endpoint], self._left and self._left.place, avoid=slot.place)
         self._left = slot
         slot.listener = _ignore
         slot.cancel()  # of text that was sent and not flushed, which is said again over there
@@ -273,16 +269,14 @@ class Speaker:
         return next_slot
 
     def _limit_wait_s(self, slot: Slot, now: float) -> float:
-        """How long the endpoint's limit on characters holds back the next text."""
+        """Return how long the endpoint's limit on characters holds back the next text, in seconds."""
         text = self._utterance.peek()
         return 0.0 if text is None else slot.speak_at(len(text), now) - now
 
     def _tell_delay(self, slot: Slot, now: float) -> None:
-        """Once in a turn, that a limit makes the listener wait."""
-        for wait_s, limited in (
-            (self._limit_wait_s(slot, now), "characters"),
-            (self._pacing.flush_wait_s(self._utterance, slot, now), "flushes"),
-        ):
+        """Tell, once in a turn, that a limit makes the listener wait."""
+        flush_wait_s = self._pacing.flush_wait_s(self._utterance, slot, now)
+        for wait_s, limited in ((self._limit_wait_s(slot, now), "characters"), (flush_wait_s, "flushes")):
             if wait_s > DELAY_S and not self._stats.delayed:
                 self._stats.delayed = True
                 detail = f"the endpoint's limit on {limited} holds text back for {wait_s:.0f} s"
@@ -328,7 +322,7 @@ class Speaker:
             self._leave(messages.Failed(messages.Scope.CONTEXT, what, hint, 0.0 if tries == 1 else None))
             return
         chars, released = self._utterance.give_up_silent()
-        self._release(released)
+        self._state.out.put_speech(released)
         self._state.out.put(Notice(NoticeKind.UNHEARD, f"{what}: {chars} characters are left out"))
         self._unheard_in_a_row += 1
         nothing_heard = self._utterance.complete and not self._utterance.released_s
@@ -357,20 +351,20 @@ class Speaker:
             return
         match event:
             case messages.AudioChunk(data=data):
-                self._release(self._utterance.received(data))
+                self._state.out.put_speech(self._utterance.received(data))
                 if self._pacing.audio_awaited:
                     self._pacing.audio_came(asyncio.get_running_loop().time())
                     self.listener_moved()  # it is known better now how long a Flush takes
                 return
             case messages.Timed(words=words, from_here=from_here):
                 seconds_per_char = self._utterance.seconds_per_char
-                self._release(self._utterance.timed(words, from_here=from_here))
+                self._state.out.put_speech(self._utterance.timed(words, from_here=from_here))
                 if self._utterance.seconds_per_char != seconds_per_char:
                     self.listener_moved()
                 return
             case messages.FlushAcked():
                 self._pacing.acked(asyncio.get_running_loop().time())
-                self._release(self._utterance.acked())
+                self._state.out.put_speech(self._utterance.acked())
                 if self._utterance.silences:
                     self._go_on_after_silence()
                     self._woken.set()
@@ -384,7 +378,7 @@ class Speaker:
                 self._utterance.refused()
                 self._stats.refused_flushes += 1
             case messages.Ended():
-                self._release(self._utterance.ended())
+                self._state.out.put_speech(self._utterance.ended())
                 if self._utterance.silences:
                     self._go_on_after_silence()
                 if not self._utterance.complete and self._failed is None:
@@ -399,19 +393,6 @@ class Speaker:
             case _:
                 assert_never(event)
         self._woken.set()
-
-    def _release(self, released: list[Released]) -> None:
-        for item in released:
-            if isinstance(item, Saying):
-                self._state.out.put(Said(item.text, (item.start, item.end), item.at_s))
-            elif isinstance(item, Seam):
-                detail = "went on where the lost connection had broken off"
-                self._state.out.put(Notice(NoticeKind.RESUMED, detail, item.overlap_s, item.confidence))
-            else:
-                if self._stats.first_audio_s is None:
-                    self._stats.first_audio_s = self._state.since_start()
-                self._state.out.put(Audio(item, self._stats.audio_s))
-                self._stats.audio_s += len(item) / self._bytes_per_second
 
 
 def _ignore(event: messages.Event) -> None:

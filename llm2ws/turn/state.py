@@ -28,7 +28,7 @@ class TurnState:
         )
         self.pacing = Pacing(options.pace, ahead_s=options.ahead_s)
         self.fragmenter = options.fragmenter(options.policy)
-        self.out = Outbox(options.format)
+        self.out = Outbox(options.format, self.stats, self.since_start)
         self.text: list[str] = []  # the model's text, as far as it has come
         self.wants_clause = False  # the listener is about to hear silence: a clause is better than a sentence
         self.room = asyncio.Event()  # set when the source may be read on

@@ -11,7 +11,7 @@ from llm2ws.links.pool import Endpoint, Pool
 from llm2ws.speech.dialect import Limits, Setup
 from llm2ws.speech.dialects.deepgram import Deepgram
 from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
-from llm2ws.speech.utterance.utterance import Resume
+from llm2ws.speech.utterance.groups import Resume
 from llm2ws.testing import Coding, Drop, Faults, FaultyNetwork, FaultySpeech, How, decode, script, tokens
 from llm2ws.turn import Audio, Conversation, Notice, NoticeKind, Outcome
 from tests.turn.talk import CODING, FORMAT, STORY, first_audio, heard, talk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ...audio import AudioFormat
 from ..messages import Word
@@ -13,7 +14,19 @@ from .heard import Saying, Stretch
 from .seam import NEAR_S, Repeat, Seam, Take, place_like
 from .timing import Known, Mark, find_words, resume_at, time_of, word_end
 
-__all__ = ["Group"]
+__all__ = ["Group", "Released", "Resume"]
+
+# What comes out, in order: a text that begins to be heard, audio, or the place at which a repeat went on.
+Released = Saying | bytes | Seam
+
+
+class Resume(StrEnum):
+    """What becomes of a group whose connection is lost when a part of it has been handed out."""
+
+    SEAM = "seam"  # it is said again, and goes on where it broke off
+    NEXT_GROUP = "next-group"  # its rest is left out
+    FAIL = "fail"  # the turn is lost
+
 
 UNMARKED_S = 2.0  # beyond twice of what was heard: a repeat without times for its words is taken for one that gets none
 

@@ -9,29 +9,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from enum import StrEnum
 
 from ...audio import AudioFormat
 from ...text.fragments import Fragment
 from ..messages import Word
 from .backlog import Backlog
-from .groups import Group
-from .heard import Saying, Spoken, Stretch
+from .groups import Group, Released, Resume
+from .heard import Spoken, Stretch
 from .seam import EXACT_S, Seam, Take
 
-__all__ = ["GROUP_S", "Released", "Resume", "Utterance"]
-
-# What comes out, in order: a text that begins to be heard, audio, or the place at which a repeat went on.
-Released = Saying | bytes | Seam
-
-
-class Resume(StrEnum):
-    """What becomes of a group whose connection is lost when a part of it has been handed out."""
-
-    SEAM = "seam"  # it is said again, and goes on where it broke off
-    NEXT_GROUP = "next-group"  # its rest is left out
-    FAIL = "fail"  # the turn is lost
-
+__all__ = ["GROUP_S", "SECONDS_PER_CHAR", "Utterance"]
 
 SECONDS_PER_CHAR = 0.065  # of English speech, until the voice has shown its own
 PACE_CHARS = 100  # after so many, the times of words tell its pace
@@ -295,10 +282,7 @@ class Utterance:
 
     def _speaking(self) -> Group | None:
         """Return the group of which audio comes now: the oldest one."""
-        for group in self._groups:
-            if not group.acked:
-                return group
-        return None
+        return next((group for group in self._groups if not group.acked), None)
 
     # Said again
 

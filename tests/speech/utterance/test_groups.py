@@ -11,9 +11,10 @@ from llm2ws.audio import AudioFormat
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.messages import Word
 from llm2ws.speech.session.session import Session
+from llm2ws.speech.utterance.groups import Resume
 from llm2ws.speech.utterance.pacing import Pace, Pacing
 from llm2ws.speech.utterance.steps import Act, Step
-from llm2ws.speech.utterance.utterance import Resume, Utterance
+from llm2ws.speech.utterance.utterance import Utterance
 from llm2ws.text.fragments import Boundary, Fragment
 from tests.speech.utterance.fragments import DIALECT, FORMAT, fragments
 

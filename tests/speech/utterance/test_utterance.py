@@ -15,9 +15,10 @@ from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects import deepgram_server as server
 from llm2ws.speech.messages import AudioChunk, Cancelled, Ended, Event, Failed, FlushAcked, FlushRefused, Warned
 from llm2ws.speech.session.session import Session
+from llm2ws.speech.utterance.groups import Released
 from llm2ws.speech.utterance.pacing import Pace, Pacing
 from llm2ws.speech.utterance.steps import Act, Wait
-from llm2ws.speech.utterance.utterance import Released, Utterance
+from llm2ws.speech.utterance.utterance import Utterance
 from llm2ws.testing import Coding, Renderer, decode
 from llm2ws.text.fragments import Boundary, Fragment
 from tests.speech.utterance.fragments import DIALECT, FORMAT, fragments
