@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..sinks.raw import RawFile
     from ..sinks.wav import WavFile
     from ..sources.aside import Aside
-    from ..turn import Conversation, Turn
+    from ..turn import Conversation, Done, Turn
 
 __all__ = ["SayOptions", "Stage", "Stdin", "llm_client", "load_settings", "open_stage", "say", "speak"]
 
@@ -156,9 +156,13 @@ async def speak(stage: Stage, source: AsyncIterator[str | Aside], report: Report
             sinks.append(player)
         stack.enter_context(report)
         pace = Pace.LISTENER if report.audible else Pace.NONE
-        failed = await _turn(stage.conversation.turn(source, pace=pace), sinks, report)
+        failed = await _turn(stage.conversation.turn(source, pace=pace, on_done=_log_turn), sinks, report)
     report.saved()
     return failed
+
+
+def _log_turn(done: Done) -> None:
+    log_turn(_log, {"outcome": done.outcome, **asdict(done.stats)})
 
 
 async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Report) -> Llm2wsError | None:
@@ -177,8 +181,6 @@ async def _turn(turn: Turn, sinks: list[WavFile | RawFile | Player], report: Rep
         except asyncio.CancelledError:
             report.interrupted(await turn.interrupt(report.played_s))
             raise
-        finally:
-            log_turn(_log, {"outcome": turn.outcome, **asdict(turn.stats)})
         report.heard = turn.spoken.split(float("inf")).heard
     return failed
 

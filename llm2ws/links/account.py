@@ -101,6 +101,12 @@ class Account:
 
     async def place(self, request: LeaseRequest) -> ConnectionSlot:
         """Return a place when it is this turn's turn."""
+        slot = await self.wait(request)
+        assert slot is not None  # None is for what warms.
+        return slot
+
+    async def wait(self, request: LeaseRequest) -> ConnectionSlot | None:
+        """Return a place when it is this turn's turn; None, for a request that warms, when a connection is open."""
         if self._closed:
             raise not_open()
         loop = asyncio.get_running_loop()
@@ -111,13 +117,14 @@ class Account:
                 self._queue.add(request)
                 self._serve()
                 slot = await request.slot
-                if slot.live:
+                if slot is None or slot.live:
                     return slot
                 request.slot = loop.create_future()  # The connection was lost before this task came to run.
         except BaseException:
             self._queue.remove(request)
-            if request.slot.done() and not request.slot.cancelled() and request.slot.exception() is None:
-                request.slot.result().cancel()
+            given = request.slot.done() and not request.slot.cancelled() and request.slot.exception() is None
+            if given and (slot := request.slot.result()) is not None:
+                slot.cancel()
             await self._drop_surplus(connections)
             raise
         finally:
@@ -139,11 +146,12 @@ class Account:
             if self._give(request, now):
                 self._queue.remove(request)
                 continue
+            if request.warming and connections.openings:
+                request.tried = True
+                continue  # The turn whose text has come gets the connection that is being opened ahead of it.
             coming[connections.endpoint] -= 1
             if coming[connections.endpoint] >= 0 or (connections.queued and now < request.until):
                 continue  # It gets one of the places that are coming.
-            if request.warming and connections.openings:
-                continue  # The turn whose text has come gets the connection that was being opened ahead of it.
             held = self.held
             if held < limit and (now < request.until or not request.tried):
                 if self._within_share(connections, held + (connections.queued > 0) - 1):
@@ -163,6 +171,12 @@ class Account:
         if request.slot.done():
             return True
         connections = request.connections
+        if request.warming:
+            # One that was opened for it will do, though a turn has taken its place.
+            opened = request.tried and connections.open and not connections.openings
+            if opened or any(connection.places for connection in connections.open):
+                request.slot.set_result(None)
+            return request.slot.done()
         free = [connection for connection in connections.open if connection.places and connection is not request.avoid]
         able = [connection for connection in free if connection.session.can_carry(ANSWER_CHARS, ANSWER_FLUSHES, now)]
         if not free or (not able and self._spare_is_coming(connections, now)):

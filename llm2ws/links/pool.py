@@ -117,7 +117,7 @@ class Pool:
         if not any(connection.places or connection.clearing for connection in self._of(endpoint).open):
             request = self._request(endpoint)
             request.warming = True
-            (await self._account(endpoint.name).place(request)).cancel()
+            await self._account(endpoint.name).wait(request)
 
     def connections(self, name: str) -> int:
         """Return how many connections are open under an endpoint's name, those that are being opened too."""

@@ -31,7 +31,7 @@ class LeaseRequest:
     client: Hashable
     patient: bool
     until: float
-    slot: asyncio.Future[ConnectionSlot]
+    slot: asyncio.Future[ConnectionSlot | None]
     round: int = 0
     tried: bool = False  # to open a connection for it
     warming: bool = False

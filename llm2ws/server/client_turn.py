@@ -14,7 +14,7 @@ from aiohttp import web
 from ..errors import Llm2wsError
 from ..sources.aside import Aside
 from ..sources.inlet import Inlet
-from ..turn import Audio, Conversation, NoticeKind, Outcome, Turn, TurnEvent
+from ..turn import Audio, Conversation, Done, NoticeKind, Outcome, Turn, TurnEvent
 from ..watch.log import log_turn
 from .access import ApiClient
 from .daemon import CLIENT, DAEMON, Daemon
@@ -49,13 +49,14 @@ class StopReason(StrEnum):
 
 
 class ClientTurn:
-    """A turn that is spoken for a client."""
+    """A turn that is spoken for a client. `face`: the name of the API in metrics and logs."""
 
-    def __init__(self, conversation: Conversation, source: Source, client: ApiClient, daemon: Daemon) -> None:
+    def __init__(self, conversation: Conversation, source: Source, client: ApiClient, daemon: Daemon, *, face: str) -> None:
         self._limit: StopReason | None = None  # The client's limit at which the turn was cut.
         self._shutdown = False
         self._error: Llm2wsError | None = None
-        self.turn: Turn = conversation.turn(self._within_limit(source))
+        self.turn: Turn = conversation.turn(self._within_limit(source), on_done=self._record)
+        self._face = face
         self._client = client
         self._daemon = daemon
         self._gaps, self._gap_s = 0, 0.0
@@ -132,22 +133,21 @@ class ClientTurn:
         """The waterfall as the value of a Server-Timing header."""
         return ", ".join(f"{step.removesuffix('_s')};dur={seconds * 1000:.0f}" for step, seconds in self.waterfall.items())
 
-    def record(self, face: str) -> None:
-        """Count and log the turn, once, when it is over. `face`: the name of the API in metrics and logs."""
-        stats = self.turn.stats
-        outcome = str(self.stop_reason or self.turn.outcome or Outcome.INTERRUPTED)
+    def _record(self, done: Done) -> None:
+        """Count and log the turn when it is over."""
+        stats = done.stats
+        outcome = str(self.stop_reason or done.outcome)
         if self._error is not None and to_problem(self._error).status in _CLIENTS_MISTAKES:
             outcome = "refused"
-        spoken = self.turn.spoken
         # Characters that were sent to the endpoint and not heard as speech; in a complete turn all were heard.
-        done = self.turn.outcome is Outcome.DONE
-        unheard = 0 if done else max(0, stats.sent_chars - len(spoken.split(self._sent_s).heard))
+        heard_chars = stats.sent_chars if done.outcome is Outcome.DONE else len(done.spoken.split(self._sent_s).heard)
+        unheard = max(0, stats.sent_chars - heard_chars)
         values = asdict(stats)
         self._daemon.metrics.turn_ended(
-            face=face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
+            face=self._face, outcome=outcome, stats=values, wasted_chars=unheard, gaps=self._gaps, gap_s=self._gap_s
         )
         if _log.isEnabledFor(logging.INFO):
-            fields = {"face": face, "client": self._client.name, "outcome": outcome, **values}
+            fields = {"face": self._face, "client": self._client.name, "outcome": outcome, **values}
             fields |= {"gaps": self._gaps, "gap_s": self._gap_s, "wasted_chars": unheard}
             log_turn(_log, fields)
 
@@ -195,11 +195,10 @@ async def speak_to_client(
     """
     client, daemon = request[CLIENT], request.app[DAEMON]
     client.check_speech()
-    client_turn = ClientTurn(conversation, source, client, daemon)
+    client_turn = ClientTurn(conversation, source, client, daemon, face=face)
     daemon.turns.add(client_turn.stop)
     try:
         async with client_turn.turn:
             yield client_turn
     finally:
         daemon.turns.discard(client_turn.stop)
-        client_turn.record(face)

@@ -30,6 +30,20 @@ async def test_turns_one_after_another_share_a_connection() -> None:
     assert speech.count(CloseIn) == 1
 
 
+async def test_a_connection_that_is_opened_ahead_is_for_the_turn_that_comes_first() -> None:
+    async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
+        speech.faults = Faults(handshake_s=0.05)
+        where = endpoint(speech)
+        warming = [asyncio.create_task(pool.warm(where)) for _ in range(2)]
+        await speech.until(lambda s: s.handshakes == 1)
+        slot, _ = await pool.lease([where], ignore)
+        await asyncio.gather(*warming)
+        assert (pool.opened, speech.handshakes) == (1, 1)
+        await pool.warm(where)  # the next one finds none
+        assert pool.opened == 2
+        slot.end()
+
+
 async def test_turns_at_once_each_have_their_own_and_a_conversation_gets_its_own_again() -> None:
     async with FaultySpeech(coding=CODING) as speech, Pool() as pool:
         where = endpoint(speech)

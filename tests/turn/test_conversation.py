@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from random import Random
 
 import pytest
@@ -12,7 +12,7 @@ from llm2ws.sources.inlet import Inlet
 from llm2ws.speech.dialect import Limits
 from llm2ws.speech.dialects.deepgram_server import ServerLimits as Enforced
 from llm2ws.testing import Faults, FaultySpeech, decode, script, tokens
-from llm2ws.turn import Outcome, Turn
+from llm2ws.turn import Done, Outcome, Turn
 from tests.turn.talk import CODING, STORY, heard, speaking, talk
 
 
@@ -75,3 +75,19 @@ async def test_a_turn_is_used_once() -> None:
         assert await heard(turn) == "One."
         with pytest.raises(LocalProtocolError, match="started before"):
             await heard(turn)
+
+
+@pytest.mark.parametrize("left", ["at its end", "early", "by an error"])
+async def test_the_hook_of_the_end_is_called_once_however_a_turn_is_left(left: str) -> None:
+    ends: list[Done] = []
+    async with FaultySpeech(coding=CODING) as speech, talk(speech) as conversation:
+        with suppress(ZeroDivisionError):
+            async with conversation.turn(script("One. ", "Two."), on_done=ends.append) as turn:
+                if left == "at its end":
+                    async for _ in turn.events():
+                        assert ends == []
+                elif left == "by an error":
+                    raise ZeroDivisionError
+    (done,) = ends
+    assert (done.outcome, done.stats) == (Outcome.DONE if left == "at its end" else Outcome.INTERRUPTED, turn.stats)
+    assert done.spoken.complete is (left == "at its end")
