@@ -85,15 +85,18 @@ async def process(
     """Until the block is left. `until`: what it writes to standard error once it is there."""
     child = await asyncio.create_subprocess_exec(*command, env=env, stderr=PIPE, pass_fds=fds, start_new_session=True)
     assert child.stderr is not None
+    reading: asyncio.Task[bytes] | None = None
     try:
         async with asyncio.timeout(20_000 * MS):
             while until and until.encode() not in await child.stderr.readline():
                 pass
+        # A pipe that nobody reads stops a process that logs when it is full. What the balancer writes is read in `drain`.
+        reading = asyncio.create_task(child.stderr.read()) if until else None
         yield child
     finally:
         if child.returncode is None:
             child.terminate()
-        await child.communicate()
+        await (child.communicate() if reading is None else asyncio.gather(child.wait(), reading))
 
 
 @asynccontextmanager
