@@ -51,7 +51,7 @@ async def converse_fifty_times(life_s: float, jitter: Callable[[], float] = rand
         async with Pool(jitter=jitter) as pool, asyncio.TaskGroup() as tasks:
             for number in range(50):
                 tasks.create_task(converse(pool, speech, number, life_s))
-        assert speech.connections >= 125  # each conversation has outlived two of them, and most have outlived three
+        assert speech.connections >= 140  # each conversation has outlived three of them, some of which two have shared
         return speech.closed_with
 
 
